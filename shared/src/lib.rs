@@ -1,0 +1,29 @@
+//! The pure core of Confiture: values in, values out.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`id`] | the ids and names that travel between all parts |
+//! | [`name`] | identifiers and table names as users write them |
+//! | [`fence`] | the fence: who may write, and how fences compare |
+//! | [`migration`] | migration files: discovery, parsing, steps, checksums |
+//! | [`ledger`] | what a database remembers, and what is to be done next |
+//! | [`plan`] | one step on one database, given its facts, as actions |
+//! | [`sql`] | every SQL text we send |
+//! | [`batch`] | how large the next batch is |
+//! | [`rollout`] | the state machine of a rollout and its scheduler |
+//! | [`settings`] | the settings file: raw, checked, typed |
+//! | [`retry`] | which errors are worth another try |
+//!
+//! Nothing here reads a clock, the environment, a file or the network; `now` and randomness are arguments.
+
+pub mod batch;
+pub mod fence;
+pub mod id;
+pub mod ledger;
+pub mod migration;
+pub mod name;
+pub mod plan;
+pub mod retry;
+pub mod rollout;
+pub mod settings;
+pub mod sql;

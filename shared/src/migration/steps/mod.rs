@@ -1,0 +1,139 @@
+//! The kinds of steps. A further kind is one file here plus one line in the list below.
+
+mod add_column;
+mod assert;
+mod backfill;
+mod drop_column;
+mod set_not_null;
+mod sql;
+
+use crate::name::Table;
+use crate::plan::{Action, Facts, Refusal};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub use add_column::AddColumn;
+pub use assert::Assert;
+pub use backfill::{Backfill, BatchOptions, NewRows};
+pub use drop_column::DropColumn;
+pub use set_not_null::SetNotNull;
+pub use sql::{Outside, Session, Sql};
+
+/// What every kind of step can do. All of it is pure.
+pub trait Kind: DeserializeOwned {
+    /// What can be said wrong from the text alone. Texts in lower case, without a full stop.
+    ///
+    /// # Errors
+    /// All problems, each one sentence.
+    fn check(&self) -> Result<(), Vec<String>>;
+
+    /// One line for people: what it does to what.
+    fn title(&self) -> String;
+
+    /// The tables whose facts [`Kind::plan`] needs.
+    fn tables(&self) -> Vec<&Table>;
+
+    /// What the step becomes on a database with these facts, in order of execution. Nothing to do is an empty list.
+    ///
+    /// # Errors
+    /// When a rule forbids it there, or something it names is missing.
+    fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal>;
+
+    /// The facts after the step, so that a dry run can plan the next one.
+    fn effect(&self, facts: &mut Facts);
+
+    /// The step that takes it back, when no `down` is written.
+    fn undo(&self) -> Undo;
+}
+
+/// How a step is taken back when the author wrote no `down`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Undo {
+    /// By this change.
+    By(Box<Change>),
+    /// Nothing needs to be done: the step left nothing behind.
+    Nothing,
+    /// It cannot be.
+    Impossible {
+        /// Why, as the end of the sentence "has no automatic undo: ...".
+        why: &'static str,
+    },
+}
+
+macro_rules! steps {
+    ($($name:literal => $variant:ident,)*) => {
+        /// One change, by kind.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Change {
+            $(#[doc = concat!("The step `", $name, "`.")] $variant($variant),)*
+        }
+
+        impl Change {
+            /// The names of all kinds, as written in YAML.
+            pub const KNOWN: &[&str] = &[$($name),*];
+
+            /// The kind's name, as written in YAML.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// Reads the body of a step of the kind `name`; `None` when there is no such kind.
+            ///
+            /// # Errors
+            /// Those of the deserializer, with its own positions.
+            pub fn deserialize<'de, D: serde::Deserializer<'de>>(name: &str, body: D) -> Option<Result<Self, D::Error>> {
+                match name {
+                    $($name => Some($variant::deserialize(body).map(Self::$variant)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl Change {
+            /// See [`Kind::check`].
+            ///
+            /// # Errors
+            /// All problems, each one sentence.
+            pub fn check(&self) -> Result<(), Vec<String>> {
+                match self { $(Self::$variant(step) => step.check(),)* }
+            }
+
+            /// See [`Kind::title`].
+            pub fn title(&self) -> String {
+                match self { $(Self::$variant(step) => step.title(),)* }
+            }
+
+            /// See [`Kind::tables`].
+            pub fn tables(&self) -> Vec<&Table> {
+                match self { $(Self::$variant(step) => step.tables(),)* }
+            }
+
+            /// See [`Kind::plan`].
+            ///
+            /// # Errors
+            /// When a rule forbids it there, or something it names is missing.
+            pub fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
+                match self { $(Self::$variant(step) => step.plan(facts),)* }
+            }
+
+            /// See [`Kind::effect`].
+            pub fn effect(&self, facts: &mut Facts) {
+                match self { $(Self::$variant(step) => step.effect(facts),)* }
+            }
+
+            /// See [`Kind::undo`].
+            pub fn undo(&self) -> Undo {
+                match self { $(Self::$variant(step) => step.undo(),)* }
+            }
+        }
+    };
+}
+
+steps! {
+    "sql" => Sql,
+    "add_column" => AddColumn,
+    "drop_column" => DropColumn,
+    "set_not_null" => SetNotNull,
+    "backfill" => Backfill,
+    "assert" => Assert,
+}
