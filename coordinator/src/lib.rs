@@ -1,1 +1,3 @@
-//! placeholder
+//! Coordinator.
+
+pub mod store;

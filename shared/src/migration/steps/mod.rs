@@ -4,6 +4,7 @@ mod add_column;
 mod assert;
 mod backfill;
 mod drop_column;
+mod drop_not_null;
 mod set_not_null;
 mod sql;
 
@@ -16,8 +17,9 @@ pub use add_column::AddColumn;
 pub use assert::Assert;
 pub use backfill::{Backfill, BatchOptions, NewRows};
 pub use drop_column::DropColumn;
+pub use drop_not_null::DropNotNull;
 pub use set_not_null::SetNotNull;
-pub use sql::{Outside, Session, Sql};
+pub use sql::{Execution, Outside, Session, Sql, Verify};
 
 /// What every kind of step can do. All of it is pure.
 pub trait Kind: DeserializeOwned {
@@ -134,6 +136,7 @@ steps! {
     "add_column" => AddColumn,
     "drop_column" => DropColumn,
     "set_not_null" => SetNotNull,
+    "drop_not_null" => DropNotNull,
     "backfill" => Backfill,
     "assert" => Assert,
 }

@@ -1,0 +1,207 @@
+//! `backfill`: new values for columns of rows that exist, in batches, each row exactly once.
+//!
+//! What it may change (checked when planning):
+//! - *derived*: no expression reads a column the step sets. Repeating it would do no harm; it is done once all the same;
+//! - *self-referential* (`balance * 1.2`): only where the rows that are responsible are fixed at the start. That is so
+//!   with a key that grows with insertion (identity, serial), where the range ends at the largest key there is, and
+//!   where the author says what new rows mean (`new_rows`).
+
+use super::{Kind, Undo};
+use crate::migration::expression::Expression;
+use crate::name::{Ident, Table};
+use crate::plan::{Action, Batches, Facts, KeyColumn, Ordering, Refusal, RelationKind, Source, TableFacts, Upper};
+use crate::settings::duration::Milliseconds;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// `backfill: { table, set: { column: expression, .. }, where?, new_rows?, batch? }`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backfill {
+    /// The table.
+    pub table: Table,
+    /// Columns and their new values, as SQL expressions over the row.
+    pub set: BTreeMap<Ident, Expression>,
+    /// Which rows; all when it is missing.
+    #[serde(default, rename = "where")]
+    pub condition: Option<Expression>,
+    /// What the author says about rows inserted while the step runs.
+    #[serde(default)]
+    pub new_rows: Option<NewRows>,
+    /// Size and pace.
+    #[serde(default)]
+    pub batch: BatchOptions,
+}
+
+/// What the author says about rows inserted while the step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewRows {
+    /// They may be changed or not: both are right.
+    Either,
+    /// `where` does not hold for them.
+    Excluded,
+}
+
+/// `batch: { size?, pause? }`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchOptions {
+    /// Rows of the first batch; later ones follow the measured time.
+    #[serde(default)]
+    pub size: Option<u32>,
+    /// Pause between batches.
+    #[serde(default)]
+    pub pause: Option<Milliseconds>,
+}
+
+/// The largest first batch a user may ask for: beyond it a batch no longer ends within its `statement_timeout`.
+const MAX_SIZE: u32 = 1_000_000;
+
+impl Kind for Backfill {
+    fn check(&self) -> Result<(), Vec<String>> {
+        let mut problems = Vec::new();
+        if self.set.is_empty() {
+            problems.push("`set` names no column".to_owned());
+        }
+        if self.new_rows == Some(NewRows::Excluded) && self.condition.is_none() {
+            problems.push("`new_rows: excluded` needs a `where` that does not hold for new rows".to_owned());
+        }
+        if self.batch.size.is_some_and(|size| size == 0 || size > MAX_SIZE) {
+            problems.push(format!("`batch.size` must be between 1 and {MAX_SIZE}"));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    fn title(&self) -> String {
+        let columns: Vec<String> = self.set.keys().map(ToString::to_string).collect();
+        format!("backfill {} of {}", columns.join(", "), self.table)
+    }
+
+    fn tables(&self) -> Vec<&Table> {
+        vec![&self.table]
+    }
+
+    fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
+        let table = facts.table(&self.table)?;
+        if let RelationKind::Other(what) = table.kind {
+            return Err(Refusal::Input {
+                what: format!("{} is a {what}: its rows cannot be changed in batches", table.full_name()),
+                advice: Some("name the table that holds the rows".to_owned()),
+            });
+        }
+        for column in self.set.keys() {
+            if table.column(column)?.source == Source::Generated {
+                return Err(Refusal::Input {
+                    what: format!("column {column} of {} is generated and cannot be set", table.full_name()),
+                    advice: None,
+                });
+            }
+        }
+        for name in self.set.values().chain(&self.condition).flat_map(Expression::columns) {
+            // A name in an expression may also be a function's argument of another kind; only a near miss is an error.
+            if table.find(name).is_none() && !self.is_table_name(name, table) {
+                return Err(match table.column(name) {
+                    Err(refusal) => refusal,
+                    Ok(_) => continue,
+                });
+            }
+        }
+        let key = key_of(table)?;
+        let upper = self.upper(table, &key)?;
+        Ok(vec![Action::Batches(Batches {
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+            key,
+            set: self.set.iter().map(|(column, value)| (column.clone(), value.text().to_owned())).collect(),
+            condition: self.condition.as_ref().map(|c| c.text().to_owned()),
+            upper,
+            first_rows: self.batch.size,
+            pause: self.batch.pause.map_or(Duration::ZERO, |pause| pause.0),
+            estimated_rows: table.estimated_rows,
+        })])
+    }
+
+    fn effect(&self, _facts: &mut Facts) {}
+
+    fn undo(&self) -> Undo {
+        Undo::Impossible { why: "the values it replaced are gone" }
+    }
+}
+
+impl Backfill {
+    /// The column a value is written to that some expression of the step reads, if there is one.
+    fn self_reference(&self, table: &TableFacts) -> Option<&Ident> {
+        let expressions = || self.set.values();
+        self.set.keys().find(|column| {
+            expressions().any(|e| e.reads(column) || e.columns().any(|name| self.is_table_name(name, table)))
+        })
+    }
+
+    /// A name that stands for the whole row.
+    fn is_table_name(&self, name: &Ident, table: &TableFacts) -> bool {
+        *name == table.name || *name == self.table.name
+    }
+
+    fn upper(&self, table: &TableFacts, key: &[KeyColumn]) -> Result<Upper, Refusal> {
+        let Some(column) = self.self_reference(table) else {
+            return Ok(Upper::Open);
+        };
+        let refused = |advice: &str| {
+            Err(Refusal::Unsafe {
+                what: format!(
+                    "the new value of {column} depends on a value the step itself sets, so each row must be changed exactly once, \
+                     and on {} it is not certain which rows that is",
+                    table.full_name()
+                ),
+                advice: Some(advice.to_owned()),
+            })
+        };
+        if self.set.keys().any(|set| key.iter().any(|k| k.name == *set)) {
+            return refused("do not set the primary key and read it in the same step");
+        }
+        if table.kind == RelationKind::Partitioned {
+            return refused("rows can move between partitions: fill a new column from the old one instead");
+        }
+        let grows = key.len() == 1 && table.find(&key[0].name).is_some_and(|c| c.source == Source::Growing);
+        match self.new_rows {
+            Some(NewRows::Either | NewRows::Excluded) => Ok(Upper::AtStart),
+            None if grows => Ok(Upper::AtStart),
+            None => refused(
+                "its key does not grow with insertion, so a row inserted meanwhile may be changed or not: \
+                 if both are right say `new_rows: either`; if `where` does not hold for new rows say `new_rows: excluded`; \
+                 or fill a new column from the old one",
+            ),
+        }
+    }
+}
+
+/// The primary key as a cursor.
+fn key_of(table: &TableFacts) -> Result<Vec<KeyColumn>, Refusal> {
+    if table.primary_key.is_empty() {
+        return Err(Refusal::Unsafe {
+            what: format!("table {} has no primary key, so a batch could not say where it ended", table.full_name()),
+            advice: Some("add a primary key first, or change the rows in one `sql` step if the table is small".to_owned()),
+        });
+    }
+    table
+        .primary_key
+        .iter()
+        .map(|name| {
+            let column = table.column(name)?;
+            let why = match column.ordering {
+                Ordering::Exact => {
+                    return Ok(KeyColumn { name: column.name.clone(), data_type: column.data_type.clone() });
+                }
+                Ordering::Float => "floating point: a value read as text may not be found again",
+                Ordering::Nondeterministic => "of a nondeterministic collation: different values may count as equal",
+                Ordering::None => "of a type without an order",
+            };
+            Err(Refusal::Unsafe {
+                what: format!("the primary key column {name} of {} is {why}", table.full_name()),
+                advice: Some("change the rows in one `sql` step if the table is small".to_owned()),
+            })
+        })
+        .collect()
+}

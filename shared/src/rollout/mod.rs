@@ -1,0 +1,3 @@
+//! Rollouts: the state machine and its scheduler.
+
+pub mod work;

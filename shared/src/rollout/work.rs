@@ -1,0 +1,147 @@
+//! What coordinator and agent tell each other about one database, as values of the core.
+
+use crate::fence::Fence;
+use crate::id::{DatabaseName, Digest, Direction, Holder, RolloutId};
+use crate::migration::Version;
+use crate::retry::Retryability;
+use serde::{Deserialize, Serialize};
+
+/// Where a database physically is, as the server itself says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// `pg_control_system().system_identifier`: the same for all databases of one server.
+    pub system: i64,
+    /// The oid of the database in that server.
+    pub database: u32,
+}
+
+/// The work of one rollout on one database, given to one agent with a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Whose work it is.
+    pub rollout: RolloutId,
+    /// On which database.
+    pub database: DatabaseName,
+    /// The bundle whose pending migrations are to be run.
+    pub bundle: Digest,
+    /// Which way.
+    pub direction: Direction,
+    /// The lease as the database sees it.
+    pub fence: Fence,
+    /// Minted with the lease.
+    pub holder: Holder,
+    /// Counted from 1.
+    pub attempt: u32,
+}
+
+/// What a look at a database's ledger found, before any lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// The database has all of it already.
+    UpToDate {
+        /// Versions applied there that the set does not have.
+        ahead: Vec<Version>,
+    },
+    /// These versions are to be run, in this order.
+    Pending {
+        /// In order of execution.
+        versions: Vec<Version>,
+    },
+    /// Someone who is alive and not of this store holds it.
+    Held {
+        /// Who, for people.
+        by: String,
+    },
+    /// It cannot be done, or not now.
+    Failed(Failure),
+}
+
+/// Why work on one database ended badly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The whole message for people: what was being done, where, why it failed, what to do. May have several lines.
+    pub message: String,
+    /// Whether another try makes sense.
+    pub retry: Retryability,
+    /// The exit code a local run would have had (see [`Exit`]).
+    pub exit: Exit,
+}
+
+/// The exit codes of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// 0: done, or nothing to do.
+    Done,
+    /// 1: failed.
+    Failed,
+    /// 2: wrong usage or input.
+    Usage,
+    /// 3: refused by a safety rule.
+    Refused,
+    /// 4: stopped, or waiting ended; the same command goes on where this one stopped.
+    Stopped,
+}
+
+impl Exit {
+    /// The number the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::Stopped => 4,
+        }
+    }
+}
+
+/// How far the work on one database is; sent about once a second, kept in memory only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The migration at work; `None` before the first.
+    pub version: Option<Version>,
+    /// Its name.
+    pub migration: String,
+    /// The step at work, from 1.
+    pub step: u32,
+    /// Steps of this migration.
+    pub steps: u32,
+    /// What the step does, for people.
+    pub title: String,
+    /// Rows changed by this step so far, over all its lives.
+    pub rows: u64,
+    /// Estimated rows of the table; 0 when there is nothing to count.
+    pub estimated_rows: u64,
+    /// Migrations finished in this order.
+    pub migrations_done: u32,
+    /// Migrations this order has to do.
+    pub migrations: u32,
+}
+
+/// How the work on one database ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// All pending migrations are done.
+    Done(Summary),
+    /// A step failed; its transaction left nothing behind.
+    Failed(Failure),
+    /// Another holder has the fence; nothing was changed since.
+    Replaced {
+        /// Who, for people.
+        by: String,
+    },
+    /// Asked to stop, or the lease could not be renewed: stopped between two batches or steps, to be continued.
+    Stopped,
+}
+
+/// What was done on one database.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Migrations completed.
+    pub migrations: u32,
+    /// Steps completed.
+    pub steps: u32,
+    /// Rows changed by batches.
+    pub rows: u64,
+}

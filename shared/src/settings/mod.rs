@@ -1,0 +1,3 @@
+//! The settings file: raw, checked, typed.
+
+pub mod duration;
