@@ -21,17 +21,28 @@ pub struct Fence {
 
 impl Fence {
     /// The fence of a database that nobody has held yet. Smaller than every fence of a lease.
-    pub const NONE: Self = Self { epoch: 0, token: 0, local: 0 };
+    pub const NONE: Self = Self {
+        epoch: 0,
+        token: 0,
+        local: 0,
+    };
 
     /// The fence of a fleet's lease.
     pub fn of_lease(epoch: i64, token: i64) -> Self {
-        Self { epoch, token, local: 0 }
+        Self {
+            epoch,
+            token,
+            local: 0,
+        }
     }
 
     /// The fence that a run without a coordinator takes after it read this one.
     #[must_use]
     pub fn next_local(self) -> Self {
-        Self { local: self.local + 1, ..self }
+        Self {
+            local: self.local + 1,
+            ..self
+        }
     }
 }
 
@@ -103,13 +114,25 @@ mod tests {
     use uuid::Uuid;
 
     fn held(fence: Fence, holder: u128, store: u128) -> Held {
-        Held { fence, holder: Holder(Uuid::from_u128(holder)), store: Some(StoreId(Uuid::from_u128(store))) }
+        Held {
+            fence,
+            holder: Holder(Uuid::from_u128(holder)),
+            store: Some(StoreId(Uuid::from_u128(store))),
+        }
     }
 
     #[test]
     fn epoch_counts_before_token_and_token_before_local() {
-        let small = Fence { epoch: 1, token: 9, local: 9 };
-        let large = Fence { epoch: 2, token: 1, local: 0 };
+        let small = Fence {
+            epoch: 1,
+            token: 9,
+            local: 9,
+        };
+        let large = Fence {
+            epoch: 2,
+            token: 1,
+            local: 0,
+        };
         assert!(small < large);
         assert!(large < large.next_local());
         assert!(large.next_local() < Fence::of_lease(2, 2));
@@ -119,21 +142,37 @@ mod tests {
     fn an_equal_fence_of_another_holder_is_not_ours() {
         let fence = Fence::of_lease(1, 5);
         let store = Some(StoreId(Uuid::from_u128(1)));
-        assert_eq!(held(fence, 7, 1).standing(fence, Holder(Uuid::from_u128(7)), store), Standing::Ours);
-        assert_eq!(held(fence, 7, 1).standing(fence, Holder(Uuid::from_u128(8)), store), Standing::Replaced);
+        assert_eq!(
+            held(fence, 7, 1).standing(fence, Holder(Uuid::from_u128(7)), store),
+            Standing::Ours
+        );
+        assert_eq!(
+            held(fence, 7, 1).standing(fence, Holder(Uuid::from_u128(8)), store),
+            Standing::Replaced
+        );
     }
 
     #[test]
     fn a_larger_fence_of_another_store_is_foreign() {
         let store = Some(StoreId(Uuid::from_u128(1)));
         let mine = Fence::of_lease(1, 5);
-        assert_eq!(held(Fence::of_lease(2, 1), 7, 2).standing(mine, Holder(Uuid::from_u128(8)), store), Standing::Foreign);
-        assert_eq!(held(Fence::of_lease(1, 1), 7, 2).standing(mine, Holder(Uuid::from_u128(8)), store), Standing::Older);
+        assert_eq!(
+            held(Fence::of_lease(2, 1), 7, 2).standing(mine, Holder(Uuid::from_u128(8)), store),
+            Standing::Foreign
+        );
+        assert_eq!(
+            held(Fence::of_lease(1, 1), 7, 2).standing(mine, Holder(Uuid::from_u128(8)), store),
+            Standing::Older
+        );
     }
 
     #[test]
     fn a_fence_survives_its_text() {
-        let fence = Fence { epoch: 1_790_000_000, token: 42, local: 3 };
+        let fence = Fence {
+            epoch: 1_790_000_000,
+            token: 42,
+            local: 3,
+        };
         assert_eq!(fence.to_string().parse::<Fence>().unwrap(), fence);
         assert!("1.2".parse::<Fence>().is_err());
     }

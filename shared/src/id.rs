@@ -86,7 +86,10 @@ fn name_problem(given: &str) -> Option<&'static str> {
     if !given.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Some("it must begin with a letter or a digit");
     }
-    if !given.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) {
+    if !given
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    {
         return Some("only letters, digits, `.`, `_` and `-` are allowed");
     }
     None
@@ -174,7 +177,11 @@ impl TryFrom<String> for Digest {
                 Some(bytes)
             })
             .flatten();
-        bytes.map(Self).ok_or(Error { what: "digest", given, why: "64 hexadecimal digits are expected" })
+        bytes.map(Self).ok_or(Error {
+            what: "digest",
+            given,
+            why: "64 hexadecimal digits are expected",
+        })
     }
 }
 
@@ -213,7 +220,10 @@ mod tests {
         for bad in ["", "-x", "a/b", "a b", "ä", &"x".repeat(129)] {
             assert!(DatabaseName::try_from(bad).is_err(), "{bad}");
         }
-        assert_eq!(DatabaseName::try_from("orders-1.eu_west").unwrap().as_str(), "orders-1.eu_west");
+        assert_eq!(
+            DatabaseName::try_from("orders-1.eu_west").unwrap().as_str(),
+            "orders-1.eu_west"
+        );
     }
 
     #[test]

@@ -41,7 +41,9 @@ impl Ident {
             return Err(Error::Nul);
         }
         let exact = if let Some(rest) = written.strip_prefix('"') {
-            let inner = rest.strip_suffix('"').ok_or_else(|| Error::Quotes(written.to_owned()))?;
+            let inner = rest
+                .strip_suffix('"')
+                .ok_or_else(|| Error::Quotes(written.to_owned()))?;
             let unescaped = inner.replace("\"\"", "\u{0}");
             if unescaped.contains('"') {
                 return Err(Error::Quotes(written.to_owned()));
@@ -78,7 +80,9 @@ impl Ident {
 /// `[A-Za-z_][A-Za-z0-9_$]*`: what SQL folds.
 fn is_simple(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'))
 }
 
 impl fmt::Display for Ident {
@@ -118,8 +122,14 @@ impl Table {
     pub fn parse(written: &str) -> Result<Self, Error> {
         let parts = split_parts(written)?;
         match parts.as_slice() {
-            [name] => Ok(Self { schema: None, name: Ident::parse(name)? }),
-            [schema, name] => Ok(Self { schema: Some(Ident::parse(schema)?), name: Ident::parse(name)? }),
+            [name] => Ok(Self {
+                schema: None,
+                name: Ident::parse(name)?,
+            }),
+            [schema, name] => Ok(Self {
+                schema: Some(Ident::parse(schema)?),
+                name: Ident::parse(name)?,
+            }),
             _ => Err(Error::Parts(written.to_owned())),
         }
     }
@@ -193,7 +203,10 @@ mod tests {
 
     #[test]
     fn a_table_has_one_or_two_parts_and_quotes_protect_dots() {
-        assert_eq!(Table::parse("Sales.Orders").unwrap().to_string(), "\"sales\".\"orders\"");
+        assert_eq!(
+            Table::parse("Sales.Orders").unwrap().to_string(),
+            "\"sales\".\"orders\""
+        );
         assert_eq!(Table::parse("\"a.b\"").unwrap().to_string(), "\"a.b\"");
         assert_eq!(Table::parse("a.b.c"), Err(Error::Parts("a.b.c".to_owned())));
         assert_eq!(Table::parse("\"a"), Err(Error::Quotes("\"a".to_owned())));

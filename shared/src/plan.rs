@@ -239,13 +239,19 @@ impl Facts {
                     None => "check the name, its schema, and that an earlier migration creates it".to_owned(),
                 }),
             }),
-            None => Err(Refusal::Input { what: format!("table {table} was not inspected"), advice: None }),
+            None => Err(Refusal::Input {
+                what: format!("table {table} was not inspected"),
+                advice: None,
+            }),
         }
     }
 
     /// Notes that a column takes NULL or no longer does; nothing happens where there is no such column.
     pub fn set_nullability(&mut self, table: &Table, column: &Ident, nullability: Nullability) {
-        if let Some(column) = self.table_mut(table).and_then(|t| t.columns.iter_mut().find(|c| c.name == *column)) {
+        if let Some(column) = self
+            .table_mut(table)
+            .and_then(|t| t.columns.iter_mut().find(|c| c.name == *column))
+        {
             column.nullability = nullability;
         }
     }
@@ -267,12 +273,20 @@ impl Transaction {
 
     /// Statements that take a strong lock, together.
     pub fn bounded_all(statements: Vec<String>) -> Self {
-        Self { statements, session: Session::Clean, length: Length::Bounded }
+        Self {
+            statements,
+            session: Session::Clean,
+            length: Length::Bounded,
+        }
     }
 
     /// One statement that reads the whole table under a weak lock.
     pub fn long(statement: String) -> Self {
-        Self { statements: vec![statement], session: Session::Clean, length: Length::Long }
+        Self {
+            statements: vec![statement],
+            session: Session::Clean,
+            length: Length::Long,
+        }
     }
 }
 

@@ -46,13 +46,19 @@ impl Query {
 
 impl<'de> Deserialize<'de> for Expression {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self { text: String::deserialize(deserializer)?, columns: BTreeSet::new(), constant: true })
+        Ok(Self {
+            text: String::deserialize(deserializer)?,
+            columns: BTreeSet::new(),
+            constant: true,
+        })
     }
 }
 
 impl<'de> Deserialize<'de> for Query {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self { text: String::deserialize(deserializer)? })
+        Ok(Self {
+            text: String::deserialize(deserializer)?,
+        })
     }
 }
 

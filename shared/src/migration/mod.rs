@@ -12,6 +12,7 @@ pub mod problem;
 pub mod scaffold;
 pub mod sql_file;
 pub mod steps;
+mod undo;
 pub mod version;
 mod yaml;
 
@@ -92,6 +93,9 @@ pub struct Step {
 impl Set {
     /// The migration of a version, if the set has it.
     pub fn find(&self, version: &Version) -> Option<&Migration> {
-        self.migrations.binary_search_by(|m| m.version.cmp(version)).ok().map(|i| &self.migrations[i])
+        self.migrations
+            .binary_search_by(|m| m.version.cmp(version))
+            .ok()
+            .map(|i| &self.migrations[i])
     }
 }

@@ -7,5 +7,8 @@ use super::steps::{Execution, Session, Sql};
 /// # Errors
 /// What is wrong with it.
 pub fn inline(text: &str) -> Result<Sql, String> {
-    Ok(Sql { text: text.to_owned(), execution: Execution::Transaction(Session::Clean) })
+    Ok(Sql {
+        text: text.to_owned(),
+        execution: Execution::Transaction(Session::Clean),
+    })
 }

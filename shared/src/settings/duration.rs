@@ -23,7 +23,9 @@ pub struct Error(pub String);
 pub fn parse(text: &str, plain: Duration) -> Result<Duration, Error> {
     let error = || Error(text.to_owned());
     let trimmed = text.trim();
-    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let split = trimmed
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(split);
     let number: f64 = number.parse().map_err(|_| error())?;
     let unit = match unit.trim() {
@@ -58,14 +60,20 @@ impl Written {
 impl<'de> Deserialize<'de> for Milliseconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = Written::deserialize(deserializer)?;
-        written.read(Duration::from_millis(1)).map(Self).map_err(serde::de::Error::custom)
+        written
+            .read(Duration::from_millis(1))
+            .map(Self)
+            .map_err(serde::de::Error::custom)
     }
 }
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = Written::deserialize(deserializer)?;
-        written.read(Duration::from_secs(1)).map(Self).map_err(serde::de::Error::custom)
+        written
+            .read(Duration::from_secs(1))
+            .map(Self)
+            .map_err(serde::de::Error::custom)
     }
 }
 

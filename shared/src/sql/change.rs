@@ -5,10 +5,24 @@ use crate::name::Ident;
 use crate::plan::{Nullability, TableFacts};
 
 /// `ALTER TABLE .. ADD COLUMN`.
-pub fn add_column(table: &TableFacts, column: &Ident, data_type: &TypeName, default: Option<&str>, nullability: Nullability) -> String {
+pub fn add_column(
+    table: &TableFacts,
+    column: &Ident,
+    data_type: &TypeName,
+    default: Option<&str>,
+    nullability: Nullability,
+) -> String {
     let default = default.map_or(String::new(), |value| format!(" DEFAULT {value}"));
-    let not_null = if nullability == Nullability::NotNull { " NOT NULL" } else { "" };
-    format!("ALTER TABLE {} ADD COLUMN {column} {}{default}{not_null}", table.full_name(), data_type.as_str())
+    let not_null = if nullability == Nullability::NotNull {
+        " NOT NULL"
+    } else {
+        ""
+    };
+    format!(
+        "ALTER TABLE {} ADD COLUMN {column} {}{default}{not_null}",
+        table.full_name(),
+        data_type.as_str()
+    )
 }
 
 /// `ALTER TABLE .. DROP COLUMN`, without CASCADE.
@@ -24,7 +38,10 @@ pub fn not_null_check(table: &TableFacts, column: &Ident) -> Ident {
 
 /// A check that new rows obey at once; rows that exist are not looked at.
 pub fn add_not_null_check(table: &TableFacts, column: &Ident, check: &Ident) -> String {
-    format!("ALTER TABLE {} ADD CONSTRAINT {check} CHECK ({column} IS NOT NULL) NOT VALID", table.full_name())
+    format!(
+        "ALTER TABLE {} ADD CONSTRAINT {check} CHECK ({column} IS NOT NULL) NOT VALID",
+        table.full_name()
+    )
 }
 
 /// Looks at all rows, under a lock that blocks neither reads nor writes.
@@ -34,12 +51,18 @@ pub fn validate_check(table: &TableFacts, check: &Ident) -> String {
 
 /// `SET NOT NULL`; does not scan where a validated check says the same.
 pub fn set_not_null(table: &TableFacts, column: &Ident) -> String {
-    format!("ALTER TABLE {} ALTER COLUMN {column} SET NOT NULL", table.full_name())
+    format!(
+        "ALTER TABLE {} ALTER COLUMN {column} SET NOT NULL",
+        table.full_name()
+    )
 }
 
 /// `DROP NOT NULL`.
 pub fn drop_not_null(table: &TableFacts, column: &Ident) -> String {
-    format!("ALTER TABLE {} ALTER COLUMN {column} DROP NOT NULL", table.full_name())
+    format!(
+        "ALTER TABLE {} ALTER COLUMN {column} DROP NOT NULL",
+        table.full_name()
+    )
 }
 
 /// Drops a check constraint.

@@ -1,7 +1,151 @@
-//! Every SQL text we send. Identifiers are quoted by [`crate::name::Ident`]'s `Display`; values are bind parameters.
+//! Every SQL text we send.
+//!
+//! Identifiers are quoted by [`crate::name::Ident`]'s `Display`; values are bind parameters, or literals by
+//! [`literal`] where the protocol takes none (`SET LOCAL`). Our own statements name every schema, `pg_catalog` too,
+//! and never depend on `search_path` or role.
 
+pub mod batch;
 mod change;
+pub mod facts;
+pub mod ledger;
 mod type_name;
+
+use crate::fence::Fence;
+use crate::id::SetName;
+use crate::migration::Version;
+use std::fmt;
+use std::time::Duration;
 
 pub use change::*;
 pub use type_name::TypeName;
+
+/// The comment that opens each statement of a run: it survives poolers and tells our backends apart in
+/// `pg_stat_activity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// Set, version and step (from 1) at work, where there is one.
+    pub place: Option<(SetName, Version, u32)>,
+    /// The fence of the run.
+    pub fence: Fence,
+}
+
+/// What each of our tags begins with.
+pub const TAG_START: &str = "/*confiture ";
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(TAG_START)?;
+        if let Some((set, version, step)) = &self.place {
+            write!(f, "s={set} v={version} n={step} ")?;
+        }
+        write!(f, "f={}*/ ", self.fence)
+    }
+}
+
+/// Reads the fence out of a statement's tag; `None` when it carries none of ours.
+pub fn tagged_fence(statement: &str) -> Option<Fence> {
+    let tag = statement.strip_prefix(TAG_START)?.split_once("*/")?.0;
+    tag.split(' ')
+        .find_map(|part| part.strip_prefix("f="))
+        .and_then(|fence| fence.parse().ok())
+}
+
+/// A string literal.
+pub fn literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') {
+        format!(" E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
+}
+
+/// The limits of one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest wait for one lock.
+    pub lock: Duration,
+    /// Longest statement; `None` is no limit.
+    pub statement: Option<Duration>,
+    /// Whether the commit waits for the disk.
+    pub commit: Commit,
+}
+
+/// Whether a commit waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// It does.
+    Durable,
+    /// It does not: right only where what is lost is lost together and done again.
+    Deferred,
+}
+
+/// After how long PostgreSQL ends a transaction of ours that does nothing: its agent is gone or frozen.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
+
+/// Opens a transaction with its limits. Everything is `SET LOCAL`, so nothing leaks behind a pooler. Output styles are
+/// fixed, so that boundaries written as text in one session read the same in another.
+pub fn begin(tag: &Tag, limits: Limits) -> String {
+    let commit = match limits.commit {
+        Commit::Durable => "on",
+        Commit::Deferred => "off",
+    };
+    let statement = limits.statement.unwrap_or_default();
+    [
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned(),
+        format!("SET LOCAL lock_timeout = {}", milliseconds(limits.lock)),
+        format!("SET LOCAL statement_timeout = {}", milliseconds(statement)),
+        format!(
+            "SET LOCAL idle_in_transaction_session_timeout = {}",
+            milliseconds(IDLE_IN_TRANSACTION)
+        ),
+        format!("SET LOCAL synchronous_commit = {commit}"),
+        "SET LOCAL datestyle = 'ISO, YMD'".to_owned(),
+        "SET LOCAL intervalstyle = 'iso_8601'".to_owned(),
+        "SET LOCAL bytea_output = 'hex'".to_owned(),
+    ]
+    .map(|statement| format!("{tag}{statement}"))
+    .join("; ")
+}
+
+/// A timeout as PostgreSQL reads it: whole milliseconds, at least 1 unless it is none at all.
+fn milliseconds(duration: Duration) -> u128 {
+    if duration.is_zero() {
+        0
+    } else {
+        duration.as_millis().clamp(1, 2_147_483_647)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_gives_its_fence_back() {
+        let fence = Fence {
+            epoch: 1,
+            token: 22,
+            local: 3,
+        };
+        let tag = Tag {
+            place: Some((SetName::default_set(), "007".parse().unwrap(), 2)),
+            fence,
+        };
+        assert_eq!(tag.to_string(), "/*confiture s=default v=007 n=2 f=1.22.3*/ ");
+        assert_eq!(tagged_fence(&format!("{tag}SELECT 1")), Some(fence));
+        assert_eq!(tagged_fence("SELECT '/*confiture f=1.2.3*/'"), None);
+    }
+
+    #[test]
+    fn literals_keep_quotes_and_backslashes() {
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("a\\'b"), " E'a\\\\''b'");
+    }
+
+    #[test]
+    fn a_sub_millisecond_timeout_does_not_become_none() {
+        assert_eq!(milliseconds(Duration::from_micros(10)), 1);
+        assert_eq!(milliseconds(Duration::ZERO), 0);
+    }
+}

@@ -22,6 +22,10 @@ impl TypeName {
 impl TryFrom<String> for TypeName {
     type Error = Error;
     fn try_from(text: String) -> Result<Self, Error> {
-        if crate::migration::expression::is_type(&text) { Ok(Self(text)) } else { Err(Error(text)) }
+        if crate::migration::expression::is_type(&text) {
+            Ok(Self(text))
+        } else {
+            Err(Error(text))
+        }
     }
 }

@@ -40,7 +40,11 @@ impl Kind for AddColumn {
             ),
             _ => {}
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
     }
 
     fn title(&self) -> String {
@@ -56,8 +60,15 @@ impl Kind for AddColumn {
         table.must_be_a_table()?;
         if let Some(column) = table.find(&self.column) {
             return Err(Refusal::Input {
-                what: format!("table {} already has a column {} of type {}", table.full_name(), column.name, column.data_type),
-                advice: Some("choose another name, or remove the step if the column is the one you want".to_owned()),
+                what: format!(
+                    "table {} already has a column {} of type {}",
+                    table.full_name(),
+                    column.name,
+                    column.data_type
+                ),
+                advice: Some(
+                    "choose another name, or remove the step if the column is the one you want".to_owned(),
+                ),
             });
         }
         let default = self.default.as_ref().map(Expression::text);
@@ -92,6 +103,10 @@ impl Kind for AddColumn {
 
 impl AddColumn {
     fn nullability(&self) -> Nullability {
-        if self.not_null { Nullability::NotNull } else { Nullability::Nullable }
+        if self.not_null {
+            Nullability::NotNull
+        } else {
+            Nullability::Nullable
+        }
     }
 }

@@ -23,7 +23,10 @@ impl Kind for Assert {
     }
 
     fn title(&self) -> String {
-        format!("assert {}", self.query.text().split_whitespace().collect::<Vec<_>>().join(" "))
+        format!(
+            "assert {}",
+            self.query.text().split_whitespace().collect::<Vec<_>>().join(" ")
+        )
     }
 
     fn tables(&self) -> Vec<&Table> {
@@ -31,7 +34,10 @@ impl Kind for Assert {
     }
 
     fn plan(&self, _facts: &Facts) -> Result<Vec<Action>, Refusal> {
-        Ok(vec![Action::Assert(Assertion { query: self.query.text().to_owned(), message: self.message.clone() })])
+        Ok(vec![Action::Assert(Assertion {
+            query: self.query.text().to_owned(),
+            message: self.message.clone(),
+        })])
     }
 
     fn effect(&self, _facts: &mut Facts) {}

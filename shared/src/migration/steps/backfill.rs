@@ -9,7 +9,9 @@
 use super::{Kind, Undo};
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
-use crate::plan::{Action, Batches, Facts, KeyColumn, Ordering, Refusal, RelationKind, Source, TableFacts, Upper};
+use crate::plan::{
+    Action, Batches, Facts, KeyColumn, Ordering, Refusal, RelationKind, Source, TableFacts, Upper,
+};
 use crate::settings::duration::Milliseconds;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -71,7 +73,11 @@ impl Kind for Backfill {
         if self.batch.size.is_some_and(|size| size == 0 || size > MAX_SIZE) {
             problems.push(format!("`batch.size` must be between 1 and {MAX_SIZE}"));
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
     }
 
     fn title(&self) -> String {
@@ -87,19 +93,30 @@ impl Kind for Backfill {
         let table = facts.table(&self.table)?;
         if let RelationKind::Other(what) = table.kind {
             return Err(Refusal::Input {
-                what: format!("{} is a {what}: its rows cannot be changed in batches", table.full_name()),
+                what: format!(
+                    "{} is a {what}: its rows cannot be changed in batches",
+                    table.full_name()
+                ),
                 advice: Some("name the table that holds the rows".to_owned()),
             });
         }
         for column in self.set.keys() {
             if table.column(column)?.source == Source::Generated {
                 return Err(Refusal::Input {
-                    what: format!("column {column} of {} is generated and cannot be set", table.full_name()),
+                    what: format!(
+                        "column {column} of {} is generated and cannot be set",
+                        table.full_name()
+                    ),
                     advice: None,
                 });
             }
         }
-        for name in self.set.values().chain(&self.condition).flat_map(Expression::columns) {
+        for name in self
+            .set
+            .values()
+            .chain(&self.condition)
+            .flat_map(Expression::columns)
+        {
             // A name in an expression may also be a function's argument of another kind; only a near miss is an error.
             if table.find(name).is_none() && !self.is_table_name(name, table) {
                 return Err(match table.column(name) {
@@ -114,7 +131,11 @@ impl Kind for Backfill {
             schema: table.schema.clone(),
             table: table.name.clone(),
             key,
-            set: self.set.iter().map(|(column, value)| (column.clone(), value.text().to_owned())).collect(),
+            set: self
+                .set
+                .iter()
+                .map(|(column, value)| (column.clone(), value.text().to_owned()))
+                .collect(),
             condition: self.condition.as_ref().map(|c| c.text().to_owned()),
             upper,
             first_rows: self.batch.size,
@@ -126,7 +147,9 @@ impl Kind for Backfill {
     fn effect(&self, _facts: &mut Facts) {}
 
     fn undo(&self) -> Undo {
-        Undo::Impossible { why: "the values it replaced are gone" }
+        Undo::Impossible {
+            why: "the values it replaced are gone",
+        }
     }
 }
 
@@ -164,7 +187,10 @@ impl Backfill {
         if table.kind == RelationKind::Partitioned {
             return refused("rows can move between partitions: fill a new column from the old one instead");
         }
-        let grows = key.len() == 1 && table.find(&key[0].name).is_some_and(|c| c.source == Source::Growing);
+        let grows = key.len() == 1
+            && table
+                .find(&key[0].name)
+                .is_some_and(|c| c.source == Source::Growing);
         match self.new_rows {
             Some(NewRows::Either | NewRows::Excluded) => Ok(Upper::AtStart),
             None if grows => Ok(Upper::AtStart),
@@ -181,8 +207,14 @@ impl Backfill {
 fn key_of(table: &TableFacts) -> Result<Vec<KeyColumn>, Refusal> {
     if table.primary_key.is_empty() {
         return Err(Refusal::Unsafe {
-            what: format!("table {} has no primary key, so a batch could not say where it ended", table.full_name()),
-            advice: Some("add a primary key first, or change the rows in one `sql` step if the table is small".to_owned()),
+            what: format!(
+                "table {} has no primary key, so a batch could not say where it ended",
+                table.full_name()
+            ),
+            advice: Some(
+                "add a primary key first, or change the rows in one `sql` step if the table is small"
+                    .to_owned(),
+            ),
         });
     }
     table
@@ -192,10 +224,15 @@ fn key_of(table: &TableFacts) -> Result<Vec<KeyColumn>, Refusal> {
             let column = table.column(name)?;
             let why = match column.ordering {
                 Ordering::Exact => {
-                    return Ok(KeyColumn { name: column.name.clone(), data_type: column.data_type.clone() });
+                    return Ok(KeyColumn {
+                        name: column.name.clone(),
+                        data_type: column.data_type.clone(),
+                    });
                 }
                 Ordering::Float => "floating point: a value read as text may not be found again",
-                Ordering::Nondeterministic => "of a nondeterministic collation: different values may count as equal",
+                Ordering::Nondeterministic => {
+                    "of a nondeterministic collation: different values may count as equal"
+                }
                 Ordering::None => "of a type without an order",
             };
             Err(Refusal::Unsafe {

@@ -33,7 +33,10 @@ impl Kind for DropColumn {
         let table = facts.table(&self.table)?;
         table.must_be_a_table()?;
         table.column(&self.column)?;
-        Ok(vec![Action::Transaction(Transaction::bounded(sql::drop_column(table, &self.column)))])
+        Ok(vec![Action::Transaction(Transaction::bounded(sql::drop_column(
+            table,
+            &self.column,
+        )))])
     }
 
     fn effect(&self, facts: &mut Facts) {
@@ -43,6 +46,8 @@ impl Kind for DropColumn {
     }
 
     fn undo(&self) -> Undo {
-        Undo::Impossible { why: "the values of the column are gone" }
+        Undo::Impossible {
+            why: "the values of the column are gone",
+        }
     }
 }

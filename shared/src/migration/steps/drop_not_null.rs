@@ -34,9 +34,9 @@ impl Kind for DropNotNull {
         table.must_be_a_table()?;
         match table.column(&self.column)?.nullability {
             Nullability::Nullable => Ok(Vec::new()),
-            Nullability::NotNull => {
-                Ok(vec![Action::Transaction(Transaction::bounded(sql::drop_not_null(table, &self.column)))])
-            }
+            Nullability::NotNull => Ok(vec![Action::Transaction(Transaction::bounded(
+                sql::drop_not_null(table, &self.column),
+            ))]),
         }
     }
 

@@ -51,10 +51,14 @@ impl Kind for SetNotNull {
         }
         let mut actions = Vec::new();
         if present.is_none() {
-            actions.push(Action::Transaction(Transaction::bounded(sql::add_not_null_check(table, &self.column, &check))));
+            actions.push(Action::Transaction(Transaction::bounded(
+                sql::add_not_null_check(table, &self.column, &check),
+            )));
         }
         if !present.is_some_and(|c| c.validated) {
-            actions.push(Action::Transaction(Transaction::long(sql::validate_check(table, &check))));
+            actions.push(Action::Transaction(Transaction::long(sql::validate_check(
+                table, &check,
+            ))));
         }
         actions.push(Action::Transaction(Transaction::bounded_all(vec![
             sql::set_not_null(table, &self.column),

@@ -96,6 +96,8 @@ impl Kind for Sql {
     }
 
     fn undo(&self) -> Undo {
-        Undo::Impossible { why: "what the statements did is not known: write a down file" }
+        Undo::Impossible {
+            why: "what the statements did is not known: write a down file",
+        }
     }
 }

@@ -1,0 +1,430 @@
+//! What `up` or `down` has to do on one database: pure rules over its ledger and the set's files.
+
+use super::{Ledger, RunRow, State, StepRow, StepState};
+use crate::id::{Digest, Direction};
+use crate::migration::{Migration, Script, Set, Step, Version};
+use std::borrow::Cow;
+
+/// How far to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// Apply what is pending, up to a version or all.
+    Up {
+        /// The last version to apply.
+        target: Option<Version>,
+        /// What to do with a pending version below an applied one.
+        order: Order,
+    },
+    /// Undo this many of the newest applied versions.
+    Down {
+        /// At least 1.
+        steps: u32,
+    },
+}
+
+/// What to do with a pending version below an applied one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Refuse.
+    Strict,
+    /// Apply it.
+    Any,
+}
+
+/// What there is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Work<'a> {
+    /// In order of execution; empty when there is nothing to do.
+    pub todos: Vec<Todo<'a>>,
+    /// Versions applied that the set does not have, all newer than its newest: an older application was started.
+    pub ahead: Vec<Version>,
+}
+
+/// One run to begin or to continue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Todo<'a> {
+    /// The migration.
+    pub migration: &'a Migration,
+    /// Up or down.
+    pub direction: Direction,
+    /// The run's number.
+    pub run: i32,
+    /// The script: its file, text, checksum and options. For an automatic undo, the up script.
+    pub script: &'a Script,
+    /// The steps to do, in order; for an automatic undo the opposite of the up's, in reverse.
+    pub steps: Cow<'a, [Step]>,
+    /// How many of them are done.
+    pub done: usize,
+    /// Whether the step after those has begun, and what it remembers.
+    pub begun: Option<Begun>,
+    /// Whether the run's record exists.
+    pub recorded: bool,
+}
+
+/// A step that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// What the step remembers between its parts.
+    pub detail: Option<String>,
+}
+
+impl Todo<'_> {
+    /// The checksum the run is recorded with. An automatic undo has that of the up it undoes.
+    pub fn checksum(&self) -> Digest {
+        self.script.checksum
+    }
+}
+
+/// Why nothing is begun. Each names the version and the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// An applied migration's file was changed.
+    #[error(
+        "migration {version} \"{name}\" was applied with checksum {applied} and its file now has {file}\n  help: an applied migration is history: put the file back as it was, and make a new migration for the change"
+    )]
+    Edited {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+        /// Short, as applied.
+        applied: String,
+        /// Short, of the file.
+        file: String,
+    },
+    /// A step that is done or begun was changed in a migration that is half done.
+    #[error(
+        "migration {version} \"{name}\" is half done, and its step {step} ({title}), which is done or begun, was changed\n  help: put that step back as it was; steps after it may be changed"
+    )]
+    EditedStep {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+        /// From 1.
+        step: u32,
+        /// As recorded.
+        title: String,
+    },
+    /// An applied version has no file, and newer ones do.
+    #[error(
+        "migration {version} \"{name}\" was applied here and its file is missing, though the set has newer ones\n  help: put the file back (its text is kept in the table confiture.script)"
+    )]
+    Missing {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+    },
+    /// A half-done version has no file.
+    #[error(
+        "migration {version} \"{name}\" is half done here and its file is missing\n  help: put the file back (its text is kept in the table confiture.script) and run the same command again"
+    )]
+    MissingPartial {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+    },
+    /// A pending version below an applied one.
+    #[error(
+        "migration {version} \"{name}\" is pending, but the newer {applied} is applied already\n  help: give it a version above {applied}, or say --out-of-order if the two do not depend on each other"
+    )]
+    OutOfOrder {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+        /// The newest applied.
+        applied: Version,
+    },
+    /// An undo is half done.
+    #[error(
+        "migration {version} \"{name}\" is being undone and that is half done\n  help: finish it with `confiture migrate down`, then run `up`"
+    )]
+    Undoing {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+    },
+    /// An up is half done.
+    #[error(
+        "migration {version} \"{name}\" is half applied\n  help: finish it with `confiture migrate up`, then run `down`"
+    )]
+    Applying {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+    },
+    /// `--target` names no migration of the set.
+    #[error("the set has no version {version}\n  help: `confiture migrate status` lists its versions")]
+    NoSuchTarget {
+        /// Which.
+        version: Version,
+    },
+    /// No down is written, and a step cannot be undone automatically.
+    #[error(
+        "migration {version} \"{name}\" cannot be undone: no down is written, and its step {step} ({title}) has no automatic undo: {why}\n  help: write a down for it"
+    )]
+    NoUndo {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+        /// From 1.
+        step: usize,
+        /// What it does.
+        title: String,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl Conflict {
+    /// Whether it is the user's input rather than a rule of safety that forbids it.
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::NoSuchTarget { .. })
+    }
+}
+
+/// What there is to do on a database with this ledger.
+///
+/// # Errors
+/// When a rule forbids to begin; nothing is to be done then.
+pub fn next<'a>(set: &'a Set, ledger: &Ledger, goal: &Goal) -> Result<Work<'a>, Conflict> {
+    let history = History::check(set, ledger, goal)?;
+    match goal {
+        Goal::Up { target, order } => history.up(target.as_ref(), *order),
+        Goal::Down { steps } => history.down(*steps),
+    }
+}
+
+/// The files beside the newest runs, checked against each other.
+struct History<'a, 'l> {
+    set: &'a Set,
+    ledger: &'l Ledger,
+    states: Vec<(&'a Migration, State<'l>)>,
+    ahead: Vec<Version>,
+}
+
+impl<'a, 'l> History<'a, 'l> {
+    fn check(set: &'a Set, ledger: &'l Ledger, goal: &Goal) -> Result<Self, Conflict> {
+        let newest = ledger.newest_runs();
+        let last_file = set.migrations.last().map(|m| &m.version);
+        let mut ahead = Vec::new();
+        for (version, run) in &newest {
+            if set.find(version).is_some() {
+                continue;
+            }
+            let (version, name) = (run.written.clone(), run.name.clone());
+            match State::of(Some(run)) {
+                State::Pending { .. } => {}
+                State::Applying(_) | State::Undoing(_) => {
+                    return Err(Conflict::MissingPartial { version, name });
+                }
+                State::Applied(_) if last_file.is_none_or(|last| version > *last) => ahead.push(version),
+                State::Applied(_) => return Err(Conflict::Missing { version, name }),
+            }
+        }
+        let states: Vec<_> = set
+            .migrations
+            .iter()
+            .map(|m| (m, State::of(newest.get(&m.version).copied())))
+            .collect();
+        for (migration, state) in &states {
+            match state {
+                State::Applied(run)
+                    if run.checksum != migration.up.checksum && matches!(goal, Goal::Up { .. }) =>
+                {
+                    return Err(Conflict::Edited {
+                        version: migration.version.clone(),
+                        name: migration.name.clone(),
+                        applied: run.checksum.short(),
+                        file: migration.up.checksum.short(),
+                    });
+                }
+                State::Pending { .. } | State::Applying(_) | State::Applied(_) | State::Undoing(_) => {}
+            }
+        }
+        Ok(Self {
+            set,
+            ledger,
+            states,
+            ahead,
+        })
+    }
+
+    fn up(self, target: Option<&Version>, order: Order) -> Result<Work<'a>, Conflict> {
+        if let Some(target) = target
+            && self.set.find(target).is_none()
+        {
+            return Err(Conflict::NoSuchTarget {
+                version: target.clone(),
+            });
+        }
+        let applied = self.newest_applied();
+        // What is half done comes first, whatever the target: later versions wait for it.
+        let (mut partial, mut todos) = (Vec::new(), Vec::new());
+        for (migration, state) in &self.states {
+            let beyond = target.is_some_and(|target| migration.version > *target);
+            match *state {
+                State::Applied(_) => {}
+                State::Undoing(_) => {
+                    return Err(Conflict::Undoing {
+                        version: migration.version.clone(),
+                        name: migration.name.clone(),
+                    });
+                }
+                State::Applying(run) => partial.push(self.todo(
+                    migration,
+                    Direction::Up,
+                    run.run,
+                    &migration.up,
+                    Cow::Borrowed(&migration.up.steps),
+                    Some(run),
+                )?),
+                State::Pending { .. } if beyond => {}
+                State::Pending { next_run } => {
+                    if let Some(applied) =
+                        applied.filter(|a| **a > migration.version && order == Order::Strict)
+                    {
+                        return Err(Conflict::OutOfOrder {
+                            version: migration.version.clone(),
+                            name: migration.name.clone(),
+                            applied: applied.clone(),
+                        });
+                    }
+                    todos.push(self.todo(
+                        migration,
+                        Direction::Up,
+                        next_run,
+                        &migration.up,
+                        Cow::Borrowed(&migration.up.steps),
+                        None,
+                    )?);
+                }
+            }
+        }
+        partial.extend(todos);
+        Ok(Work {
+            todos: partial,
+            ahead: self.ahead,
+        })
+    }
+
+    fn down(self, steps: u32) -> Result<Work<'a>, Conflict> {
+        if let Some(version) = self.ahead.last() {
+            let name = self
+                .ledger
+                .runs
+                .iter()
+                .find(|r| r.written == *version)
+                .map(|r| r.name.clone())
+                .unwrap_or_default();
+            return Err(Conflict::Missing {
+                version: version.clone(),
+                name,
+            });
+        }
+        let (mut partial, mut todos) = (Vec::new(), Vec::new());
+        for (migration, state) in self.states.iter().rev() {
+            match *state {
+                State::Pending { .. } => {}
+                State::Applying(_) => {
+                    return Err(Conflict::Applying {
+                        version: migration.version.clone(),
+                        name: migration.name.clone(),
+                    });
+                }
+                State::Undoing(run) => {
+                    let (script, steps) = undo(migration)?;
+                    partial.push(self.todo(migration, Direction::Down, run.run, script, steps, Some(run))?);
+                }
+                State::Applied(run) => todos.push((migration, run.run + 1)),
+            }
+        }
+        let wanted = usize::try_from(steps)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(partial.len());
+        for (migration, run) in todos.into_iter().take(wanted) {
+            let (script, steps) = undo(migration)?;
+            partial.push(self.todo(migration, Direction::Down, run, script, steps, None)?);
+        }
+        Ok(Work {
+            todos: partial,
+            ahead: Vec::new(),
+        })
+    }
+
+    /// The newest version that is applied, here or ahead.
+    fn newest_applied(&self) -> Option<&Version> {
+        let here = self
+            .states
+            .iter()
+            .filter(|(_, s)| matches!(s, State::Applied(_)))
+            .map(|(m, _)| &m.version);
+        here.chain(&self.ahead).max()
+    }
+
+    fn todo(
+        &self,
+        migration: &'a Migration,
+        direction: Direction,
+        run: i32,
+        script: &'a Script,
+        steps: Cow<'a, [Step]>,
+        record: Option<&RunRow>,
+    ) -> Result<Todo<'a>, Conflict> {
+        let rows: Vec<&StepRow> = record
+            .map(|run| self.ledger.steps_of(run).collect())
+            .unwrap_or_default();
+        for row in &rows {
+            let place = usize::try_from(row.step).unwrap_or(usize::MAX).wrapping_sub(1);
+            if steps.get(place).is_none_or(|step| step.checksum != row.checksum) {
+                return Err(Conflict::EditedStep {
+                    version: migration.version.clone(),
+                    name: migration.name.clone(),
+                    step: row.step,
+                    title: row.title.clone(),
+                });
+            }
+        }
+        let done = rows.iter().filter(|row| row.state == StepState::Done).count();
+        let begun = rows
+            .iter()
+            .find(|row| row.state == StepState::Begun)
+            .map(|row| Begun {
+                detail: row.detail.clone(),
+            });
+        Ok(Todo {
+            migration,
+            direction,
+            run,
+            script,
+            steps,
+            done,
+            begun,
+            recorded: record.is_some(),
+        })
+    }
+}
+
+/// How a migration is undone: its written down, or the opposite of its steps in reverse.
+fn undo(migration: &Migration) -> Result<(&Script, Cow<'_, [Step]>), Conflict> {
+    if let Some(down) = &migration.down {
+        return Ok((down, Cow::Borrowed(&down.steps)));
+    }
+    let steps = migration
+        .up
+        .automatic_undo()
+        .map_err(|(index, why)| Conflict::NoUndo {
+            version: migration.version.clone(),
+            name: migration.name.clone(),
+            step: index + 1,
+            title: migration.up.steps[index].change.title(),
+            why,
+        })?;
+    Ok((&migration.up, Cow::Owned(steps)))
+}

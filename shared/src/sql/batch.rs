@@ -1,0 +1,200 @@
+//! The statements of one batch loop. Boundaries travel as text arrays and are cast by the server, so that types and
+//! collations need no code of ours. Open and closed ends of a range get texts of their own: `$1 IS NULL OR ..` would lose the index.
+
+use crate::plan::{Batches, KeyColumn};
+use std::fmt::Write as _;
+
+/// Locks the shard's row: fence, checkpoint and serialisation in one row lock. Parameters: set, version key, direction
+/// (text), run, step, shard (int4). Gives state (text), epoch, token, local (int8), cursor or lower end (text[]), upper
+/// end (text[]), sequence, rows (int8).
+pub const LOCK_SHARD: &str = r"
+SELECT state, epoch, token, local, coalesce(cursor, lower), upper, sequence, rows FROM confiture.shard
+ WHERE (set_name, version, direction, run, step, shard) = ($1, $2, $3, $4, $5, $6) FOR NO KEY UPDATE";
+
+/// Moves the cursor. Parameters: the shard's key as above, sequence as read (int8), new cursor (text[]), rows changed
+/// (int8), new state (text). Exactly one row.
+pub const MOVE_CURSOR: &str = r"
+UPDATE confiture.shard SET cursor = $8, sequence = sequence + 1, rows = rows + $9, state = $10
+ WHERE (set_name, version, direction, run, step, shard) = ($1, $2, $3, $4, $5, $6) AND sequence = $7";
+
+/// Inserts a shard over the whole range. Parameters: the shard's key as above, epoch, token, local (int8), upper end
+/// (text[]), state (text).
+pub const INSERT_SHARD: &str = r"
+INSERT INTO confiture.shard (set_name, version, direction, run, step, shard, epoch, token, local, upper, state)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+/// Which ends of the range a statement names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// All rows.
+    Neither,
+    /// `(lower, ..`.
+    Lower,
+    /// `.., upper]`.
+    Upper,
+    /// `(lower, upper]`.
+    Both,
+}
+
+impl Ends {
+    /// Which ends there are.
+    pub fn of(lower: bool, upper: bool) -> Self {
+        match (lower, upper) {
+            (false, false) => Self::Neither,
+            (true, false) => Self::Lower,
+            (false, true) => Self::Upper,
+            (true, true) => Self::Both,
+        }
+    }
+}
+
+/// The batch loop's statements, made once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statements<'a> {
+    batches: &'a Batches,
+    table: String,
+    columns: String,
+    texts: String,
+}
+
+impl<'a> Statements<'a> {
+    /// The statements of this loop.
+    pub fn of(batches: &'a Batches) -> Self {
+        let names = |f: fn(&KeyColumn) -> String| batches.key.iter().map(f).collect::<Vec<_>>().join(", ");
+        Self {
+            batches,
+            table: format!("{}.{}", batches.schema, batches.table),
+            columns: names(|k| k.name.to_string()),
+            texts: names(|k| format!("{}::pg_catalog.text", k.name)),
+        }
+    }
+
+    /// The largest key there is, as texts; no row when the table is empty.
+    pub fn largest(&self) -> String {
+        format!(
+            "SELECT {} FROM {} ORDER BY {} LIMIT 1",
+            self.texts,
+            self.table,
+            self.descending()
+        )
+    }
+
+    /// The end of the next batch, as texts; no row when the range holds none. Parameters: the ends named (text[], lower
+    /// first), then the most rows (int8).
+    pub fn end(&self, ends: Ends) -> String {
+        let (range, next) = self.range(ends, 1);
+        let range = if range.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {range}")
+        };
+        format!(
+            "SELECT {texts} FROM (SELECT {columns} FROM {table}{range} ORDER BY {columns} LIMIT ${next}) r ORDER BY {descending} LIMIT 1",
+            texts = self.texts,
+            columns = self.columns,
+            table = self.table,
+            descending = self.descending(),
+        )
+    }
+
+    /// The change of one range. Parameters: the ends named (text[], lower first).
+    pub fn change(&self, ends: Ends) -> String {
+        let set: Vec<String> = self
+            .batches
+            .set
+            .iter()
+            .map(|(column, value)| format!("{column} = ({value}\n)"))
+            .collect();
+        let (mut filter, _) = self.range(ends, 1);
+        if let Some(condition) = &self.batches.condition {
+            let and = if filter.is_empty() { "" } else { " AND " };
+            // The line feed ends a comment that the condition may end with.
+            let _ = write!(filter, "{and}({condition}\n)");
+        }
+        let filter = if filter.is_empty() {
+            filter
+        } else {
+            format!(" WHERE {filter}")
+        };
+        format!("UPDATE {} SET {}{filter}", self.table, set.join(", "))
+    }
+
+    fn descending(&self) -> String {
+        self.batches
+            .key
+            .iter()
+            .map(|k| format!("{} DESC", k.name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// The range's condition, and the number of the next parameter.
+    fn range(&self, ends: Ends, first: usize) -> (String, usize) {
+        let bound = |operator: &str, parameter: usize| {
+            let values: Vec<String> = (self.batches.key.iter().enumerate())
+                .map(|(i, k)| format!("(${parameter}::pg_catalog.text[])[{}]::{}", i + 1, k.data_type))
+                .collect();
+            format!("({}) {operator} ({})", self.columns, values.join(", "))
+        };
+        match ends {
+            Ends::Neither => (String::new(), first),
+            Ends::Lower => (bound(">", first), first + 1),
+            Ends::Upper => (bound("<=", first), first + 1),
+            Ends::Both => (
+                format!("{} AND {}", bound(">", first), bound("<=", first + 1)),
+                first + 2,
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Ident;
+    use crate::plan::Upper;
+    use std::time::Duration;
+
+    fn batches() -> Batches {
+        let ident = |name: &str| Ident::exact(name).unwrap();
+        let key = |name: &str, data_type: &str| KeyColumn {
+            name: ident(name),
+            data_type: data_type.to_owned(),
+        };
+        Batches {
+            schema: ident("app"),
+            table: ident("Order"),
+            key: vec![key("a", "bigint"), key("b", "text")],
+            set: vec![(ident("n"), "n + 1".to_owned())],
+            condition: Some("n < 5".to_owned()),
+            upper: Upper::Open,
+            first_rows: None,
+            pause: Duration::ZERO,
+            estimated_rows: 0,
+        }
+    }
+
+    #[test]
+    fn a_composite_key_is_compared_as_a_row_and_bounds_are_cast_by_the_server() {
+        let batches = batches();
+        let statements = Statements::of(&batches);
+        assert_eq!(
+            statements.change(Ends::Both),
+            "UPDATE \"app\".\"Order\" SET \"n\" = (n + 1\n) WHERE (\"a\", \"b\") > (($1::pg_catalog.text[])[1]::bigint, \
+             ($1::pg_catalog.text[])[2]::text) AND (\"a\", \"b\") <= (($2::pg_catalog.text[])[1]::bigint, \
+             ($2::pg_catalog.text[])[2]::text) AND (n < 5\n)"
+        );
+        assert_eq!(
+            statements.end(Ends::Neither),
+            "SELECT \"a\"::pg_catalog.text, \"b\"::pg_catalog.text FROM (SELECT \"a\", \"b\" FROM \"app\".\"Order\" \
+             ORDER BY \"a\", \"b\" LIMIT $1) r ORDER BY \"a\" DESC, \"b\" DESC LIMIT 1"
+        );
+    }
+
+    #[test]
+    fn a_range_without_ends_and_condition_has_no_filter() {
+        let mut batches = batches();
+        batches.condition = None;
+        assert!(!Statements::of(&batches).change(Ends::Neither).contains("WHERE"));
+    }
+}

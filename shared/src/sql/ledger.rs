@@ -1,0 +1,265 @@
+//! The ledger: the schema `confiture` inside each target database, and the statements that read and write it.
+//!
+//! Records are keyed by `(set, version, direction, run, step[, shard])`. Parameters are listed at each statement in
+//! their order.
+
+/// The format this program writes. A ledger of a larger one is refused before anything is written.
+pub const FORMAT: i32 = 1;
+
+/// Whether there is a ledger. One boolean.
+pub const EXISTS: &str = "SELECT pg_catalog.to_regclass('confiture.ledger') IS NOT NULL";
+
+/// Creates the ledger, to be run inside one transaction. Of several that do so at once all but one fail with 23505,
+/// 42P06 or 42P07, and read again.
+pub const CREATE: &str = r"
+CREATE SCHEMA confiture;
+COMMENT ON SCHEMA confiture IS 'What Confiture did to this database. Do not edit by hand.';
+CREATE TABLE confiture.ledger (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  format integer NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  created_by text NOT NULL DEFAULT session_user
+);
+CREATE TABLE confiture.fence (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  system_identifier bigint NOT NULL,
+  database_oid oid NOT NULL,
+  epoch bigint NOT NULL,
+  token bigint NOT NULL,
+  local bigint NOT NULL,
+  holder uuid NOT NULL,
+  store uuid,
+  database_name text,
+  taken_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+) WITH (fillfactor = 10);
+CREATE TABLE confiture.holder (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  holder uuid NOT NULL,
+  store uuid,
+  description text NOT NULL,
+  since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  held_until timestamptz NOT NULL
+) WITH (fillfactor = 10);
+CREATE TABLE confiture.script (
+  checksum text PRIMARY KEY,
+  scheme integer NOT NULL,
+  text text NOT NULL,
+  seen_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+CREATE TABLE confiture.run (
+  set_name text,
+  version text,
+  direction text CHECK (direction IN ('up', 'down')),
+  run integer,
+  written text NOT NULL,
+  name text NOT NULL,
+  state text NOT NULL CHECK (state IN ('open', 'complete')),
+  checksum text NOT NULL,
+  scheme integer NOT NULL,
+  steps integer NOT NULL,
+  rollout text,
+  by text NOT NULL,
+  began_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  ended_at timestamptz,
+  PRIMARY KEY (set_name, version, direction, run)
+);
+CREATE UNIQUE INDEX run_one_open ON confiture.run (set_name, version) WHERE state = 'open';
+CREATE TABLE confiture.step (
+  set_name text,
+  version text,
+  direction text,
+  run integer,
+  step integer,
+  kind text NOT NULL,
+  title text NOT NULL,
+  checksum text NOT NULL,
+  state text NOT NULL CHECK (state IN ('begun', 'done')),
+  rows bigint NOT NULL DEFAULT 0,
+  detail text,
+  epoch bigint NOT NULL,
+  token bigint NOT NULL,
+  local bigint NOT NULL,
+  xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+  began_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  ended_at timestamptz,
+  PRIMARY KEY (set_name, version, direction, run, step),
+  FOREIGN KEY (set_name, version, direction, run) REFERENCES confiture.run
+);
+CREATE TABLE confiture.shard (
+  set_name text,
+  version text,
+  direction text,
+  run integer,
+  step integer,
+  shard integer,
+  epoch bigint NOT NULL,
+  token bigint NOT NULL,
+  local bigint NOT NULL,
+  lower text[],
+  upper text[],
+  cursor text[],
+  sequence bigint NOT NULL DEFAULT 0,
+  rows bigint NOT NULL DEFAULT 0,
+  state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'done', 'closed')),
+  PRIMARY KEY (set_name, version, direction, run, step, shard),
+  FOREIGN KEY (set_name, version, direction, run, step) REFERENCES confiture.step
+) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+INSERT INTO confiture.ledger (format) VALUES (1);
+";
+
+/// Everything a decision needs, as one JSON text: see [`crate::ledger::Ledger`]. Parameter: set (text).
+pub const READ: &str = r#"
+SELECT pg_catalog.json_build_object(
+  'format', (SELECT format FROM confiture.ledger),
+  'system', (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+  'database', (SELECT oid::pg_catalog.int8 FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
+  'fence', (SELECT pg_catalog.row_to_json(f) FROM (
+      SELECT epoch, token, local, holder, store, system_identifier AS system, database_oid::pg_catalog.int8 AS database,
+             database_name
+        FROM confiture.fence) f),
+  'holder', (SELECT pg_catalog.row_to_json(h) FROM (
+      SELECT h.holder, h.store, h.description, h.held_until > pg_catalog.clock_timestamp() AS held,
+             EXISTS (SELECT FROM pg_catalog.pg_stat_activity a, confiture.fence f
+                      WHERE a.datname = pg_catalog.current_database() AND a.state <> 'idle'
+                        AND a.pid <> pg_catalog.pg_backend_pid() AND f.holder = h.holder
+                        AND pg_catalog.starts_with(a.query, '/*confiture ')
+                        AND pg_catalog.strpos(pg_catalog.split_part(a.query, '*/', 1) || ' ',
+                            ' f=' || f.epoch || '.' || f.token || '.' || f.local || ' ') > 0) AS working
+        FROM confiture.holder h) h),
+  'runs', (SELECT coalesce(pg_catalog.json_agg(r), '[]') FROM (
+      SELECT version, direction, run, written, name, state, checksum, scheme, steps, rollout, by,
+             pg_catalog.to_char(began_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS began_at,
+             pg_catalog.to_char(ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS ended_at,
+             pg_catalog.date_part('epoch', ended_at - began_at) AS seconds
+        FROM confiture.run WHERE set_name = $1 ORDER BY run) r),
+  'steps', (SELECT coalesce(pg_catalog.json_agg(s), '[]') FROM (
+      SELECT s.version, s.direction, s.run, s.step, s.kind, s.title, s.checksum, s.state, s.detail,
+             CASE WHEN s.state = 'done' THEN s.rows ELSE
+               (SELECT coalesce(pg_catalog.sum(h.rows), 0) FROM confiture.shard h
+                 WHERE (h.set_name, h.version, h.direction, h.run, h.step) = (s.set_name, s.version, s.direction, s.run, s.step))
+             END AS rows
+        FROM confiture.step s WHERE s.set_name = $1 ORDER BY s.step) s)
+)::pg_catalog.text"#;
+
+/// Takes the fence for a lease. Parameters: epoch, token, local (int8), holder (uuid), store (uuid), the fleet's name
+/// for the database (text). One row when it is ours now.
+pub const TAKE: &str = r"
+INSERT INTO confiture.fence AS f (system_identifier, database_oid, epoch, token, local, holder, store, database_name)
+SELECT c.system_identifier, d.oid, $1, $2, $3, $4, $5, $6
+  FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+ON CONFLICT (one) DO UPDATE
+   SET epoch = EXCLUDED.epoch, token = EXCLUDED.token, local = EXCLUDED.local, holder = EXCLUDED.holder,
+       store = EXCLUDED.store, database_name = EXCLUDED.database_name, taken_at = pg_catalog.clock_timestamp()
+ WHERE f.system_identifier = EXCLUDED.system_identifier AND f.database_oid = EXCLUDED.database_oid
+   AND (f.epoch, f.token, f.local) < (EXCLUDED.epoch, EXCLUDED.token, EXCLUDED.local)
+RETURNING true";
+
+/// Takes the fence for a run without a coordinator, by compare-and-set. Parameters: epoch, token, local (int8) as
+/// wanted; holder (uuid); local (int8) and holder (uuid) as read, both NULL when there was no row; whether a living
+/// holder is displaced (boolean). Store and name of the fleet stay as they are. One row when it is ours now.
+pub const TAKE_LOCAL: &str = r"
+INSERT INTO confiture.fence AS f (system_identifier, database_oid, epoch, token, local, holder)
+SELECT c.system_identifier, d.oid, $1, $2, $3, $4
+  FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+ON CONFLICT (one) DO UPDATE
+   SET local = EXCLUDED.local, holder = EXCLUDED.holder, taken_at = pg_catalog.clock_timestamp()
+ WHERE f.system_identifier = EXCLUDED.system_identifier AND f.database_oid = EXCLUDED.database_oid
+   AND (f.epoch, f.token, f.local, f.holder) = (EXCLUDED.epoch, EXCLUDED.token, $5, $6)
+   AND ($7 OR NOT EXISTS (SELECT FROM confiture.holder h WHERE h.held_until > pg_catalog.clock_timestamp()))
+RETURNING true";
+
+/// Stamps all open shards with the fence just taken. Parameters: epoch, token, local (int8).
+pub const STAMP_SHARDS: &str = r"
+UPDATE confiture.shard SET epoch = $1, token = $2, local = $3
+ WHERE state = 'open' AND (epoch, token, local) < ($1, $2, $3)";
+
+/// Says who holds the database. Parameters: holder (uuid), store (uuid), description (text), seconds it is held (float8).
+pub const HOLD: &str = r"
+INSERT INTO confiture.holder AS h (holder, store, description, held_until)
+VALUES ($1, $2, $3, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $4))
+ON CONFLICT (one) DO UPDATE SET holder = EXCLUDED.holder, store = EXCLUDED.store, description = EXCLUDED.description,
+       since = EXCLUDED.since, held_until = EXCLUDED.held_until";
+
+/// Renews the holder, or releases it with 0 seconds. Parameters: holder (uuid), seconds (float8).
+pub const RENEW: &str = r"
+UPDATE confiture.holder SET held_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $2)
+ WHERE holder = $1";
+
+/// Locks the fence row by its full fence: one row, or we were replaced. Parameters: epoch, token, local (int8), holder (uuid).
+pub const LOCK_FENCE: &str = r"
+SELECT true FROM confiture.fence
+ WHERE one AND (epoch, token, local, holder) = ($1, $2, $3, $4) FOR NO KEY UPDATE";
+
+/// Who has the fence now, for people: the holder's description, or the fence.
+pub const WHO: &str = r"
+SELECT coalesce((SELECT h.description FROM confiture.holder h WHERE h.holder = f.holder), 'fence '
+       || f.epoch || '.' || f.token || '.' || f.local)
+  FROM confiture.fence f";
+
+/// Records that a run begins; a run that has begun stays as it is. Parameters: set, version key, direction (text), run
+/// (int4), version as written, name, checksum (text), scheme, steps (int4), rollout, by (text).
+pub const BEGIN_RUN: &str = r"
+INSERT INTO confiture.run (set_name, version, direction, run, written, name, state, checksum, scheme, steps, rollout, by)
+VALUES ($1, $2, $3, $4, $5, $6, 'open', $7, $8, $9, $10, $11)
+ON CONFLICT (set_name, version, direction, run) DO NOTHING";
+
+/// Keeps a script's text. Parameters: checksum (text), scheme (int4), text (text).
+pub const KEEP_SCRIPT: &str = r"
+INSERT INTO confiture.script (checksum, scheme, text) VALUES ($1, $2, $3) ON CONFLICT (checksum) DO NOTHING";
+
+/// Records a step as begun or done; the key makes a second application impossible. Parameters: set, version key,
+/// direction (text), run, step (int4), kind, title, checksum, state, detail (text), epoch, token, local (int8). Gives the
+/// transaction's id as text.
+pub const RECORD_STEP: &str = r"
+INSERT INTO confiture.step (set_name, version, direction, run, step, kind, title, checksum, state, detail, epoch, token, local, ended_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+        CASE WHEN $9 = 'done' THEN pg_catalog.clock_timestamp() END)
+RETURNING xid::pg_catalog.text";
+
+/// Marks a step that had begun as done; its rows are those of its shards, all of which must be done. One row, or
+/// something is wrong. Parameters: set, version key, direction (text), run, step (int4).
+pub const FINISH_STEP: &str = r"
+UPDATE confiture.step s SET state = 'done', ended_at = pg_catalog.clock_timestamp(),
+       rows = (SELECT coalesce(pg_catalog.sum(h.rows), 0) FROM confiture.shard h
+                WHERE (h.set_name, h.version, h.direction, h.run, h.step) = ($1, $2, $3, $4, $5))
+ WHERE (s.set_name, s.version, s.direction, s.run, s.step) = ($1, $2, $3, $4, $5) AND s.state = 'begun'
+   AND NOT EXISTS (SELECT FROM confiture.shard h
+                    WHERE (h.set_name, h.version, h.direction, h.run, h.step) = ($1, $2, $3, $4, $5) AND h.state = 'open')
+RETURNING pg_catalog.pg_current_xact_id()::pg_catalog.text";
+
+/// Marks a run complete. Parameters: set, version key, direction (text), run (int4), checksum (text), steps (int4). One
+/// row, or something is wrong.
+pub const COMPLETE_RUN: &str = r"
+UPDATE confiture.run SET state = 'complete', ended_at = pg_catalog.clock_timestamp(), checksum = $5, steps = $6
+ WHERE (set_name, version, direction, run) = ($1, $2, $3, $4) AND state = 'open'";
+
+/// The id of the transaction we are in, as text; NULL when it has written nothing. A hidden COMMIT shows here.
+pub const CURRENT_XID: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text";
+
+/// Sessions of this database and role that are at work for a smaller fence: they stand in a takeover's way. Gives pid
+/// (int4) and statement (text); the caller reads the fence out of the statement's tag.
+pub const OUR_BACKENDS: &str = r"
+SELECT pid, query FROM pg_catalog.pg_stat_activity
+ WHERE datname = pg_catalog.current_database() AND usename = session_user AND state <> 'idle'
+   AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(query, '/*confiture ')";
+
+/// Ends a session if it still runs the same statement. Parameters: pid (int4), statement (text).
+pub const TERMINATE: &str = r"
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+ WHERE pid = $1 AND query = $2 AND datname = pg_catalog.current_database()";
+
+/// Where the database physically is: system identifier (int8), oid (oid), server version number (int4).
+pub const IDENTITY: &str = r"
+SELECT c.system_identifier, d.oid, pg_catalog.current_setting('server_version_num')::pg_catalog.int4
+  FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+
+/// Sessions that hold or wait for a lock on a table. Parameter: table (text, quoted). Gives pid (int4), user,
+/// application, state (text), age of the transaction in seconds (float8), statement (text).
+pub const LOCK_HOLDERS: &str = r"
+SELECT DISTINCT a.pid, a.usename::pg_catalog.text, a.application_name, a.state,
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start), pg_catalog.left(a.query, 120)
+  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'relation' AND l.granted AND a.pid <> pg_catalog.pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+   AND l.relation = pg_catalog.to_regclass($1)
+ ORDER BY 5 DESC NULLS LAST LIMIT 5";
