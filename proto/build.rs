@@ -6,6 +6,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("confiture_v1.bin");
     tonic_prost_build::configure()
         .file_descriptor_set_path(descriptors)
-        .compile_protos(&["confiture/v1/rollout.proto", "confiture/v1/agent.proto"], &["."])?;
+        .compile_protos(
+            &["confiture/v1/rollout.proto", "confiture/v1/agent.proto"],
+            &["."],
+        )?;
     Ok(())
 }

@@ -1,1 +1,29 @@
-//! placeholder
+//! What works on the databases: pools, ledger, fence, plans and their execution.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`connect`], `tls`, [`database`], `session` | connections and what may go back to a pool |
+//! | `ledger`, `holder`, `claim` | the ledger's reading and writing, the fence, the holder |
+//! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
+//! | [`work`] | an order of a coordinator |
+//! | [`local`] | one database without a coordinator |
+//! | [`error`], `user_error` | what is said when it fails |
+
+mod backoff;
+mod claim;
+pub mod connect;
+pub mod database;
+pub mod error;
+mod facts;
+mod holder;
+mod ledger;
+pub mod local;
+mod run;
+mod session;
+mod step;
+mod tls;
+mod user_error;
+pub mod work;
+
+pub use ledger::Living;
+pub use run::Overrides;

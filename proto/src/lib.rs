@@ -5,7 +5,7 @@
 pub mod convert;
 
 /// The generated types, clients and servers of `confiture.v1`.
-#[expect(missing_docs, clippy::pedantic, unreachable_pub, reason = "generated code")]
+#[expect(missing_docs, clippy::pedantic, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("confiture.v1");
 

@@ -84,7 +84,10 @@ impl Source {
                 (text, format!("the environment variable {name}"))
             }
             Self::File(path) => {
-                let text = (lookups.file)(path).map_err(|why| Error::File { path: path.clone(), why })?;
+                let text = (lookups.file)(path).map_err(|why| Error::File {
+                    path: path.clone(),
+                    why,
+                })?;
                 (text, format!("the file {}", path.display()))
             }
         };
@@ -105,13 +108,19 @@ mod tests {
             Some("empty") => Ok(" \n".to_owned()),
             _ => Err("no such file".to_owned()),
         };
-        source.fetch(&Lookups { environment: &environment, file: &file })
+        source.fetch(&Lookups {
+            environment: &environment,
+            file: &file,
+        })
     }
 
     #[test]
     fn a_secret_never_prints_itself() {
         let secret = Secret::new("hunter2");
-        assert_eq!(format!("{secret} {secret:?} {:?}", Source::Given(secret.clone())), "*** *** Given(***)");
+        assert_eq!(
+            format!("{secret} {secret:?} {:?}", Source::Given(secret.clone())),
+            "*** *** Given(***)"
+        );
     }
 
     #[test]
@@ -123,8 +132,14 @@ mod tests {
     #[test]
     fn a_secret_that_is_not_there_says_what_was_looked_for() {
         let message = |source| fetch(&source).unwrap_err().to_string();
-        assert_eq!(message(Source::Environment("X".to_owned())), "the environment variable X is not set");
+        assert_eq!(
+            message(Source::Environment("X".to_owned())),
+            "the environment variable X is not set"
+        );
         assert_eq!(message(Source::File("empty".into())), "the file empty is empty");
-        assert_eq!(message(Source::File("none".into())), "cannot read none: no such file");
+        assert_eq!(
+            message(Source::File("none".into())),
+            "cannot read none: no such file"
+        );
     }
 }

@@ -61,8 +61,11 @@ impl fmt::Display for StoreUrl {
             Self::Memory => f.write_str("memory:"),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Etcd(etcd) => {
-                let hosts: Vec<&str> =
-                    etcd.endpoints.iter().map(|e| e.split_once("://").map_or(e.as_str(), |(_, host)| host)).collect();
+                let hosts: Vec<&str> = etcd
+                    .endpoints
+                    .iter()
+                    .map(|e| e.split_once("://").map_or(e.as_str(), |(_, host)| host))
+                    .collect();
                 write!(f, "etcd://{}/{}", hosts.join(","), etcd.prefix)
             }
         }

@@ -1,0 +1,230 @@
+//! One target database: its pools and what is known of it.
+
+use crate::connect;
+use crate::error::Error;
+use crate::session::Session;
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
+use shared::id::DatabaseName;
+use shared::retry::{self, Retryability};
+use shared::rollout::work::Identity;
+use shared::settings;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One target database. Opens connections only when it is used.
+pub struct Database {
+    name: DatabaseName,
+    labels: BTreeMap<String, String>,
+    pool: Pool,
+    address: String,
+    /// For statements that cannot run behind a pooler; the pool itself where no direct URL is given.
+    direct: Option<Pool>,
+    limits: Limits,
+    kept: Kept,
+}
+
+/// How long statements and waiting for locks may take, unless a migration says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) lock: Duration,
+    pub(crate) statement: Duration,
+}
+
+/// Which idle connections are kept open.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    least: usize,
+    idle: Duration,
+    lifetime: Duration,
+}
+
+impl Database {
+    /// Sets the pools up; opens no connection yet.
+    ///
+    /// # Errors
+    /// When the URL or a certificate it names is not usable.
+    pub fn open(
+        settings: &settings::Database,
+        connection: &settings::Connection,
+        migration: &settings::Migration,
+    ) -> Result<Self, Error> {
+        let (pool, address) = pool(&settings.url, &connection.pool)?;
+        let direct = settings
+            .direct_url
+            .as_ref()
+            .map(|url| self::pool(url, &connection.pool))
+            .transpose()?;
+        Ok(Self {
+            name: settings.name.clone(),
+            labels: settings.labels.clone(),
+            pool,
+            address,
+            direct: direct.map(|(pool, _)| pool),
+            limits: Limits {
+                lock: migration.lock_timeout,
+                statement: migration.statement_timeout,
+            },
+            kept: Kept {
+                least: connection.pool.min_size,
+                idle: connection.pool.max_idle_time,
+                lifetime: connection.pool.max_lifetime,
+            },
+        })
+    }
+
+    /// The fleet's name for it.
+    pub fn name(&self) -> &DatabaseName {
+        &self.name
+    }
+
+    /// What selectors match.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+
+    /// Host, port and database, for messages.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where the database physically is.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or is older than PostgreSQL 13.
+    pub async fn identity(&self) -> Result<Identity, Error> {
+        let session = self.session().await?;
+        let row = session
+            .client()
+            .query_typed(shared::sql::ledger::IDENTITY, &[])
+            .await;
+        let row = row.map_err(Error::statement("asking for the server's identity"))?;
+        let row = row
+            .first()
+            .ok_or(Error::Broken("the server does not know its own database"))?;
+        let version: i32 = row.get(2);
+        if version < 130_000 {
+            return Err(Error::ServerOld(version / 10_000));
+        }
+        Ok(Identity {
+            system: row.get(0),
+            database: row.get(1),
+        })
+    }
+
+    /// Closes idle connections beyond the least number, and old ones. To be called now and then.
+    pub fn tend(&self) {
+        for pool in std::iter::once(&self.pool).chain(&self.direct) {
+            let mut kept = 0;
+            pool.retain(|_, metrics| {
+                let stays = metrics.age() < self.kept.lifetime
+                    && (kept < self.kept.least || metrics.last_used() < self.kept.idle);
+                kept += usize::from(stays);
+                stays
+            });
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) async fn session(&self) -> Result<Session, Error> {
+        self.take(&self.pool).await
+    }
+
+    /// A connection that is not behind a pooler, where one is configured.
+    pub(crate) async fn direct_session(&self) -> Result<Session, Error> {
+        self.take(self.direct.as_ref().unwrap_or(&self.pool)).await
+    }
+
+    async fn take(&self, pool: &Pool) -> Result<Session, Error> {
+        pool.get()
+            .await
+            .map(Session::new)
+            .map_err(|error| self.connect_error(error))
+    }
+
+    fn connect_error(&self, error: PoolError) -> Error {
+        let (why, advice, retry) = match error {
+            PoolError::Timeout(kind) => (
+                match kind {
+                    deadpool_postgres::TimeoutType::Wait => "all connections of the pool stayed in use",
+                    deadpool_postgres::TimeoutType::Create => "the server did not answer in time",
+                    deadpool_postgres::TimeoutType::Recycle => "a pooled connection did not answer in time",
+                }
+                .to_owned(),
+                None,
+                Retryability::Retry,
+            ),
+            PoolError::Backend(error) => self.backend_error(&error),
+            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                ("the pool is closed".to_owned(), None, Retryability::GiveUp)
+            }
+        };
+        Error::Connect {
+            address: self.address.clone(),
+            why,
+            advice,
+            retry,
+        }
+    }
+
+    fn backend_error(&self, error: &tokio_postgres::Error) -> (String, Option<String>, Retryability) {
+        if let Some(error) = error.as_db_error() {
+            let code = error.code().code();
+            let advice = match code {
+                "28P01" | "28000" => Some("check user and password in the URL, and the server's pg_hba.conf"),
+                "3D000" => Some("check the database's name in the URL"),
+                "53300" => Some(
+                    "the server has no connection left: lower connection.pool.max_size, or raise max_connections",
+                ),
+                _ => None,
+            };
+            return (
+                error.message().to_owned(),
+                advice.map(str::to_owned),
+                retry::of_sqlstate(code),
+            );
+        }
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        let why = source.unwrap_or_else(|| error.to_string());
+        (
+            why,
+            Some(format!("is a PostgreSQL server listening at {}?", self.address)),
+            Retryability::Retry,
+        )
+    }
+}
+
+fn pool(url: &settings::Secret, pool: &settings::Pool) -> Result<(Pool, String), Error> {
+    let target = connect::target(url)?;
+    // Fast: nothing is sent on recycling. Anything more would reset other clients' sessions behind a pooler.
+    let manager = Manager::from_config(
+        target.config,
+        target.tls,
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
+    );
+    let lifetime = pool.max_lifetime;
+    let pool = Pool::builder(manager)
+        .max_size(pool.max_size)
+        .timeouts(Timeouts {
+            wait: Some(pool.wait_timeout),
+            create: Some(pool.create_timeout),
+            recycle: Some(pool.recycle_timeout),
+        })
+        .runtime(Runtime::Tokio1)
+        .pre_recycle(Hook::sync_fn(move |_, metrics| {
+            if metrics.age() < lifetime {
+                Ok(())
+            } else {
+                Err(HookError::message("the connection reached its max_lifetime"))
+            }
+        }))
+        .build()
+        .map_err(|_| Error::Broken("a pool without a runtime"))?;
+    Ok((pool, target.address))
+}

@@ -1,0 +1,244 @@
+//! What can go wrong on one database, each with its text, its exit code and whether to try again.
+
+use shared::fence::Fence;
+use shared::ledger::Conflict;
+use shared::plan::Refusal;
+use shared::retry::{self, Retryability};
+use shared::rollout::work::{Exit, Failure, Identity};
+use std::time::Duration;
+
+/// What went wrong. Texts may have several lines; the last ones say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL or its certificates.
+    #[error(transparent)]
+    Target(#[from] crate::connect::Error),
+    /// No connection.
+    #[error("cannot connect to {address}: {why}{}", help(advice.as_deref()))]
+    Connect {
+        /// Host, port and database.
+        address: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        advice: Option<String>,
+        /// Whether it may pass.
+        retry: Retryability,
+    },
+    /// A statement of ours failed.
+    #[error("{doing} failed: {}", statement_message(source))]
+    Statement {
+        /// What was being done.
+        doing: &'static str,
+        /// The server's or the connection's error.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// A statement of the user's failed.
+    #[error("{message}")]
+    User {
+        /// PostgreSQL's message, the place and the statement.
+        message: String,
+        /// For the decision to try again.
+        code: Option<String>,
+    },
+    /// Somebody else has the fence. Nothing was changed since.
+    #[error("replaced: {by} has taken over this database; nothing was changed after that")]
+    Replaced {
+        /// Who, for people.
+        by: String,
+    },
+    /// A store this fleet does not know has a larger fence.
+    #[error(
+        "another or a restored store has led this database: its fence {theirs} is larger than ours, {ours}, and its store is {store}, not ours\n  help: if that store is gone for good, run `confiture coordinator recover` on this one; else find out which coordinator uses it"
+    )]
+    Foreign {
+        /// The fence in force.
+        theirs: Fence,
+        /// Ours.
+        ours: Fence,
+        /// Its store.
+        store: String,
+    },
+    /// The database is not the one the ledger was made in.
+    #[error(
+        "this database is not the one its ledger was written in (system identifier and oid are {}/{}, the ledger says {}/{}): it is a clone, a restored copy or an upgraded cluster\n  help: see that no fleet takes it for the original; accept its new identity with `confiture ledger accept --reason TEXT`",
+        now.system, now.database, then.system, then.database
+    )]
+    Identity {
+        /// As the server says.
+        now: Identity,
+        /// As the ledger says.
+        then: Identity,
+    },
+    /// A newer program has been here.
+    #[error(
+        "the ledger in this database has format {found}, and this program knows up to {known}\n  help: use the newer confiture that was here before; nothing was changed"
+    )]
+    LedgerNewer {
+        /// Its format.
+        found: i32,
+        /// Ours.
+        known: i32,
+    },
+    /// The server is too old.
+    #[error("the server has PostgreSQL {0}; 13 or newer is needed")]
+    ServerOld(i32),
+    /// The files and the ledger do not go together.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// A step cannot be planned here.
+    #[error("{}", refusal_message(.0))]
+    Refused(#[from] Refusal),
+    /// An `assert` did not hold.
+    #[error("the assertion does not hold: {0}")]
+    Assertion(String),
+    /// The user's statements ended our transaction.
+    #[error(
+        "the statements ended the transaction they run in, so they were no longer protected\n  help: take COMMIT and ROLLBACK out of what they call; see what they did before you try again"
+    )]
+    HiddenCommit,
+    /// No lock within the budget.
+    #[error("no lock within {}: {who}\n  help: end those sessions, or give more time with --lock-timeout", shown(*budget))]
+    LockBudget {
+        /// The budget.
+        budget: Duration,
+        /// Who holds it.
+        who: String,
+    },
+    /// The ledger contradicts itself.
+    #[error(
+        "the ledger is not as it must be: {0}; nothing was changed\n  help: somebody edited the schema confiture by hand; compare it with the schema itself"
+    )]
+    Broken(&'static str),
+    /// Another holder lives, and the time to wait for it is over.
+    #[error("waited {} for {by}, which still holds this database\n  help: run the same command again later, or displace it with --take-over", shown(*waited))]
+    WaitEnded {
+        /// Who, for people.
+        by: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// Asked to stop.
+    #[error("stopped; the same command goes on from here")]
+    Stopped,
+    /// The place of another error.
+    #[error("{place}\n  {}", source.to_string().replace('\n', "\n  "))]
+    At {
+        /// Which step of which migration.
+        place: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+}
+
+impl Error {
+    /// Wraps a failed statement of ours.
+    pub(crate) fn statement(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |source| Self::Statement { doing, source }
+    }
+
+    /// Whether another try makes sense.
+    pub fn retryability(&self) -> Retryability {
+        match self {
+            Self::Connect { retry, .. } => *retry,
+            Self::Statement { source, .. } => of_postgres(source),
+            Self::User { code, .. } => code.as_deref().map_or(Retryability::Retry, retry::of_sqlstate),
+            Self::LockBudget { .. } => Retryability::Retry,
+            Self::At { source, .. } => source.retryability(),
+            Self::Foreign { .. } => Retryability::StopRollout,
+            Self::Target(_)
+            | Self::Replaced { .. }
+            | Self::Identity { .. }
+            | Self::LedgerNewer { .. }
+            | Self::ServerOld(_)
+            | Self::Conflict(_)
+            | Self::Refused(_)
+            | Self::Assertion(_)
+            | Self::HiddenCommit
+            | Self::Broken(_)
+            | Self::WaitEnded { .. }
+            | Self::Stopped => Retryability::GiveUp,
+        }
+    }
+
+    /// The exit code of a run that ends with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Target(_) => Exit::Usage,
+            Self::Conflict(conflict) if conflict.is_input() => Exit::Usage,
+            Self::Refused(Refusal::Input { .. }) => Exit::Usage,
+            Self::Conflict(_)
+            | Self::Refused(Refusal::Unsafe { .. })
+            | Self::Foreign { .. }
+            | Self::Identity { .. }
+            | Self::LedgerNewer { .. }
+            | Self::ServerOld(_)
+            | Self::Broken(_) => Exit::Refused,
+            Self::Replaced { .. } | Self::WaitEnded { .. } | Self::Stopped => Exit::Stopped,
+            Self::Connect { .. }
+            | Self::Statement { .. }
+            | Self::User { .. }
+            | Self::Assertion(_)
+            | Self::HiddenCommit
+            | Self::LockBudget { .. } => Exit::Failed,
+            Self::At { source, .. } => source.exit(),
+        }
+    }
+
+    /// What it was, without its place.
+    pub fn innermost(&self) -> &Self {
+        match self {
+            Self::At { source, .. } => source.innermost(),
+            other => other,
+        }
+    }
+
+    /// As the coordinator hears it.
+    pub fn failure(&self) -> Failure {
+        Failure {
+            message: self.to_string(),
+            retry: self.retryability(),
+            exit: self.exit(),
+        }
+    }
+}
+
+/// An error that is not the server's is the connection's: it passes.
+fn of_postgres(error: &tokio_postgres::Error) -> Retryability {
+    error
+        .code()
+        .map_or(Retryability::Retry, |code| retry::of_sqlstate(code.code()))
+}
+
+/// PostgreSQL's own message, without DETAIL, HINT and CONTEXT, which may carry values of rows.
+pub(crate) fn statement_message(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("PostgreSQL says: {} ({})", error.message(), error.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("the connection was lost: {source}"),
+            None => "the connection was lost".to_owned(),
+        },
+    }
+}
+
+fn help(advice: Option<&str>) -> String {
+    advice.map_or(String::new(), |advice| format!("\n  help: {advice}"))
+}
+
+fn refusal_message(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Input { what, advice } | Refusal::Unsafe { what, advice } => {
+            format!("{what}{}", help(advice.as_deref()))
+        }
+    }
+}
+
+/// A duration for people.
+pub(crate) fn shown(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{} ms", duration.as_millis())
+    } else {
+        format!("{:.1} s", duration.as_secs_f64())
+    }
+}

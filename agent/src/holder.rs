@@ -1,0 +1,35 @@
+//! Keeps the holder's row alive while a run works.
+
+use crate::claim::Claim;
+use crate::database::Database;
+use crate::ledger::{self, HELD};
+use std::future::Future;
+use std::time::Duration;
+
+/// Three renewals fit into the time a holder counts as alive.
+const INTERVAL: Duration = HELD.checked_div(3).expect("3 is not 0");
+
+/// Runs `work`, renewing the holder beside it, and releases the holder when it ends.
+///
+/// # Cancel safety
+/// When dropped the holder is not released; it expires by itself.
+pub(crate) async fn held_while<T>(database: &Database, claim: &Claim, work: impl Future<Output = T>) -> T {
+    let renewing = async {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if let Err(error) = ledger::renew(database, claim, HELD).await {
+                tracing::warn!(database = %database.name(), error = %error, "the holder could not be renewed");
+            }
+        }
+    };
+    tokio::select! {
+        done = work => {
+            // A waiting run then goes on at once. Whoever took over has a row of its own, which this leaves alone.
+            if let Err(error) = ledger::renew(database, claim, Duration::ZERO).await {
+                tracing::debug!(database = %database.name(), error = %error, "the holder was not released; it expires");
+            }
+            done
+        }
+        never = renewing => never,
+    }
+}

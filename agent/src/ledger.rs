@@ -1,0 +1,390 @@
+//! The ledger in a database: reading it, creating it, taking its fence.
+
+use crate::claim::Claim;
+use crate::database::Database;
+use crate::error::Error;
+use crate::session::Session;
+use shared::fence::{Fence, Standing};
+use shared::id::{DatabaseName, Holder, SetName};
+use shared::ledger::Ledger;
+use shared::rollout::work::Identity;
+use shared::sql::{self, Commit, Limits, Tag, ledger as texts};
+use std::time::Duration;
+use tokio_postgres::types::Type;
+
+/// How long one try of a takeover waits for the row locks of others.
+const TAKEOVER_LOCK: Duration = Duration::from_secs(2);
+
+/// How long statements of the ledger may take.
+const STATEMENT: Duration = Duration::from_secs(15);
+
+/// Tries of one takeover; each ends the sessions that stood in its way.
+const TAKEOVER_TRIES: u32 = 5;
+
+/// How long a holder counts as alive after it last renewed.
+pub(crate) const HELD: Duration = Duration::from_secs(15);
+
+/// How a fence is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Take<'a> {
+    /// By a lease of the fleet: any smaller fence gives way.
+    Lease(&'a DatabaseName),
+    /// By a run without a coordinator: only from what it read.
+    Local {
+        /// Fence and holder as read; none where there was no row.
+        read: Option<(Fence, Holder)>,
+        /// What to do with a holder that is alive.
+        living: Living,
+    },
+    /// By the same lease again, after a lost connection: it is ours, or a failover lost the first takeover.
+    LeaseAgain(&'a DatabaseName),
+    /// Not at all: a run without a coordinator that has held it once never takes it again.
+    Keep,
+}
+
+/// What a run without a coordinator does with a holder that is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Living {
+    /// Waits for it.
+    Wait,
+    /// Displaces it.
+    Displace,
+}
+
+/// How a takeover ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// The fence is ours.
+    Ours,
+    /// Somebody else was quicker, or lives: read again.
+    Refused,
+}
+
+fn limits(lock: Duration, commit: Commit) -> Limits {
+    Limits {
+        lock,
+        statement: Some(STATEMENT),
+        commit,
+    }
+}
+
+/// Reads the ledger of one set; `None` when there is none.
+pub(crate) async fn read(session: &Session, tag: &Tag, set: &SetName) -> Result<Option<Ledger>, Error> {
+    let rows = session
+        .query(tag, "looking for the ledger", texts::EXISTS, &[])
+        .await?;
+    if !rows.first().is_some_and(|row| row.get(0)) {
+        return Ok(None);
+    }
+    let rows = session
+        .query(
+            tag,
+            "reading the ledger",
+            texts::READ,
+            &[(&set.as_str(), Type::TEXT)],
+        )
+        .await?;
+    let json: &str = rows.first().ok_or(Error::Broken("it gave no answer"))?.get(0);
+    // The format first: a newer one may not have the shape we know.
+    let format: Format = serde_json::from_str(json).map_err(|_| Error::Broken("its format is missing"))?;
+    if format.format > texts::FORMAT {
+        return Err(Error::LedgerNewer {
+            found: format.format,
+            known: texts::FORMAT,
+        });
+    }
+    serde_json::from_str(json)
+        .map(Some)
+        .map_err(|_| Error::Broken("its rows cannot be read"))
+}
+
+#[derive(serde::Deserialize)]
+struct Format {
+    format: i32,
+}
+
+/// The ledger of one set, or an empty one with the database's identity.
+pub(crate) async fn read_or_absent(
+    database: &Database,
+    session: &Session,
+    tag: &Tag,
+    set: &SetName,
+) -> Result<Ledger, Error> {
+    match read(session, tag, set).await? {
+        Some(ledger) => Ok(ledger),
+        None => Ok(Ledger::absent(database.identity().await?)),
+    }
+}
+
+/// Refuses a database that is not the one its ledger was written in.
+pub(crate) fn check_identity(ledger: &Ledger) -> Result<(), Error> {
+    match ledger.fence.as_ref().map(shared::ledger::FenceRow::identity) {
+        Some(then) if then != ledger.identity() => Err(Error::Identity {
+            now: ledger.identity(),
+            then,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Creates the ledger where there is none. Of several that do so at once one succeeds; the others go on with its.
+pub(crate) async fn ensure(database: &Database, session: &mut Session, tag: &Tag) -> Result<(), Error> {
+    let rows = session
+        .query(tag, "looking for the ledger", texts::EXISTS, &[])
+        .await?;
+    if rows.first().is_some_and(|row| row.get(0)) {
+        return Ok(());
+    }
+    let Identity { .. } = database.identity().await?;
+    let begin = limits(TAKEOVER_LOCK, Commit::Durable);
+    session
+        .begin_with(tag, begin, "creating the ledger", texts::EXISTS, &[])
+        .await?;
+    let created = session
+        .client()
+        .batch_execute(&format!("{tag}{}", texts::CREATE))
+        .await;
+    match created {
+        Ok(()) => session.commit(tag).await,
+        Err(error) => {
+            session.rollback(tag).await;
+            match error.code().map(tokio_postgres::error::SqlState::code) {
+                Some("23505" | "42P06" | "42P07") => Ok(()),
+                _ => Err(Error::Statement {
+                    doing: "creating the ledger (schema confiture)",
+                    source: error,
+                }),
+            }
+        }
+    }
+}
+
+/// Takes the fence, stamps the open shards and says who holds the database: one transaction, durable.
+///
+/// # Errors
+/// `Replaced` or `Foreign` when a larger fence is in force, `Identity` when this is a clone.
+pub(crate) async fn take(database: &Database, claim: &Claim, how: Take<'_>) -> Result<Taken, Error> {
+    let mut tries = 0;
+    loop {
+        let mut session = database.session().await?;
+        let error = match try_take(&mut session, claim, how).await {
+            Ok(taken) => return Ok(taken),
+            Err(error) => error,
+        };
+        session.rollback(&claim.tag()).await;
+        tries += 1;
+        let locked = matches!(&error, Error::Statement { source, .. } if source.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE));
+        if !locked || tries >= TAKEOVER_TRIES {
+            return Err(error);
+        }
+        // What stands in the way is a transaction of an older fence, or one of ours whose end we did not see.
+        end_older_sessions(session, claim, how).await?;
+    }
+}
+
+async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result<Taken, Error> {
+    let tag = claim.tag();
+    let doing = "taking over the database";
+    let begin = limits(TAKEOVER_LOCK, Commit::Durable);
+    let [epoch, token, local, holder] = claim.params();
+    let store = claim.store.map(|store| store.0);
+    let rows = match how {
+        Take::Lease(name) | Take::LeaseAgain(name) => {
+            let name = name.as_str();
+            let params = [
+                epoch,
+                token,
+                local,
+                holder,
+                (&store, Type::UUID),
+                (&name, Type::TEXT),
+            ];
+            session
+                .begin_with(&tag, begin, doing, texts::TAKE, &params)
+                .await?
+        }
+        Take::Local { read, living } => {
+            let read_local = read.map(|(fence, _)| fence.local);
+            let read_holder = read.map(|(_, holder)| holder.0);
+            let displace = living == Living::Displace;
+            let params = [
+                epoch,
+                token,
+                local,
+                holder,
+                (&read_local, Type::INT8),
+                (&read_holder, Type::UUID),
+                (&displace, Type::BOOL),
+            ];
+            session
+                .begin_with(&tag, begin, doing, texts::TAKE_LOCAL, &params)
+                .await?
+        }
+        Take::Keep => {
+            session
+                .begin_with(&tag, begin, doing, texts::LOCK_FENCE, &claim.params())
+                .await?
+        }
+    };
+    if rows.is_empty() {
+        let standing = standing(session, claim).await?;
+        if standing != Standing::Ours {
+            session.rollback(&tag).await;
+            return match how {
+                Take::Local { .. } => Ok(Taken::Refused),
+                Take::Lease(_) | Take::LeaseAgain(_) | Take::Keep => Err(Error::Replaced {
+                    by: "another holder".to_owned(),
+                }),
+            };
+        }
+    }
+    let held = HELD.as_secs_f64();
+    let stamp_params = [
+        claim.params()[0].clone(),
+        claim.params()[1].clone(),
+        claim.params()[2].clone(),
+    ];
+    let hold_params = [
+        (
+            &claim.holder.0 as &(dyn tokio_postgres::types::ToSql + Sync),
+            Type::UUID,
+        ),
+        (&store, Type::UUID),
+        (&claim.description, Type::TEXT),
+        (&held, Type::FLOAT8),
+    ];
+    let (stamped, held) = tokio::join!(
+        session.execute(&tag, doing, texts::STAMP_SHARDS, &stamp_params),
+        session.execute(&tag, doing, texts::HOLD, &hold_params),
+    );
+    stamped?;
+    held?;
+    session.commit(&tag).await?;
+    Ok(Taken::Ours)
+}
+
+/// How the fence in force stands to ours; larger ones are errors that name who has it.
+async fn standing(session: &Session, claim: &Claim) -> Result<Standing, Error> {
+    let doing = "reading the fence";
+    let tag = claim.tag();
+    let no_set = SetName::default_set();
+    let ledger = read(session, &tag, &no_set)
+        .await?
+        .ok_or(Error::Broken("it vanished"))?;
+    check_identity(&ledger)?;
+    let Some(row) = &ledger.fence else {
+        return Ok(Standing::Older);
+    };
+    let held = row.held();
+    let standing = held.standing(claim.fence, claim.holder, claim.store);
+    match standing {
+        Standing::Ours | Standing::Older => Ok(standing),
+        Standing::Replaced if claim.store.is_none() => Ok(standing),
+        Standing::Replaced => Err(Error::Replaced {
+            by: who(session, &tag, doing).await?,
+        }),
+        Standing::Foreign => Err(Error::Foreign {
+            theirs: held.fence,
+            ours: claim.fence,
+            store: held
+                .store
+                .map_or_else(|| "unknown".to_owned(), |store| store.to_string()),
+        }),
+    }
+}
+
+async fn who(session: &Session, tag: &Tag, doing: &'static str) -> Result<String, Error> {
+    let rows = session.query(tag, doing, texts::WHO, &[]).await?;
+    Ok(rows.first().map_or_else(|| "nobody".to_owned(), |row| row.get(0)))
+}
+
+/// Why a check of the fence found no row: somebody took over, and who.
+pub(crate) async fn replaced(session: &mut Session, claim: &Claim) -> Error {
+    let tag = claim.tag();
+    session.rollback(&tag).await;
+    match who(session, &tag, "asking who took over").await {
+        Ok(by) => Error::Replaced { by },
+        Err(_) => Error::Replaced {
+            by: "another holder".to_owned(),
+        },
+    }
+}
+
+/// Ends sessions of ours with a smaller fence; where the fence was ours before, also those of the same fence, whose end
+/// we did not see. Not inside a transaction: what is seen there does not change.
+async fn end_older_sessions(session: Session, claim: &Claim, how: Take<'_>) -> Result<(), Error> {
+    let tag = claim.tag();
+    let rows = session
+        .query(&tag, "looking for older sessions", texts::OUR_BACKENDS, &[])
+        .await?;
+    for row in rows {
+        let (pid, statement): (i32, String) = (row.get(0), row.get(1));
+        let in_the_way = sql::tagged_fence(&statement).is_some_and(|fence| match how {
+            Take::Keep | Take::LeaseAgain(_) => fence <= claim.fence,
+            Take::Lease(_) | Take::Local { .. } => fence < claim.fence,
+        });
+        if in_the_way {
+            tracing::warn!(pid, "ending a session of an earlier holder that is in the way");
+            let params = [
+                (&pid as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT4),
+                (&statement, Type::TEXT),
+            ];
+            session
+                .query(&tag, "ending an older session", texts::TERMINATE, &params)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a transaction that holds the fence row: steps and shards are recorded only in such ones.
+pub(crate) async fn begin_fenced(
+    session: &mut Session,
+    claim: &Claim,
+    tag: &Tag,
+    limits: Limits,
+) -> Result<(), Error> {
+    let rows = session
+        .begin_with(
+            tag,
+            limits,
+            "checking the fence",
+            texts::LOCK_FENCE,
+            &claim.params(),
+        )
+        .await?;
+    if rows.is_empty() {
+        Err(replaced(session, claim).await)
+    } else {
+        Ok(())
+    }
+}
+
+/// Limits of a transaction that only keeps books.
+pub(crate) fn book_limits() -> Limits {
+    limits(TAKEOVER_LOCK, Commit::Durable)
+}
+
+/// Renews the holder for [`HELD`], or releases it. Courtesy, not safety: others wait for it.
+pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) -> Result<(), Error> {
+    let mut session = database.session().await?;
+    let seconds = held.as_secs_f64();
+    let params = [
+        (
+            &claim.holder.0 as &(dyn tokio_postgres::types::ToSql + Sync),
+            Type::UUID,
+        ),
+        (&seconds, Type::FLOAT8),
+    ];
+    let tag = claim.tag();
+    session
+        .begin_with(
+            &tag,
+            limits(TAKEOVER_LOCK, Commit::Deferred),
+            "renewing the holder",
+            texts::RENEW,
+            &params,
+        )
+        .await?;
+    session.commit(&tag).await
+}

@@ -1,0 +1,246 @@
+//! One database without a coordinator: the same planner and executor, with a fence taken by compare-and-set.
+
+use crate::claim::Claim;
+use crate::database::Database;
+use crate::error::Error;
+use crate::facts;
+use crate::holder;
+use crate::ledger::{self, Living, Take, Taken};
+use crate::run::{Overrides, Run};
+use crate::work::Control;
+use shared::fence::Fence;
+use shared::id::{Direction, Holder};
+use shared::ledger::{Goal, Ledger, next};
+use shared::migration::{Set, Version};
+use shared::plan::{Action, Facts};
+use shared::rollout::work::Summary;
+use shared::sql::Tag;
+use std::time::{Duration, Instant};
+
+/// How often a holder that is waited for is looked at.
+const POLL: Duration = Duration::from_millis(500);
+
+/// A reading run claims nothing.
+const READING: Tag = Tag {
+    place: None,
+    fence: Fence::NONE,
+};
+
+/// What a run without a coordinator is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// How far to go.
+    pub goal: Goal,
+    /// Settings of the command line.
+    pub overrides: Overrides,
+    /// How long to wait for another holder.
+    pub wait: Duration,
+    /// Whether to wait at all.
+    pub living: Living,
+    /// Who runs it, for people.
+    pub description: String,
+    /// Minted for this run.
+    pub holder: Holder,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// What was done; nothing where there was nothing to do.
+    pub summary: Summary,
+    /// Applied versions newer than the set's newest.
+    pub ahead: Vec<Version>,
+}
+
+/// Does what is pending, or undoes; waits for another holder, saying for whom by `waiting`.
+///
+/// # Errors
+/// The first that does not pass; what was done before it stays done and is recorded.
+pub async fn migrate(
+    database: &Database,
+    set: &Set,
+    options: &Options,
+    control: &Control,
+    waiting: impl Fn(&str),
+) -> Result<Done, Error> {
+    let Some((claim, ahead)) = take(database, set, options, control, waiting).await? else {
+        let ahead = next(set, &read(database, set).await?, &options.goal)?.ahead;
+        return Ok(Done {
+            summary: Summary::default(),
+            ahead,
+        });
+    };
+    let mut run = Run::new(
+        database,
+        set,
+        &options.goal,
+        &claim,
+        control,
+        Take::Keep,
+        options.overrides,
+    );
+    let summary = holder::held_while(database, &claim, run.to_the_end()).await?;
+    Ok(Done { summary, ahead })
+}
+
+/// Waits until the database is free and takes its fence; `None` when there is nothing to do.
+async fn take(
+    database: &Database,
+    set: &Set,
+    options: &Options,
+    control: &Control,
+    waiting: impl Fn(&str),
+) -> Result<Option<(Claim, Vec<Version>)>, Error> {
+    let since = Instant::now();
+    let mut said: Option<String> = None;
+    loop {
+        let ledger = read(database, set).await?;
+        let work = next(set, &ledger, &options.goal)?;
+        if work.todos.is_empty() {
+            return Ok(None);
+        }
+        let living = ledger
+            .holder
+            .as_ref()
+            .filter(|holder| options.living == Living::Wait && holder.is_alive());
+        if let Some(holder) = living {
+            if since.elapsed() >= options.wait {
+                return Err(Error::WaitEnded {
+                    by: holder.description.clone(),
+                    waited: since.elapsed(),
+                });
+            }
+            if said.as_deref() != Some(&holder.description) {
+                waiting(&holder.description);
+                said = Some(holder.description.clone());
+            }
+        } else {
+            {
+                let mut session = database.session().await?;
+                ledger::ensure(database, &mut session, &READING).await?;
+            }
+            let read = ledger
+                .fence
+                .as_ref()
+                .map(|row| (row.held().fence, row.held().holder));
+            let claim = Claim {
+                fence: read.map_or(Fence::NONE, |(fence, _)| fence).next_local(),
+                holder: options.holder,
+                store: None,
+                rollout: None,
+                description: options.description.clone(),
+            };
+            match ledger::take(
+                database,
+                &claim,
+                Take::Local {
+                    read,
+                    living: options.living,
+                },
+            )
+            .await?
+            {
+                Taken::Ours => return Ok(Some((claim, work.ahead))),
+                Taken::Refused => {}
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = control.stop.cancelled() => return Err(Error::Stopped),
+        }
+    }
+}
+
+/// Reads the ledger of a set; an empty one where there is none. Changes nothing.
+///
+/// # Errors
+/// When the database cannot be reached, is a clone, or has a newer ledger.
+pub async fn read(database: &Database, set: &Set) -> Result<Ledger, Error> {
+    let session = database.session().await?;
+    let ledger = ledger::read_or_absent(database, &session, &READING, &set.name).await?;
+    ledger::check_identity(&ledger)?;
+    Ok(ledger)
+}
+
+/// One migration as it would run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedMigration {
+    /// Which.
+    pub version: Version,
+    /// Its name.
+    pub name: String,
+    /// Up or down.
+    pub direction: Direction,
+    /// The file it comes from.
+    pub file: String,
+    /// Steps in all; those done already are not among `steps`.
+    pub total_steps: usize,
+    /// What is left to do.
+    pub steps: Vec<PlannedStep>,
+}
+
+/// One step as it would run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedStep {
+    /// From 1.
+    pub number: usize,
+    /// What it does.
+    pub title: String,
+    /// As far as it can be known before the steps ahead of it have run; or why it cannot.
+    pub plan: Result<Vec<Action>, String>,
+}
+
+/// Plans what `up` or `down` would do, from what is there now. Changes nothing.
+///
+/// # Errors
+/// What `migrate` would refuse before it begins, and steps that can be seen to fail.
+pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<PlannedMigration>, Error> {
+    let ledger = read(database, set).await?;
+    let work = next(set, &ledger, goal)?;
+    let session = database.session().await?;
+    let mut facts = Facts::default();
+    let mut migrations = Vec::new();
+    for todo in &work.todos {
+        let mut steps = Vec::new();
+        for (index, step) in todo.steps.iter().enumerate().skip(todo.done) {
+            facts::inspect(&session, &READING, &step.change, &mut facts).await?;
+            let plan = match step.change.plan(&facts) {
+                Ok(actions) => Ok(actions),
+                Err(refusal) if facts.uncertain => Err(format!(
+                    "planned when its turn comes: {refusal} now, and a sql step before it may change that"
+                )),
+                Err(refusal) => {
+                    let place = format!(
+                        "migration {} \"{}\" ({}), step {} of {} ({}), cannot be planned on database {}:",
+                        todo.migration.version,
+                        todo.migration.name,
+                        todo.direction,
+                        index + 1,
+                        todo.steps.len(),
+                        step.change.title(),
+                        database.name()
+                    );
+                    return Err(Error::At {
+                        place,
+                        source: Box::new(refusal.into()),
+                    });
+                }
+            };
+            step.change.effect(&mut facts);
+            steps.push(PlannedStep {
+                number: index + 1,
+                title: step.change.title(),
+                plan,
+            });
+        }
+        migrations.push(PlannedMigration {
+            version: todo.migration.version.clone(),
+            name: todo.migration.name.clone(),
+            direction: todo.direction,
+            file: todo.script.file.clone(),
+            total_steps: todo.steps.len(),
+            steps,
+        });
+    }
+    Ok(migrations)
+}

@@ -1,0 +1,177 @@
+//! One run of a set on one database: take over, read the ledger, do what it says is next, until nothing is left.
+//!
+//! Every attempt begins by reading, so the path after a crash, a lost connection or an unknown COMMIT is the path of
+//! every day: the fence row's lock waits for a doubtful transaction, and what it left behind is what the ledger says.
+
+use crate::backoff::Backoff;
+use crate::claim::Claim;
+use crate::database::Database;
+use crate::error::Error;
+use crate::ledger::{self, Take};
+use crate::step::{self, Place};
+use crate::work::Control;
+use shared::batch::Size;
+use shared::ledger::{Goal, Todo, next};
+use shared::migration::Set;
+use shared::retry::Retryability;
+use shared::rollout::work::{Progress, Summary};
+use std::time::Duration;
+
+/// How long passing troubles may last without any progress before the run gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The state of a run that outlives its attempts.
+pub(crate) struct Run<'a> {
+    pub(crate) database: &'a Database,
+    pub(crate) set: &'a Set,
+    pub(crate) goal: &'a Goal,
+    pub(crate) claim: &'a Claim,
+    pub(crate) control: &'a Control,
+    /// How the fence is looked at again after a lost connection.
+    pub(crate) again: Take<'a>,
+    /// Settings of the command line that come before the migration's own.
+    pub(crate) overrides: Overrides,
+    pub(crate) summary: Summary,
+    /// Size of the batches of the step at work.
+    pub(crate) size: Option<Size>,
+    /// Grows whenever something was committed: passing troubles are counted between two such moments.
+    pub(crate) commits: u64,
+}
+
+/// Settings of one command that come before those of the migration and of the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Budget for waiting for locks.
+    pub lock_timeout: Option<Duration>,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(
+        database: &'a Database,
+        set: &'a Set,
+        goal: &'a Goal,
+        claim: &'a Claim,
+        control: &'a Control,
+        again: Take<'a>,
+        overrides: Overrides,
+    ) -> Self {
+        Self {
+            database,
+            set,
+            goal,
+            claim,
+            control,
+            again,
+            overrides,
+            summary: Summary::default(),
+            size: None,
+            commits: 0,
+        }
+    }
+
+    /// Does everything there is to do. The fence is ours already.
+    pub(crate) async fn to_the_end(&mut self) -> Result<Summary, Error> {
+        let mut backoff = Backoff::new();
+        let mut seen = self.commits;
+        loop {
+            let error = match self.attempt().await {
+                Ok(()) => return Ok(self.summary),
+                Err(error) => error,
+            };
+            if self.commits != seen {
+                (seen, backoff) = (self.commits, Backoff::new());
+            }
+            // A budget of its own was used up: no second one on top.
+            let spent = matches!(error.innermost(), Error::LockBudget { .. });
+            if spent || error.retryability() != Retryability::Retry || backoff.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            tracing::warn!(database = %self.database.name(), error = %error, "trying again");
+            self.stoppable(backoff.pause()).await?;
+            // Nothing was lost but time; but is the fence still ours, and has the doubtful transaction ended?
+            match ledger::take(self.database, self.claim, self.again).await {
+                Ok(_) => {}
+                Err(error) if error.retryability() == Retryability::Retry => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<(), Error> {
+        let set = self.set;
+        let read = {
+            let session = self.database.session().await?;
+            ledger::read(&session, &self.claim.tag(), &set.name).await?
+        };
+        let ledger = read.ok_or(Error::Broken("it vanished"))?;
+        ledger::check_identity(&ledger)?;
+        let work = next(set, &ledger, self.goal)?;
+        let migrations = count(work.todos.len());
+        for (done, todo) in work.todos.iter().enumerate() {
+            self.report(|progress| {
+                *progress = Progress {
+                    version: Some(todo.migration.version.clone()),
+                    migration: todo.migration.name.clone(),
+                    steps: count(todo.steps.len()),
+                    migrations_done: count(done),
+                    migrations,
+                    ..Progress::default()
+                };
+            });
+            self.migration(todo).await?;
+        }
+        Ok(())
+    }
+
+    async fn migration(&mut self, todo: &Todo<'_>) -> Result<(), Error> {
+        if todo.done >= todo.steps.len() {
+            step::complete_empty(self, todo).await?;
+        }
+        for index in todo.done..todo.steps.len() {
+            self.stop_if_asked()?;
+            let place = Place { todo, index };
+            self.report(|progress| {
+                progress.step = place.number();
+                progress.title = place.step().change.title();
+                (progress.rows, progress.estimated_rows) = (0, 0);
+            });
+            step::carry_out(self, place)
+                .await
+                .map_err(|error| place.wrap(self.database.name(), error))?;
+            self.summary.steps += 1;
+            self.size = None;
+        }
+        self.summary.migrations += 1;
+        Ok(())
+    }
+
+    /// Something was committed.
+    pub(crate) fn committed(&mut self) {
+        self.commits += 1;
+    }
+
+    pub(crate) fn report(&self, change: impl FnOnce(&mut Progress)) {
+        self.control.progress.send_modify(change);
+    }
+
+    /// Ends the run between two batches or steps when it was asked to.
+    pub(crate) fn stop_if_asked(&self) -> Result<(), Error> {
+        if self.control.stop.is_cancelled() {
+            Err(Error::Stopped)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sleeps, and wakes up when the run is asked to stop.
+    pub(crate) async fn stoppable(&self, pause: Duration) -> Result<(), Error> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.control.stop.cancelled() => Err(Error::Stopped),
+        }
+    }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,127 @@
+//! One connection out of a pool, with at most one transaction of ours on it.
+//!
+//! A connection goes back to its pool only when no transaction is open and nothing failed on it; otherwise it is closed.
+//! Statements are sent unnamed, so they work behind a pooler in transaction mode.
+
+use crate::error::Error;
+use deadpool_postgres::Object;
+use shared::sql::{self, Limits, Tag};
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+/// A statement's parameters with their types.
+pub(crate) type Params<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+/// One connection out of a pool.
+pub(crate) struct Session {
+    // Always there; taken only when it is closed.
+    object: Option<Object>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Clean,
+    /// A transaction is open, or its end was not seen, or the session was changed: not to be used again.
+    Doubtful,
+}
+
+impl Session {
+    pub(crate) fn new(object: Object) -> Self {
+        Self {
+            object: Some(object),
+            state: State::Clean,
+        }
+    }
+
+    pub(crate) fn client(&self) -> &tokio_postgres::Client {
+        self.object
+            .as_ref()
+            .expect("the connection is taken only when the session is dropped")
+    }
+
+    /// Opens a transaction and, in the same flight, runs a first statement in it.
+    pub(crate) async fn begin_with(
+        &mut self,
+        tag: &Tag,
+        limits: Limits,
+        doing: &'static str,
+        statement: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        self.state = State::Doubtful;
+        let (begin, first) = (sql::begin(tag, limits), format!("{tag}{statement}"));
+        let client = self.client();
+        let (begun, rows) = tokio::join!(client.batch_execute(&begin), client.query_typed(&first, params));
+        begun.map_err(Error::statement(doing))?;
+        rows.map_err(Error::statement(doing))
+    }
+
+    /// Runs a statement of ours.
+    pub(crate) async fn query(
+        &self,
+        tag: &Tag,
+        doing: &'static str,
+        statement: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        self.client()
+            .query_typed(&format!("{tag}{statement}"), params)
+            .await
+            .map_err(Error::statement(doing))
+    }
+
+    /// Runs a statement of ours and gives the number of rows it changed.
+    pub(crate) async fn execute(
+        &self,
+        tag: &Tag,
+        doing: &'static str,
+        statement: &str,
+        params: Params<'_>,
+    ) -> Result<u64, Error> {
+        self.client()
+            .execute_typed(&format!("{tag}{statement}"), params)
+            .await
+            .map_err(Error::statement(doing))
+    }
+
+    /// Ends the transaction. When it fails the outcome is unknown: the next transaction's row lock waits for it.
+    pub(crate) async fn commit(&mut self, tag: &Tag) -> Result<(), Error> {
+        let done = self.client().batch_execute(&format!("{tag}COMMIT")).await;
+        done.map_err(Error::statement("committing"))?;
+        self.state = State::Clean;
+        Ok(())
+    }
+
+    /// Gives the transaction up. A connection that cannot even do that is closed.
+    pub(crate) async fn rollback(&mut self, tag: &Tag) {
+        if self
+            .client()
+            .batch_execute(&format!("{tag}ROLLBACK"))
+            .await
+            .is_ok()
+        {
+            self.state = State::Clean;
+        }
+    }
+
+    /// The session was changed by the user's statements: it is closed after use.
+    pub(crate) fn spoil(mut self) {
+        self.state = State::Doubtful;
+    }
+
+    /// Whether the connection can still be used.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.state == State::Clean && !self.client().is_closed()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.state == State::Doubtful
+            && let Some(object) = self.object.take()
+        {
+            drop(Object::take(object));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A query that must hold, in a transaction that can change nothing.
+
+use super::{Part, Place, record};
+use crate::error::Error;
+use crate::run::Run;
+use crate::user_error;
+use shared::plan::Assertion;
+use shared::sql::{Commit, Limits};
+
+pub(super) async fn run(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    part: Part,
+    assertion: &Assertion,
+) -> Result<(), Error> {
+    let tag = place.tag(run);
+    let defaults = run.database.limits();
+    let statement = place
+        .todo
+        .script
+        .options
+        .statement_timeout
+        .unwrap_or(defaults.statement);
+    let limits = Limits {
+        lock: run
+            .overrides
+            .lock_timeout
+            .or(place.todo.script.options.lock_timeout)
+            .unwrap_or(defaults.lock),
+        statement: Some(statement).filter(|limit| !limit.is_zero()),
+        commit: Commit::Durable,
+    };
+    {
+        let mut session = run.database.session().await?;
+        let read_only = format!("{tag}SET TRANSACTION READ ONLY");
+        session
+            .begin_with(&tag, limits, "opening a transaction", "SELECT 1", &[])
+            .await?;
+        session
+            .client()
+            .batch_execute(&read_only)
+            .await
+            .map_err(Error::statement("opening a read-only transaction"))?;
+        let rows = session
+            .client()
+            .query_typed(&format!("{tag}{}", assertion.query), &[])
+            .await;
+        session.rollback(&tag).await;
+        let rows = rows.map_err(|error| user_error::of(&error, &assertion.query, &tag, place))?;
+        let failed = || {
+            assertion
+                .message
+                .clone()
+                .unwrap_or_else(|| format!("{} is not true", assertion.query.trim()))
+        };
+        match rows.as_slice() {
+            [row] if row.len() == 1 => match row.try_get::<_, Option<bool>>(0) {
+                Ok(Some(true)) => {}
+                Ok(Some(false) | None) => return Err(Error::Assertion(failed())),
+                Err(_) => return Err(Error::Assertion("its query must give a boolean".to_owned())),
+            },
+            [] => return Err(Error::Assertion(failed())),
+            _ => {
+                return Err(Error::Assertion(
+                    "its query must give one row with one boolean".to_owned(),
+                ));
+            }
+        }
+    }
+    record::only(run, place, part).await
+}

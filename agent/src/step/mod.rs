@@ -1,0 +1,128 @@
+//! Carries one step out: facts, plan, actions, records.
+//!
+//! ```text
+//! no record --one action--> done                      a transaction that holds the fence row records and changes
+//! no record --first of several actions--> begun --..--> last action --> done
+//! ```
+//! The record of the last step also completes the run, in the same transaction.
+
+mod assertion;
+mod batches;
+mod outside;
+mod record;
+mod transaction;
+
+use crate::error::Error;
+use crate::facts;
+use crate::run::Run;
+use shared::id::DatabaseName;
+use shared::ledger::Todo;
+use shared::migration::Step;
+use shared::plan::{Action, Facts};
+use shared::sql::Tag;
+
+pub(crate) use record::complete_empty;
+
+/// One step of one run.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) todo: &'a Todo<'a>,
+    pub(crate) index: usize,
+}
+
+impl Place<'_> {
+    pub(crate) fn step(&self) -> &Step {
+        &self.todo.steps[self.index]
+    }
+
+    /// Counted from 1.
+    pub(crate) fn number(&self) -> u32 {
+        u32::try_from(self.index + 1).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn is_last(&self) -> bool {
+        self.index + 1 == self.todo.steps.len()
+    }
+
+    /// Whether the step has a record already.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.index == self.todo.done && self.todo.begun.is_some()
+    }
+
+    pub(crate) fn tag(&self, run: &Run<'_>) -> Tag {
+        run.claim
+            .tag_at(&run.set.name, &self.todo.migration.version, self.number())
+    }
+
+    /// An error with its place; who replaced us or that we were stopped has none.
+    pub(crate) fn wrap(&self, database: &DatabaseName, error: Error) -> Error {
+        if matches!(
+            error,
+            Error::Replaced { .. } | Error::Stopped | Error::Foreign { .. }
+        ) {
+            return error;
+        }
+        let migration = self.todo.migration;
+        let place = format!(
+            "migration {} \"{}\" ({}), step {} of {} ({}), failed on database {database}:",
+            migration.version,
+            migration.name,
+            self.todo.direction,
+            self.number(),
+            self.todo.steps.len(),
+            self.step().change.title(),
+        );
+        Error::At {
+            place,
+            source: Box::new(error),
+        }
+    }
+}
+
+/// Which records an action's transaction writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The only action: records the step as done.
+    Whole,
+    /// The first of several: records the step as begun.
+    First,
+    /// Neither the first nor the last: the step has begun.
+    Middle,
+    /// The last one of a step that has begun: marks it done.
+    Last,
+}
+
+/// Does what is left of a step.
+pub(crate) async fn carry_out(run: &mut Run<'_>, place: Place<'_>) -> Result<(), Error> {
+    let tag = place.tag(run);
+    let mut facts = Facts::default();
+    if !place.step().change.tables().is_empty() {
+        let session = run.database.session().await?;
+        facts::inspect(&session, &tag, &place.step().change, &mut facts).await?;
+    }
+    let actions = place.step().change.plan(&facts)?;
+    if actions.is_empty() {
+        let part = if place.has_begun() {
+            Part::Last
+        } else {
+            Part::Whole
+        };
+        return record::only(run, place, part).await;
+    }
+    for (i, action) in actions.iter().enumerate() {
+        run.stop_if_asked()?;
+        let part = match (i == 0 && !place.has_begun(), i + 1 == actions.len()) {
+            (true, true) => Part::Whole,
+            (true, false) => Part::First,
+            (false, true) => Part::Last,
+            (false, false) => Part::Middle,
+        };
+        match action {
+            Action::Transaction(transaction) => transaction::run(run, place, part, transaction).await?,
+            Action::Batches(batches) => batches::run(run, place, part, batches).await?,
+            Action::Assert(assertion) => assertion::run(run, place, part, assertion).await?,
+            Action::Outside(outside) => outside::run(run, place, part, outside).await?,
+        }
+    }
+    Ok(())
+}

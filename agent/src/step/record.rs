@@ -1,0 +1,234 @@
+//! The records of runs and steps, written inside fenced transactions.
+
+use super::{Part, Place};
+use crate::error::Error;
+use crate::ledger;
+use crate::run::Run;
+use crate::session::Session;
+use shared::id::Direction;
+use shared::ledger::Todo;
+use shared::migration::checksum;
+use shared::sql::{Tag, ledger as texts};
+use tokio_postgres::types::{ToSql, Type};
+
+/// The key of a run, owned, so that it can be a statement's parameters.
+pub(super) struct Key {
+    set: String,
+    version: String,
+    direction: &'static str,
+    run: i32,
+    step: i32,
+}
+
+impl Key {
+    pub(super) fn of(run: &Run<'_>, todo: &Todo<'_>, step: u32) -> Self {
+        Self {
+            set: run.set.name.as_str().to_owned(),
+            version: todo.migration.version.key().to_owned(),
+            direction: todo.direction.as_str(),
+            run: todo.run,
+            step: i32::try_from(step).unwrap_or(i32::MAX),
+        }
+    }
+
+    /// Set, version, direction, run.
+    pub(super) fn run(&self) -> [(&(dyn ToSql + Sync), Type); 4] {
+        [
+            (&self.set, Type::TEXT),
+            (&self.version, Type::TEXT),
+            (&self.direction, Type::TEXT),
+            (&self.run, Type::INT4),
+        ]
+    }
+
+    /// Set, version, direction, run, step.
+    pub(super) fn step(&self) -> [(&(dyn ToSql + Sync), Type); 5] {
+        let [set, version, direction, run] = self.run();
+        [set, version, direction, run, (&self.step, Type::INT4)]
+    }
+}
+
+/// What a step remembers between its parts; most remember nothing.
+pub(super) type Detail<'a> = Option<&'a str>;
+
+/// Writes the records that come before the change: the run's, and the step's. Gives the transaction's id.
+pub(super) async fn before(
+    run: &Run<'_>,
+    place: Place<'_>,
+    part: Part,
+    session: &Session,
+    tag: &Tag,
+    detail: Detail<'_>,
+) -> Result<Option<String>, Error> {
+    let state = match part {
+        Part::Whole => "done",
+        Part::First => "begun",
+        Part::Middle | Part::Last => return Ok(None),
+    };
+    if !place.todo.recorded && place.index == 0 {
+        begin_run(run, place.todo, session, tag).await?;
+    }
+    let key = Key::of(run, place.todo, place.number());
+    let [set, version, direction, number, step] = key.step();
+    let (change, checksum) = (&place.step().change, place.step().checksum.to_string());
+    let (kind, title) = (change.name(), change.title());
+    let fence = run.claim.fence;
+    let rows = session
+        .query(
+            tag,
+            "recording the step",
+            texts::RECORD_STEP,
+            &[
+                set,
+                version,
+                direction,
+                number,
+                step,
+                (&kind, Type::TEXT),
+                (&title, Type::TEXT),
+                (&checksum, Type::TEXT),
+                (&state, Type::TEXT),
+                (&detail, Type::TEXT),
+                (&fence.epoch, Type::INT8),
+                (&fence.token, Type::INT8),
+                (&fence.local, Type::INT8),
+            ],
+        )
+        .await?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
+/// Writes the records that come after the change: the step's end, and the run's.
+pub(super) async fn after(
+    run: &Run<'_>,
+    place: Place<'_>,
+    part: Part,
+    session: &Session,
+    tag: &Tag,
+) -> Result<(), Error> {
+    let key = Key::of(run, place.todo, place.number());
+    match part {
+        Part::First | Part::Middle => return Ok(()),
+        Part::Whole => {}
+        Part::Last => {
+            let rows = session
+                .query(tag, "recording the step's end", texts::FINISH_STEP, &key.step())
+                .await?;
+            if rows.len() != 1 {
+                return Err(Error::Broken(
+                    "a step that is to end has not begun, or has open shards",
+                ));
+            }
+        }
+    }
+    if place.is_last() {
+        complete_run(run, place.todo, session, tag).await
+    } else {
+        Ok(())
+    }
+}
+
+async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag) -> Result<(), Error> {
+    let key = Key::of(run, todo, 0);
+    let [set, version, direction, number] = key.run();
+    let (written, name) = (todo.migration.version.as_str(), todo.migration.name.as_str());
+    let checksum = todo.checksum().to_string();
+    let scheme = checksum::SCHEME;
+    let steps = i32::try_from(todo.steps.len()).unwrap_or(i32::MAX);
+    let rollout = run.claim.rollout.as_ref().map(ToString::to_string);
+    let by = run.claim.description.as_str();
+    let doing = "recording the run";
+    let begin = [
+        set,
+        version,
+        direction,
+        number,
+        (&written as &(dyn ToSql + Sync), Type::TEXT),
+        (&name, Type::TEXT),
+        (&checksum, Type::TEXT),
+        (&scheme, Type::INT4),
+        (&steps, Type::INT4),
+        (&rollout, Type::TEXT),
+        (&by, Type::TEXT),
+    ];
+    let keep = [
+        (&checksum as &(dyn ToSql + Sync), Type::TEXT),
+        (&scheme, Type::INT4),
+        (&todo.script.text, Type::TEXT),
+    ];
+    let written_down = async {
+        // The down's text is kept with the up: an undo may be wanted when the file is gone.
+        let Some(down) = todo
+            .migration
+            .down
+            .as_ref()
+            .filter(|_| todo.direction == Direction::Up)
+        else {
+            return Ok(0);
+        };
+        let checksum = down.checksum.to_string();
+        let keep = [
+            (&checksum as &(dyn ToSql + Sync), Type::TEXT),
+            (&scheme, Type::INT4),
+            (&down.text, Type::TEXT),
+        ];
+        session.execute(tag, doing, texts::KEEP_SCRIPT, &keep).await
+    };
+    let (begun, kept, down_kept) = tokio::join!(
+        session.execute(tag, doing, texts::BEGIN_RUN, &begin),
+        session.execute(tag, doing, texts::KEEP_SCRIPT, &keep),
+        written_down,
+    );
+    begun?;
+    kept?;
+    down_kept?;
+    Ok(())
+}
+
+async fn complete_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag) -> Result<(), Error> {
+    let key = Key::of(run, todo, 0);
+    let [set, version, direction, number] = key.run();
+    let checksum = todo.checksum().to_string();
+    let steps = i32::try_from(todo.steps.len()).unwrap_or(i32::MAX);
+    let params = [
+        set,
+        version,
+        direction,
+        number,
+        (&checksum as &(dyn ToSql + Sync), Type::TEXT),
+        (&steps, Type::INT4),
+    ];
+    match session
+        .execute(tag, "recording the run's end", texts::COMPLETE_RUN, &params)
+        .await?
+    {
+        1 => Ok(()),
+        _ => Err(Error::Broken("a run that is to end is not open")),
+    }
+}
+
+/// A step with nothing to do on this database: only its records.
+pub(super) async fn only(run: &mut Run<'_>, place: Place<'_>, part: Part) -> Result<(), Error> {
+    let tag = place.tag(run);
+    let mut session = run.database.session().await?;
+    ledger::begin_fenced(&mut session, run.claim, &tag, ledger::book_limits()).await?;
+    before(run, place, part, &session, &tag, None).await?;
+    after(run, place, part, &session, &tag).await?;
+    session.commit(&tag).await?;
+    run.committed();
+    Ok(())
+}
+
+/// A run without any step left, or without any step at all: only its records.
+pub(crate) async fn complete_empty(run: &mut Run<'_>, todo: &Todo<'_>) -> Result<(), Error> {
+    let tag = run.claim.tag();
+    let mut session = run.database.session().await?;
+    ledger::begin_fenced(&mut session, run.claim, &tag, ledger::book_limits()).await?;
+    if !todo.recorded {
+        begin_run(run, todo, &session, &tag).await?;
+    }
+    complete_run(run, todo, &session, &tag).await?;
+    session.commit(&tag).await?;
+    run.committed();
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What an agent does for a coordinator on one database: look, and carry an order out.
+
+use crate::claim::Claim;
+use crate::database::Database;
+use crate::error::Error;
+use crate::holder;
+use crate::ledger::{self, Take};
+use crate::run::{Overrides, Run};
+use shared::fence::Fence;
+use shared::id::{Direction, StoreId};
+use shared::ledger::{Goal, next};
+use shared::migration::Set;
+use shared::rollout::work::{Finish, Look, Order, Progress};
+use shared::sql::Tag;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How a run is watched and ended.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// Cancelled: stop at the next safe point, between two batches or steps.
+    pub stop: CancellationToken,
+    /// How far the run is.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// Everything pending in order, or everything undone.
+fn goal(direction: Direction) -> Goal {
+    match direction {
+        Direction::Up => Goal::Up {
+            target: None,
+            order: shared::ledger::Order::Strict,
+        },
+        Direction::Down => Goal::Down { steps: u32::MAX },
+    }
+}
+
+/// Looks at a database's ledger; changes nothing and takes no fence.
+pub async fn look(database: &Database, set: &Set, direction: Direction, store: StoreId) -> Look {
+    match try_look(database, set, direction, store).await {
+        Ok(look) => look,
+        Err(error) => Look::Failed(error.failure()),
+    }
+}
+
+async fn try_look(
+    database: &Database,
+    set: &Set,
+    direction: Direction,
+    store: StoreId,
+) -> Result<Look, Error> {
+    let tag = Tag {
+        place: None,
+        fence: Fence::NONE,
+    };
+    let session = database.session().await?;
+    let ledger = ledger::read_or_absent(database, &session, &tag, &set.name).await?;
+    ledger::check_identity(&ledger)?;
+    let work = next(set, &ledger, &goal(direction))?;
+    if work.todos.is_empty() {
+        return Ok(Look::UpToDate { ahead: work.ahead });
+    }
+    if let Some(holder) = ledger
+        .holder
+        .filter(|holder| holder.is_alive() && holder.store != Some(store))
+    {
+        return Ok(Look::Held {
+            by: holder.description,
+        });
+    }
+    Ok(Look::Pending {
+        versions: work
+            .todos
+            .iter()
+            .map(|todo| todo.migration.version.clone())
+            .collect(),
+    })
+}
+
+/// Carries an order out to its end, or until it is stopped or replaced.
+///
+/// # Cancel safety
+/// When dropped, an open transaction is rolled back by the server, and the ledger says what was done.
+pub async fn execute(
+    database: &Database,
+    set: &Set,
+    order: &Order,
+    store: StoreId,
+    description: &str,
+    control: &Control,
+) -> Finish {
+    let claim = Claim {
+        fence: order.fence,
+        holder: order.holder,
+        store: Some(store),
+        rollout: Some(order.rollout.clone()),
+        description: description.to_owned(),
+    };
+    match try_execute(database, set, order.direction, &claim, control).await {
+        Ok(finish) => finish,
+        Err(Error::Replaced { by }) => Finish::Replaced { by },
+        Err(Error::Stopped) => Finish::Stopped,
+        Err(error) => Finish::Failed(error.failure()),
+    }
+}
+
+async fn try_execute(
+    database: &Database,
+    set: &Set,
+    direction: Direction,
+    claim: &Claim,
+    control: &Control,
+) -> Result<Finish, Error> {
+    {
+        let mut session = database.session().await?;
+        ledger::ensure(database, &mut session, &claim.tag()).await?;
+    }
+    ledger::take(database, claim, Take::Lease(database.name())).await?;
+    let goal = goal(direction);
+    let mut run = Run::new(
+        database,
+        set,
+        &goal,
+        claim,
+        control,
+        Take::LeaseAgain(database.name()),
+        Overrides::default(),
+    );
+    holder::held_while(database, claim, run.to_the_end())
+        .await
+        .map(Finish::Done)
+}
