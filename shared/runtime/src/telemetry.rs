@@ -1,0 +1,94 @@
+//! The log: to standard error, so that standard output stays data.
+//!
+//! `CONFITURE_LOG` filters it, in the syntax of `tracing_subscriber::EnvFilter` (`debug`, `info,coordinator=trace`);
+//! without it everything from INFO on is shown.
+
+use std::io::IsTerminal as _;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+/// The variable that holds the filter.
+pub const VARIABLE: &str = "CONFITURE_LOG";
+
+/// How each line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For people. Coloured on a terminal unless `NO_COLOR` is set.
+    #[default]
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The variable holds no filter.
+    #[error(
+        "{VARIABLE}=`{given}` is not a log filter: write a level (error, warn, info, debug, trace) or `module=level,...`"
+    )]
+    Filter {
+        /// What it holds.
+        given: String,
+        /// What is wrong with it.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Something in this process set up a log before.
+    #[error("the log is already set up")]
+    Again(#[source] TryInitError),
+}
+
+/// Sets up the log of this process. Call it once.
+///
+/// # Errors
+/// When the filter cannot be parsed, or a log is already set up.
+pub fn init(format: Format) -> Result<(), Error> {
+    let filter = filter(std::env::var(VARIABLE).ok())?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        Format::Text => {
+            let colour = std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            builder
+                .with_ansi(colour)
+                .finish()
+                .try_init()
+                .map_err(Error::Again)
+        }
+        Format::Json => builder.json().finish().try_init().map_err(Error::Again),
+    }
+}
+
+/// The filter that a user gave, or the default.
+fn filter(given: Option<String>) -> Result<EnvFilter, Error> {
+    match given.filter(|text| !text.trim().is_empty()) {
+        None => Ok(EnvFilter::new("info")),
+        Some(given) => EnvFilter::try_new(&given).map_err(|source| Error::Filter { given, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_filter_everything_from_info_on_is_shown() {
+        assert_eq!(filter(None).unwrap().to_string(), "info");
+        assert_eq!(filter(Some("  ".to_owned())).unwrap().to_string(), "info");
+        assert_eq!(filter(Some("warn".to_owned())).unwrap().to_string(), "warn");
+    }
+
+    #[test]
+    fn a_bad_filter_is_refused_with_the_variable_named() {
+        let error = filter(Some("coordinator=loud".to_owned()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("CONFITURE_LOG=`coordinator=loud` is not a log filter"),
+            "{error}"
+        );
+    }
+}
