@@ -1,1 +1,28 @@
-//! placeholder
+//! The harness of the whole-system tests, the demo and the benchmarks: real servers, real processes, real faults.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`postgres`] | throw-away PostgreSQL servers, their databases and roles; restart, freeze, kill |
+//! | [`etcd`] | a throw-away etcd; restart, freeze, kill |
+//! | [`process`] | any child process with its output line by line, and the `confiture` binary as one |
+//! | [`fleet`] | many databases with the coordinators and agents that serve them |
+//! | [`migrations`] | sets of migration files in a folder |
+//! | [`tls`] | a certificate authority of our own |
+//! | [`wait`] | waiting for a condition, with a deadline |
+//! | [`directory`], [`port`], [`reaper`] | folders, ports, and that nothing outlives us |
+//!
+//! Everything is stopped and removed when its value is dropped, also in a panic. What a killed test leaves behind is
+//! ended by the [`reaper`]. All of it may run in many threads and many test binaries at once.
+
+pub mod directory;
+pub mod etcd;
+pub mod fleet;
+pub mod migrations;
+pub mod port;
+pub mod postgres;
+pub mod process;
+mod reaper;
+pub mod tls;
+pub mod wait;
+
+pub use wait::eventually;

@@ -1,0 +1,177 @@
+//! A throw-away etcd of one member.
+
+use crate::directory::Directory;
+use crate::port::Port;
+use crate::process::Process;
+use crate::tls::{Authority, Certificate};
+use crate::wait::eventually;
+use anyhow::{Context as _, bail};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+const START: Duration = Duration::from_secs(30);
+
+/// One etcd, running or stopped; gone with its data when dropped.
+#[derive(Debug)]
+pub struct Etcd {
+    process: Option<Process>,
+    client: Port,
+    peer: Port,
+    folder: Directory,
+    scheme: &'static str,
+}
+
+impl Etcd {
+    /// Starts one and waits until it answers.
+    pub async fn start() -> anyhow::Result<Self> {
+        let mut etcd = Self::stopped("http")?;
+        etcd.resume().await?;
+        Ok(etcd)
+    }
+
+    /// Starts one that speaks TLS and accepts only clients with a certificate of `authority`.
+    pub async fn start_with_tls(authority: &Authority, certificate: &Certificate) -> anyhow::Result<Self> {
+        let mut etcd = Self::stopped("https")?;
+        etcd.folder.write("ca.pem", authority.pem())?;
+        etcd.folder.write("server.pem", certificate.chain())?;
+        etcd.folder.write("server.key", certificate.key())?;
+        etcd.resume().await?;
+        Ok(etcd)
+    }
+
+    /// The one etcd of this test process, for tests that do nothing to etcd itself and keep to a prefix of their own.
+    pub async fn shared() -> anyhow::Result<&'static Self> {
+        static SHARED: OnceCell<Etcd> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.process
+            .as_ref()
+            .map(Process::pid)
+            .context("etcd is not running")
+    }
+
+    /// Its address for clients: `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.client.number())
+    }
+
+    /// Its URL for clients.
+    pub fn endpoint(&self) -> String {
+        format!("{}://{}", self.scheme, self.address())
+    }
+
+    /// A key prefix that no other test uses.
+    pub fn fresh_prefix() -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        format!(
+            "test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        )
+    }
+
+    /// The latest lines it has printed.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::stderr).unwrap_or_default()
+    }
+
+    /// SIGKILL; the data stays.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        let mut process = self.process.take().context("etcd is not running")?;
+        process.kill();
+        Ok(())
+    }
+
+    /// SIGTERM, then waits for its end; the data stays.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let mut process = self.process.take().context("etcd is not running")?;
+        process.terminate()?;
+        process.wait(START).await?;
+        Ok(())
+    }
+
+    /// SIGSTOP: connections stay open, nobody answers.
+    pub fn freeze(&mut self) -> anyhow::Result<()> {
+        self.process.as_mut().context("etcd is not running")?.freeze()
+    }
+
+    /// Ends [`Etcd::freeze`].
+    pub fn thaw(&mut self) -> anyhow::Result<()> {
+        self.process.as_mut().context("etcd is not running")?.resume()
+    }
+
+    /// Starts it again after [`Etcd::kill`] or [`Etcd::stop`] and waits until it answers.
+    pub async fn resume(&mut self) -> anyhow::Result<()> {
+        if self.process.is_some() {
+            bail!("etcd is running already");
+        }
+        let mut process = Process::start(&format!("etcd on {}", self.address()), self.command())?;
+        let address = self.address();
+        let address = address.as_str();
+        // It opens its port for clients when it has a leader, not before.
+        let answers = eventually("etcd to answer", START, || async move {
+            tokio::net::TcpStream::connect(address).await?;
+            Ok(Some(()))
+        });
+        if let Err(error) = answers.await {
+            process.kill();
+            return Err(error.context(process.stderr()));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn stopped(scheme: &'static str) -> anyhow::Result<Self> {
+        Ok(Self {
+            process: None,
+            client: Port::claim()?,
+            peer: Port::claim()?,
+            folder: Directory::new()?,
+            scheme,
+        })
+    }
+
+    fn command(&self) -> Command {
+        let endpoint = self.endpoint();
+        let peer = format!("http://127.0.0.1:{}", self.peer.number());
+        let mut command = Command::new("etcd");
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.args(["--name", "test", "--logger", "zap", "--log-level", "warn"]);
+        command.args([
+            "--listen-client-urls",
+            &endpoint,
+            "--advertise-client-urls",
+            &endpoint,
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ]);
+        command.args(["--initial-cluster", &format!("test={peer}")]);
+        // One member elects itself as soon as this has passed.
+        command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+        command.arg("--data-dir").arg(self.folder.path().join("data"));
+        if self.scheme == "https" {
+            let file = |name: &str| self.folder.path().join(name);
+            command
+                .arg("--client-cert-auth")
+                .arg("--trusted-ca-file")
+                .arg(file("ca.pem"));
+            command
+                .arg("--cert-file")
+                .arg(file("server.pem"))
+                .arg("--key-file")
+                .arg(file("server.key"));
+        }
+        command
+    }
+}

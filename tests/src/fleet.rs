@@ -1,0 +1,1 @@
+//! Coordinators and agents over many databases.
