@@ -1,6 +1,6 @@
 //! Waiting for a condition, with a deadline. Nothing here sleeps for luck.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -18,16 +18,19 @@ where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
     let end = Instant::now() + deadline;
-    let mut last = String::new();
+    let mut last = None;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left.max(PAUSE), condition()).await {
             Ok(Ok(Some(value))) => return Ok(value),
             Ok(Ok(None)) => {}
-            Ok(Err(error)) => last = format!("; last answer: {error:#}"),
-            Err(_) => last = "; the last question had no answer in time".to_owned(),
+            Ok(Err(error)) => last = Some(error),
+            Err(_) => last = Some(anyhow!("no answer in time")),
         }
         if Instant::now() >= end {
+            let last = last
+                .map(|error| format!("; last answer: {error:#}"))
+                .unwrap_or_default();
             bail!("waited {deadline:?} in vain for {what}{last}");
         }
         tokio::time::sleep(PAUSE).await;

@@ -92,7 +92,7 @@ async fn etcd_keeps_its_keys_over_a_crash() -> anyhow::Result<()> {
         .get("key", None)
         .await?;
     assert_eq!(
-        answer.kvs().first().map(|kv| kv.value()),
+        answer.kvs().first().map(etcd_client::KeyValue::value),
         Some("value".as_bytes())
     );
     Ok(())

@@ -28,8 +28,8 @@ pub const OWNER: &str = "confiture";
 /// The role that may do everything.
 pub const SUPERUSER: &str = "postgres";
 
-const START: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
+const STOP: Duration = Duration::from_mins(1);
 
 /// One server, running or stopped; gone with its data when dropped.
 #[derive(Debug)]

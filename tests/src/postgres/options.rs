@@ -71,8 +71,13 @@ impl Options {
             .settings
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        own.chain(given)
-            .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''")))
-            .collect()
+        let lines = own
+            .chain(given)
+            .map(|(name, value)| format!("{name} = '{}'", value.replace('\'', "''")));
+        lines.collect::<Vec<_>>().join(
+            "
+",
+        ) + "
+"
     }
 }

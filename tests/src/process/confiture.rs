@@ -9,6 +9,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+/// The longest that a call may take which is waited for to its end.
+const LONGEST: Duration = Duration::from_mins(2);
+
 /// One call of `confiture`, to be run to its end or started as a daemon.
 ///
 /// It sees nothing of our own environment but `PATH` and `HOME`: a `DATABASE_URL` or `CONFITURE_*` of the developer
@@ -94,7 +97,7 @@ impl Confiture {
     /// Runs it to its end, two minutes at most. Any exit code is fine here.
     pub async fn run(&self) -> anyhow::Result<Ended> {
         let mut process = self.start(&self.title())?;
-        let status = process.wait(Duration::from_secs(120)).await?;
+        let status = process.wait(LONGEST).await?;
         Ok(Ended {
             code: status.code(),
             stdout: process.stdout(),
@@ -108,7 +111,7 @@ impl Confiture {
     /// When the exit code is not 0; the message shows the output.
     pub async fn succeed(&self) -> anyhow::Result<String> {
         let mut process = self.start(&self.title())?;
-        let status = process.wait(Duration::from_secs(120)).await?;
+        let status = process.wait(LONGEST).await?;
         if !status.success() {
             bail!(
                 "{} failed ({}):{}",

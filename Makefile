@@ -1,0 +1,44 @@
+# The commands of everyday. Each installs what it needs first (see .ci/setup).
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+# Most tests wait for servers more than they compute.
+export RUST_TEST_THREADS ?= 4
+
+.PHONY: demo test check bench build setup fmt clippy purity doc deny
+.DEFAULT_GOAL := build
+
+demo: setup ## migrate twelve databases on three servers, and watch
+	@cargo build --quiet --package confiture
+	@cargo run --quiet --package tests --bin demo
+
+test: setup ## every test, against servers that it starts itself
+	cargo test --workspace --locked
+
+bench: setup ## measure against plain PostgreSQL
+	@cargo build --release --quiet --package confiture
+	@cargo run --release --quiet --package tests --bin bench
+
+build: setup ## the program: target/release/confiture
+	cargo build --release --locked --package confiture
+
+check: ## everything that needs no server
+	@.ci/setup check
+	@$(MAKE) --no-print-directory fmt clippy purity doc deny
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+purity:
+	.ci/purity
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+deny:
+	.ci/deny
+
+setup:
+	@.ci/setup
