@@ -97,7 +97,7 @@ impl Exit {
 }
 
 /// How far the work on one database is; sent about once a second, kept in memory only.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// The migration at work; `None` before the first.
     pub version: Option<Version>,

@@ -1,0 +1,184 @@
+//! What operators ask for.
+
+use super::{Error, name};
+use crate::v1;
+use shared::id::{RequestId, SetName};
+use shared::migration::File;
+use shared::rollout::{Bundle, Policy, Selector, policy, selector};
+
+/// A request for a new rollout, checked as far as it can be without knowing the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Create {
+    /// Makes repeating the request harmless.
+    pub request: RequestId,
+    /// The files.
+    pub bundle: Bundle,
+    /// Which databases.
+    pub selector: Selector,
+    /// The limits.
+    pub policy: Policy,
+    /// Who asks.
+    pub created_by: String,
+}
+
+impl Create {
+    /// As sent.
+    pub fn to_wire(self) -> v1::CreateRolloutRequest {
+        v1::CreateRolloutRequest {
+            request_id: self.request.into(),
+            bundle: Some(bundle_to_wire(self.bundle)),
+            selector: Some(selector_to_wire(self.selector)),
+            policy: Some(policy_to_wire(self.policy)),
+            created_by: self.created_by,
+        }
+    }
+
+    /// As received.
+    pub fn from_wire(wire: v1::CreateRolloutRequest) -> Result<Self, Error> {
+        Ok(Self {
+            request: name("request_id", wire.request_id)?,
+            bundle: bundle_from_wire(super::required("bundle", wire.bundle)?)?,
+            selector: selector_from_wire(wire.selector.unwrap_or_default())?,
+            policy: policy_from_wire(wire.policy.unwrap_or_default())?,
+            created_by: wire.created_by,
+        })
+    }
+}
+
+/// The files of a set.
+pub fn bundle_to_wire(bundle: Bundle) -> v1::Bundle {
+    let files = bundle.files.into_iter().map(|file| v1::File {
+        path: file.path,
+        content: file.content,
+    });
+    v1::Bundle {
+        set: bundle.set.into(),
+        files: files.collect(),
+    }
+}
+
+/// The files of a set; one without a name is the default set.
+pub fn bundle_from_wire(wire: v1::Bundle) -> Result<Bundle, Error> {
+    let set = super::name_or_none("bundle.set", wire.set)?.unwrap_or_else(SetName::default_set);
+    let files = wire.files.into_iter().map(|file| File {
+        path: file.path,
+        content: file.content,
+    });
+    Ok(Bundle {
+        set,
+        files: files.collect(),
+    })
+}
+
+/// Which databases.
+pub fn selector_to_wire(selector: Selector) -> v1::Selector {
+    match selector {
+        Selector::All => v1::Selector {
+            labels: std::collections::HashMap::new(),
+            all: true,
+        },
+        Selector::Labels(labels) => v1::Selector {
+            labels: labels.into_iter().collect(),
+            all: false,
+        },
+    }
+}
+
+/// Which databases: exactly one of labels and all.
+pub fn selector_from_wire(wire: v1::Selector) -> Result<Selector, Error> {
+    let selector = match (wire.all, wire.labels.is_empty()) {
+        (true, true) => Ok(Selector::All),
+        (true, false) => Err(selector::Error::Both),
+        (false, _) => Selector::of_labels(wire.labels.into_iter().collect()),
+    };
+    selector.map_err(|source| Error::Invalid {
+        field: "selector",
+        source: Box::new(source),
+    })
+}
+
+/// The limits.
+pub fn policy_to_wire(policy: Policy) -> v1::Policy {
+    v1::Policy {
+        max_in_flight: policy.max_in_flight,
+        max_attempts: policy.max_attempts,
+    }
+}
+
+/// The limits; 0 is the default.
+pub fn policy_from_wire(wire: v1::Policy) -> Result<Policy, Error> {
+    Policy::new(wire.max_in_flight, wire.max_attempts).map_err(|source: policy::Error| Error::Invalid {
+        field: "policy",
+        source: Box::new(source),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create() -> Create {
+        Create {
+            request: RequestId::try_from("ci-17").unwrap(),
+            bundle: Bundle {
+                set: SetName::try_from("audit").unwrap(),
+                files: vec![File {
+                    path: "001_a.up.sql".to_owned(),
+                    content: b"SELECT 1".to_vec(),
+                }],
+            },
+            selector: Selector::parse("env=prod").unwrap(),
+            policy: Policy {
+                max_in_flight: 3,
+                max_attempts: 2,
+            },
+            created_by: "ada".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_request_survives_the_wire() {
+        assert_eq!(Create::from_wire(create().to_wire()).unwrap(), create());
+    }
+
+    #[test]
+    fn a_request_without_selector_is_told_to_give_one() {
+        let wire = v1::CreateRolloutRequest {
+            selector: None,
+            ..create().to_wire()
+        };
+        let text = Create::from_wire(wire).unwrap_err().chain();
+        assert!(text.contains("--all"), "{text}");
+    }
+
+    #[test]
+    fn labels_and_all_together_are_refused() {
+        let wire = v1::Selector {
+            all: true,
+            ..selector_to_wire(create().selector)
+        };
+        assert!(selector_from_wire(wire).is_err());
+    }
+
+    #[test]
+    fn a_policy_without_numbers_is_the_default() {
+        assert_eq!(
+            policy_from_wire(v1::Policy::default()).unwrap(),
+            Policy::default()
+        );
+    }
+
+    #[test]
+    fn a_request_id_that_would_break_a_key_is_refused() {
+        let wire = v1::CreateRolloutRequest {
+            request_id: "a/b".to_owned(),
+            ..create().to_wire()
+        };
+        assert!(
+            Create::from_wire(wire)
+                .unwrap_err()
+                .chain()
+                .contains("request_id")
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! What a coordinator says to an agent, on the wire.
+
+use super::from_agent::holding;
+use super::request::{bundle_from_wire, bundle_to_wire};
+use super::work::{direction_from_wire, direction_to_wire};
+use super::{Error, millis, name, required, uuid};
+use crate::v1::{self, coordinator_message::Message};
+use shared::fence::Fence;
+use shared::id::{Holder, StoreId};
+use shared::rollout::message::{Renewal, ToAgent, Welcome};
+use shared::rollout::work::Order;
+use std::time::Duration;
+
+/// As sent.
+pub fn to_wire(message: ToAgent) -> v1::CoordinatorMessage {
+    let message = match message {
+        ToAgent::Welcome(welcome) => Message::Welcome(v1::Welcome {
+            term: welcome.term,
+            lease_id: welcome.lease,
+            lease_ttl_ms: millis(welcome.ttl),
+            heartbeat_interval_ms: millis(welcome.heartbeat_interval),
+            store_id: welcome.store.to_string(),
+            epoch: welcome.epoch,
+        }),
+        ToAgent::Redirect { leader } => Message::Redirect(v1::Redirect {
+            leader: leader.unwrap_or_default(),
+        }),
+        ToAgent::HeartbeatAnswer { sequence, renewal } => {
+            Message::HeartbeatAnswer(heartbeat_answer_to_wire(sequence, renewal))
+        }
+        ToAgent::Bundle { digest, bundle } => Message::Bundle(v1::BundleContent {
+            digest: digest.to_string(),
+            bundle: Some(bundle_to_wire(bundle)),
+        }),
+        ToAgent::Look {
+            term,
+            look,
+            database,
+            bundle,
+            direction,
+        } => Message::Look(v1::LookRequest {
+            term,
+            look_id: look,
+            database: database.into(),
+            bundle: bundle.to_string(),
+            direction: direction_to_wire(direction),
+        }),
+        ToAgent::Assign { term, order } => Message::Assign(assign_to_wire(term, order)),
+        ToAgent::Stop { term, of, reason } => Message::Stop(v1::StopRequest {
+            term,
+            rollout: of.rollout.into(),
+            database: of.database.into(),
+            token: of.token,
+            reason,
+        }),
+        ToAgent::Acknowledged(of) => Message::FinishedAck(v1::FinishedAck {
+            rollout: of.rollout.into(),
+            database: of.database.into(),
+            token: of.token,
+        }),
+        ToAgent::Goodbye { reason } => Message::Goodbye(v1::Goodbye { reason }),
+    };
+    v1::CoordinatorMessage {
+        message: Some(message),
+    }
+}
+
+/// As received.
+pub fn from_wire(wire: v1::CoordinatorMessage) -> Result<ToAgent, Error> {
+    Ok(match required("message", wire.message)? {
+        Message::Welcome(welcome) => ToAgent::Welcome(Welcome {
+            term: welcome.term,
+            lease: welcome.lease_id,
+            ttl: Duration::from_millis(welcome.lease_ttl_ms.into()),
+            heartbeat_interval: Duration::from_millis(welcome.heartbeat_interval_ms.into()),
+            store: StoreId(uuid("welcome.store_id", &welcome.store_id)?),
+            epoch: welcome.epoch,
+        }),
+        Message::Redirect(redirect) => ToAgent::Redirect {
+            leader: Some(redirect.leader).filter(|leader| !leader.is_empty()),
+        },
+        Message::HeartbeatAnswer(answer) => {
+            let renewal = match (answer.store_unavailable, answer.lease_ttl_ms) {
+                (true, _) => Renewal::StoreUnavailable,
+                (false, 0) => Renewal::Gone,
+                (false, ttl) => Renewal::Alive(Duration::from_millis(ttl.into())),
+            };
+            ToAgent::HeartbeatAnswer {
+                sequence: answer.sequence,
+                renewal,
+            }
+        }
+        Message::Bundle(content) => ToAgent::Bundle {
+            digest: name("bundle.digest", content.digest)?,
+            bundle: bundle_from_wire(required("bundle.bundle", content.bundle)?)?,
+        },
+        Message::Look(look) => ToAgent::Look {
+            term: look.term,
+            look: look.look_id,
+            database: name("look.database", look.database)?,
+            bundle: name("look.bundle", look.bundle)?,
+            direction: direction_from_wire(look.direction)?,
+        },
+        Message::Assign(assign) => ToAgent::Assign {
+            term: assign.term,
+            order: order_from_wire(assign)?,
+        },
+        Message::Stop(stop) => ToAgent::Stop {
+            term: stop.term,
+            of: holding(stop.rollout, stop.database, stop.token)?,
+            reason: stop.reason,
+        },
+        Message::FinishedAck(ack) => ToAgent::Acknowledged(holding(ack.rollout, ack.database, ack.token)?),
+        Message::Goodbye(goodbye) => ToAgent::Goodbye {
+            reason: goodbye.reason,
+        },
+    })
+}
+
+fn heartbeat_answer_to_wire(sequence: u64, renewal: Renewal) -> v1::HeartbeatAnswer {
+    let (lease_ttl_ms, store_unavailable) = match renewal {
+        // 0 would say that it is gone.
+        Renewal::Alive(ttl) => (millis(ttl).max(1), false),
+        Renewal::Gone => (0, false),
+        Renewal::StoreUnavailable => (0, true),
+    };
+    v1::HeartbeatAnswer {
+        sequence,
+        lease_ttl_ms,
+        store_unavailable,
+    }
+}
+
+fn assign_to_wire(term: i64, order: Order) -> v1::AssignRequest {
+    v1::AssignRequest {
+        term,
+        rollout: order.rollout.into(),
+        database: order.database.into(),
+        bundle: order.bundle.to_string(),
+        direction: direction_to_wire(order.direction),
+        // `local` is 0 in every fence of a lease and does not travel.
+        epoch: order.fence.epoch,
+        token: order.fence.token,
+        holder: order.holder.to_string(),
+        attempt: order.attempt,
+    }
+}
+
+fn order_from_wire(wire: v1::AssignRequest) -> Result<Order, Error> {
+    Ok(Order {
+        rollout: name("assign.rollout", wire.rollout)?,
+        database: name("assign.database", wire.database)?,
+        bundle: name("assign.bundle", wire.bundle)?,
+        direction: direction_from_wire(wire.direction)?,
+        fence: Fence::of_lease(wire.epoch, wire.token),
+        holder: Holder(uuid("assign.holder", &wire.holder)?),
+        attempt: wire.attempt,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::uuid::Uuid;
+    use shared::id::{DatabaseName, Digest, Direction, RolloutId, SetName};
+    use shared::rollout::Bundle;
+    use shared::rollout::message::Holding;
+
+    fn database() -> DatabaseName {
+        DatabaseName::try_from("orders").unwrap()
+    }
+
+    fn of() -> Holding {
+        Holding {
+            rollout: RolloutId::from_random(7),
+            database: database(),
+            token: 42,
+        }
+    }
+
+    fn order() -> Order {
+        Order {
+            rollout: RolloutId::from_random(7),
+            database: database(),
+            bundle: Digest::of(b"b"),
+            direction: Direction::Up,
+            fence: Fence::of_lease(1_790_000_000, 42),
+            holder: Holder(Uuid::from_u128(8)),
+            attempt: 2,
+        }
+    }
+
+    #[test]
+    fn every_message_of_a_coordinator_survives_the_wire() {
+        let bundle = Bundle {
+            set: SetName::default_set(),
+            files: Vec::new(),
+        };
+        let answer = |renewal| ToAgent::HeartbeatAnswer { sequence: 4, renewal };
+        let messages = [
+            ToAgent::Welcome(Welcome {
+                term: 3,
+                lease: 9,
+                ttl: Duration::from_secs(30),
+                heartbeat_interval: Duration::from_secs(5),
+                store: StoreId(Uuid::from_u128(1)),
+                epoch: 1_790_000_000,
+            }),
+            ToAgent::Redirect {
+                leader: Some("http://127.0.0.1:7070".to_owned()),
+            },
+            ToAgent::Redirect { leader: None },
+            answer(Renewal::Alive(Duration::from_secs(30))),
+            answer(Renewal::Gone),
+            answer(Renewal::StoreUnavailable),
+            ToAgent::Bundle {
+                digest: bundle.digest(),
+                bundle,
+            },
+            ToAgent::Look {
+                term: 3,
+                look: 1,
+                database: database(),
+                bundle: Digest::of(b"b"),
+                direction: Direction::Down,
+            },
+            ToAgent::Assign {
+                term: 3,
+                order: order(),
+            },
+            ToAgent::Stop {
+                term: 3,
+                of: of(),
+                reason: "aborted by ada".to_owned(),
+            },
+            ToAgent::Acknowledged(of()),
+            ToAgent::Goodbye {
+                reason: "shutting down".to_owned(),
+            },
+        ];
+        for message in messages {
+            assert_eq!(from_wire(to_wire(message.clone())).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn a_lease_with_hardly_any_time_left_is_not_told_as_gone() {
+        assert_eq!(
+            heartbeat_answer_to_wire(1, Renewal::Alive(Duration::ZERO)).lease_ttl_ms,
+            1
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! The values of [`shared::rollout::work`] on the wire.
+
+use super::{Error, required};
+use crate::v1;
+use shared::id::Direction;
+use shared::migration::Version;
+use shared::retry::Retryability;
+use shared::rollout::work::{Exit, Failure, Finish, Look, Progress, Summary};
+
+pub(super) fn direction_to_wire(direction: Direction) -> i32 {
+    match direction {
+        Direction::Up => v1::Direction::Up.into(),
+        Direction::Down => v1::Direction::Down.into(),
+    }
+}
+
+pub(super) fn direction_from_wire(value: i32) -> Result<Direction, Error> {
+    let unknown = || Error::Unknown {
+        field: "direction",
+        value,
+    };
+    match v1::Direction::try_from(value).map_err(|_| unknown())? {
+        v1::Direction::Unspecified => Err(unknown()),
+        v1::Direction::Up => Ok(Direction::Up),
+        v1::Direction::Down => Ok(Direction::Down),
+    }
+}
+
+pub(super) fn failure_to_wire(failure: Failure) -> v1::Failure {
+    let retry = match failure.retry {
+        Retryability::Retry => v1::Retryability::Retry,
+        Retryability::GiveUp => v1::Retryability::GiveUp,
+        Retryability::StopRollout => v1::Retryability::StopRollout,
+    };
+    v1::Failure {
+        message: failure.message,
+        retry: retry.into(),
+        exit_code: failure.exit.code().into(),
+    }
+}
+
+pub(super) fn failure_from_wire(wire: v1::Failure) -> Result<Failure, Error> {
+    let unknown = || Error::Unknown {
+        field: "failure.retry",
+        value: wire.retry,
+    };
+    let retry = match v1::Retryability::try_from(wire.retry).map_err(|_| unknown())? {
+        v1::Retryability::Unspecified => return Err(unknown()),
+        v1::Retryability::Retry => Retryability::Retry,
+        v1::Retryability::GiveUp => Retryability::GiveUp,
+        v1::Retryability::StopRollout => Retryability::StopRollout,
+    };
+    let exit = match wire.exit_code {
+        0 => Exit::Done,
+        2 => Exit::Usage,
+        3 => Exit::Refused,
+        4 => Exit::Stopped,
+        // 1 and whatever a newer agent may say: it failed.
+        _ => Exit::Failed,
+    };
+    Ok(Failure {
+        message: wire.message,
+        retry,
+        exit,
+    })
+}
+
+fn versions_to_wire(versions: Vec<Version>) -> Vec<String> {
+    versions.into_iter().map(String::from).collect()
+}
+
+pub(super) fn versions_from_wire(field: &'static str, wire: Vec<String>) -> Result<Vec<Version>, Error> {
+    wire.into_iter()
+        .map(|version| super::name(field, version))
+        .collect()
+}
+
+pub(super) fn look_to_wire(look: Look) -> v1::look_result::Result {
+    match look {
+        Look::UpToDate { ahead } => v1::look_result::Result::UpToDate(v1::look_result::UpToDate {
+            ahead: versions_to_wire(ahead),
+        }),
+        Look::Pending { versions } => v1::look_result::Result::Pending(v1::look_result::Pending {
+            versions: versions_to_wire(versions),
+        }),
+        Look::Held { by } => v1::look_result::Result::Held(v1::look_result::Held { by }),
+        Look::Failed(failure) => v1::look_result::Result::Failed(failure_to_wire(failure)),
+    }
+}
+
+pub(super) fn look_from_wire(wire: v1::look_result::Result) -> Result<Look, Error> {
+    Ok(match wire {
+        v1::look_result::Result::UpToDate(found) => Look::UpToDate {
+            ahead: versions_from_wire("up_to_date.ahead", found.ahead)?,
+        },
+        v1::look_result::Result::Pending(found) => Look::Pending {
+            versions: versions_from_wire("pending.versions", found.versions)?,
+        },
+        v1::look_result::Result::Held(held) => Look::Held { by: held.by },
+        v1::look_result::Result::Failed(failure) => Look::Failed(failure_from_wire(failure)?),
+    })
+}
+
+pub(super) fn progress_to_wire(progress: Progress) -> v1::Progress {
+    v1::Progress {
+        version: progress.version.map(String::from).unwrap_or_default(),
+        migration: progress.migration,
+        step: progress.step,
+        steps: progress.steps,
+        title: progress.title,
+        rows: progress.rows,
+        estimated_rows: progress.estimated_rows,
+        migrations_done: progress.migrations_done,
+        migrations: progress.migrations,
+    }
+}
+
+pub(super) fn progress_from_wire(wire: v1::Progress) -> Result<Progress, Error> {
+    Ok(Progress {
+        version: super::name_or_none("progress.version", wire.version)?,
+        migration: wire.migration,
+        step: wire.step,
+        steps: wire.steps,
+        title: wire.title,
+        rows: wire.rows,
+        estimated_rows: wire.estimated_rows,
+        migrations_done: wire.migrations_done,
+        migrations: wire.migrations,
+    })
+}
+
+pub(super) fn finish_to_wire(finish: Finish) -> v1::finished::Outcome {
+    match finish {
+        Finish::Done(summary) => v1::finished::Outcome::Done(v1::finished::Done {
+            migrations: summary.migrations,
+            steps: summary.steps,
+            rows: summary.rows,
+        }),
+        Finish::Failed(failure) => v1::finished::Outcome::Failed(failure_to_wire(failure)),
+        Finish::Replaced { by } => v1::finished::Outcome::Replaced(v1::finished::Replaced { by }),
+        Finish::Stopped => v1::finished::Outcome::Stopped(v1::finished::Stopped {}),
+    }
+}
+
+pub(super) fn finish_from_wire(wire: Option<v1::finished::Outcome>) -> Result<Finish, Error> {
+    Ok(match required("finished.outcome", wire)? {
+        v1::finished::Outcome::Done(done) => Finish::Done(Summary {
+            migrations: done.migrations,
+            steps: done.steps,
+            rows: done.rows,
+        }),
+        v1::finished::Outcome::Failed(failure) => Finish::Failed(failure_from_wire(failure)?),
+        v1::finished::Outcome::Replaced(replaced) => Finish::Replaced { by: replaced.by },
+        v1::finished::Outcome::Stopped(v1::finished::Stopped {}) => Finish::Stopped,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(retry: Retryability, exit: Exit) -> Failure {
+        Failure {
+            message: "cannot add column\nhelp: drop it".to_owned(),
+            retry,
+            exit,
+        }
+    }
+
+    #[test]
+    fn every_end_survives_the_wire() {
+        let ends = [
+            Finish::Done(Summary {
+                migrations: 1,
+                steps: 2,
+                rows: 3,
+            }),
+            Finish::Failed(failure(Retryability::Retry, Exit::Failed)),
+            Finish::Failed(failure(Retryability::GiveUp, Exit::Refused)),
+            Finish::Failed(failure(Retryability::StopRollout, Exit::Stopped)),
+            Finish::Replaced {
+                by: "agent-b".to_owned(),
+            },
+            Finish::Stopped,
+        ];
+        for end in ends {
+            assert_eq!(finish_from_wire(Some(finish_to_wire(end.clone()))).unwrap(), end);
+        }
+        assert!(finish_from_wire(None).is_err());
+    }
+
+    #[test]
+    fn every_finding_survives_the_wire() {
+        let version: Version = "007".parse().unwrap();
+        let findings = [
+            Look::UpToDate {
+                ahead: vec![version.clone()],
+            },
+            Look::Pending {
+                versions: vec![version],
+            },
+            Look::Held {
+                by: "migrate up on host x".to_owned(),
+            },
+            Look::Failed(failure(Retryability::GiveUp, Exit::Usage)),
+        ];
+        for finding in findings {
+            assert_eq!(look_from_wire(look_to_wire(finding.clone())).unwrap(), finding);
+        }
+    }
+
+    #[test]
+    fn progress_survives_the_wire_with_and_without_a_version() {
+        let progress = Progress {
+            version: Some("12".parse().unwrap()),
+            rows: 9,
+            title: "t".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(
+            progress_from_wire(progress_to_wire(progress.clone())).unwrap(),
+            progress
+        );
+        assert_eq!(
+            progress_from_wire(v1::Progress::default()).unwrap(),
+            Progress::default()
+        );
+    }
+
+    #[test]
+    fn an_unknown_direction_is_refused() {
+        assert!(direction_from_wire(0).is_err());
+        assert!(direction_from_wire(9).is_err());
+        assert_eq!(
+            direction_from_wire(direction_to_wire(Direction::Down)).unwrap(),
+            Direction::Down
+        );
+    }
+}

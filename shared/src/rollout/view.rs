@@ -1,0 +1,183 @@
+//! Rollouts and the fleet as people and programs read them: flat, with every reason as text.
+//!
+//! Made by the coordinator from its state, carried by `proto`, printed by the command line.
+
+use super::policy::Policy;
+use super::selector::Selector;
+use super::time::Time;
+use super::work::{Identity, Progress, Summary};
+use crate::id::{AgentId, DatabaseName, Digest, RolloutId, SetName};
+use crate::migration::Version;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rollout {
+    /// Its id.
+    pub id: RolloutId,
+    /// The set it brings.
+    pub set: SetName,
+    /// The bundle of that set.
+    pub bundle: Digest,
+    /// The versions in the bundle.
+    pub versions: Vec<Version>,
+    /// Which databases were chosen.
+    pub selector: Selector,
+    /// Its limits.
+    pub policy: Policy,
+    /// Who asked for it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Time,
+    /// When it ended; `None` while it has not.
+    pub ended_at: Option<Time>,
+    /// Where it stands.
+    pub state: State,
+    /// Why it is aborting, aborted or failed; empty otherwise.
+    pub reason: String,
+    /// How many databases are where.
+    pub databases: Counts,
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// At work, or waiting for something that its databases name.
+    Running,
+    /// Aborted or stopped; databases at work come to a safe point first.
+    Aborting,
+    /// Every database is done.
+    Done,
+    /// At least one database failed, and nothing is left to do.
+    Failed,
+    /// Aborted by someone.
+    Aborted,
+}
+
+impl State {
+    /// The word that people read.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Aborting => "aborting",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// Whether nothing will change any more.
+    pub fn is_ended(self) -> bool {
+        match self {
+            Self::Running | Self::Aborting => false,
+            Self::Done | Self::Failed | Self::Aborted => true,
+        }
+    }
+}
+
+/// Databases of a rollout by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All.
+    pub total: u32,
+    /// Not begun, or between two attempts.
+    pub waiting: u32,
+    /// At work.
+    pub running: u32,
+    /// Done.
+    pub done: u32,
+    /// Failed for good.
+    pub failed: u32,
+    /// Not done because the rollout was aborted or stopped.
+    pub aborted: u32,
+}
+
+/// One database of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Assignment {
+    /// Which.
+    pub database: DatabaseName,
+    /// Where it stands.
+    pub state: AssignmentState,
+    /// Who works on it, or did last.
+    pub agent: Option<AgentId>,
+    /// The attempt, from 1; 0 before the first.
+    pub attempt: u32,
+    /// Why it waits; empty when it does not.
+    pub blocked: String,
+    /// The last error, whole; empty when there was none.
+    pub error: String,
+    /// How far the running attempt is, where that is known.
+    pub progress: Option<Progress>,
+    /// When the last attempt began.
+    pub started_at: Option<Time>,
+    /// When it ended for good.
+    pub ended_at: Option<Time>,
+    /// What was done.
+    pub summary: Summary,
+    /// The fence's token while it runs.
+    pub token: Option<i64>,
+}
+
+/// Where one database of a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AssignmentState {
+    /// Not begun, or between two attempts.
+    Waiting,
+    /// An agent has the lease.
+    Running,
+    /// All of the set is there.
+    Done,
+    /// It will not be tried again by this rollout.
+    Failed,
+    /// Left undone, or half done, because the rollout was aborted or stopped.
+    Aborted,
+}
+
+impl AssignmentState {
+    /// The word that people read.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// One database of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Database {
+    /// Its name.
+    pub name: DatabaseName,
+    /// What selectors choose by.
+    pub labels: BTreeMap<String, String>,
+    /// The agents that serve it now.
+    pub agents: Vec<AgentId>,
+    /// Where it is, once an agent could ask.
+    pub identity: Option<Identity>,
+    /// The rollout at work on it.
+    pub rollout: Option<RolloutId>,
+    /// Why it cannot be worked on; empty when it can.
+    pub problem: String,
+}
+
+/// One agent of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Agent {
+    /// Its name.
+    pub id: AgentId,
+    /// The version of its program; empty while it is not connected.
+    pub version: String,
+    /// Since when it has its lease; `None` when it has none.
+    pub connected_at: Option<Time>,
+    /// What it serves.
+    pub databases: Vec<DatabaseName>,
+    /// What it works on.
+    pub running: Vec<DatabaseName>,
+}
