@@ -235,7 +235,7 @@ impl Facts {
             Some(Lookup::Missing { similar }) => Err(Refusal::Input {
                 what: format!("table {table} does not exist"),
                 advice: Some(match similar {
-                    Some(similar) => format!("there is {similar}: write it with its double quotes"),
+                    Some(similar) => format!("there is {similar}: write it as shown"),
                     None => "check the name, its schema, and that an earlier migration creates it".to_owned(),
                 }),
             }),
@@ -326,7 +326,7 @@ impl TableFacts {
                 .columns
                 .iter()
                 .find(|column| column.name.as_str().eq_ignore_ascii_case(name.as_str()))
-                .map(|column| format!("there is {}: write it with its double quotes", column.name)),
+                .map(|column| format!("there is {}: write it as shown", column.name)),
         })
     }
 }

@@ -13,6 +13,8 @@
 
 mod next;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::fence::{Fence, Held};
 use crate::id::{Digest, Direction, Holder, StoreId};
