@@ -13,6 +13,7 @@
 //! | [`rollout`] | the state machine of a rollout and its scheduler |
 //! | [`settings`] | the settings file: raw, checked, typed |
 //! | [`retry`] | which errors are worth another try |
+//! | [`yaml`] | YAML with line and column, for settings and migrations |
 //!
 //! Nothing here reads a clock, the environment, a file or the network; `now` and randomness are arguments.
 
@@ -27,3 +28,4 @@ pub mod retry;
 pub mod rollout;
 pub mod settings;
 pub mod sql;
+pub mod yaml;

@@ -32,9 +32,9 @@ pub fn parse(text: &str, plain: Duration) -> Result<Duration, Error> {
         "" => plain,
         "ms" => Duration::from_millis(1),
         "s" => Duration::from_secs(1),
-        "m" | "min" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
-        "d" => Duration::from_secs(86400),
+        "m" | "min" => Duration::from_mins(1),
+        "h" => Duration::from_hours(1),
+        "d" => Duration::from_hours(24),
         _ => return Err(error()),
     };
     Duration::try_from_secs_f64(number * unit.as_secs_f64()).map_err(|_| error())
@@ -86,8 +86,8 @@ mod tests {
         let ms = Duration::from_millis(1);
         assert_eq!(parse("30000", ms), Ok(Duration::from_secs(30)));
         assert_eq!(parse("30s", ms), Ok(Duration::from_secs(30)));
-        assert_eq!(parse("1.5 h", ms), Ok(Duration::from_secs(5400)));
-        assert_eq!(parse("5min", ms), Ok(Duration::from_secs(300)));
+        assert_eq!(parse("1.5 h", ms), Ok(Duration::from_mins(90)));
+        assert_eq!(parse("5min", ms), Ok(Duration::from_mins(5)));
         for bad in ["", "s", "-1", "1 year", "1e9999d", "1..2s"] {
             assert!(parse(bad, ms).is_err(), "{bad}");
         }

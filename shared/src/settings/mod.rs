@@ -12,9 +12,15 @@
 //!
 //! Reads no file and no environment: the caller passes both in.
 
+mod database;
 pub mod duration;
+mod raw;
+mod reader;
 pub mod secret;
 mod store_url;
+#[cfg(test)]
+mod tests;
+mod validate;
 
 use crate::id::{AgentId, DatabaseName, SetName};
 use std::collections::BTreeMap;
@@ -22,8 +28,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use raw::{File, Flag};
 pub use secret::{Lookups, Secret};
 pub use store_url::{Etcd, EtcdTls, Identity, Login, StoreUrl};
+pub use validate::{Settings, Sources};
 
 /// What `confiture coordinator` needs (`coordinator:`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,8 +132,8 @@ impl Default for Pool {
         Self {
             min_size: 2,
             max_size: 10,
-            max_idle_time: Duration::from_secs(300),
-            max_lifetime: Duration::from_secs(3600),
+            max_idle_time: Duration::from_mins(5),
+            max_lifetime: Duration::from_hours(1),
             wait_timeout: Duration::from_secs(30),
             create_timeout: Duration::from_secs(10),
             recycle_timeout: Duration::from_secs(5),
