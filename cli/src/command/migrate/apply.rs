@@ -1,0 +1,151 @@
+//! `migrate up` and `migrate down`.
+
+use super::target::Target;
+use super::{Of, plan, progress};
+use crate::context::{self, Global};
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use agent::local::{self, Done, Options};
+use agent::work::Control;
+use agent::{Living, Overrides};
+use serde_json::json;
+use shared::id::{Direction, Holder};
+use shared::ledger::{Goal, Order};
+use shared::migration::Version;
+use shared::rollout::work::{Exit, Progress};
+use shared::settings::duration;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// `confiture migrate up`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    of: Of,
+    /// Apply up to this version only
+    #[arg(long, value_name = "VERSION")]
+    target: Option<Version>,
+    /// Apply a pending version below an applied one too
+    #[arg(long)]
+    out_of_order: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// `confiture migrate down`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Down {
+    #[command(flatten)]
+    of: Of,
+    /// How many migrations to undo
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, clap::Args)]
+struct How {
+    /// Budget for waiting for locks, over all attempts: milliseconds, or with a unit [default: 30s]
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    lock_timeout: Option<Duration>,
+    /// How long to wait for another run on this database: seconds, or with a unit
+    #[arg(long, value_name = "TIME", default_value = "10min", value_parser = seconds)]
+    wait: Duration,
+    /// Displace another run on this database instead of waiting for it
+    #[arg(long)]
+    take_over: bool,
+    /// Print every statement that would run, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn milliseconds(text: &str) -> Result<Duration, duration::Error> {
+    duration::parse(text, Duration::from_millis(1))
+}
+
+fn seconds(text: &str) -> Result<Duration, duration::Error> {
+    duration::parse(text, Duration::from_secs(1))
+}
+
+impl Up {
+    pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let order = if self.out_of_order { Order::Any } else { Order::Strict };
+        run(&self.of, &self.how, Goal::Up { target: self.target, order }, Direction::Up, global).await
+    }
+}
+
+impl Down {
+    pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        run(&self.of, &self.how, Goal::Down { steps: self.steps }, Direction::Down, global).await
+    }
+}
+
+async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Global) -> Result<Exit, Failure> {
+    let target = Target::of(of, global, Vec::new())?;
+    if how.dry_run {
+        let planned = local::plan(&target.database, &target.set, &goal).await?;
+        plan::print(&target, &planned, global.output);
+        return Ok(Exit::Done);
+    }
+    let options = Options {
+        goal,
+        overrides: Overrides { lock_timeout: how.lock_timeout },
+        wait: how.wait,
+        living: if how.take_over { Living::Displace } else { Living::Wait },
+        description: context::who(&format!("confiture migrate {direction}")),
+        holder: Holder(uuid::Uuid::new_v4()),
+    };
+    let (sender, receiver) = watch::channel(Progress::default());
+    let control = Control { stop: runtime::shutdown::token()?, progress: sender };
+    let started = Instant::now();
+    let waiting = |by: &str| output::note(&format!("waiting for {by}, which is working on this database"));
+    let work = local::migrate(&target.database, &target.set, &options, &control, waiting);
+    let done = progress::beside(work, receiver).await?;
+    print(&target, direction, &done, started.elapsed(), global.output);
+    Ok(Exit::Done)
+}
+
+fn print(target: &Target, direction: Direction, done: &Done, elapsed: Duration, format: Format) {
+    let (database, set, summary) = (target.database.name(), &target.set.name, done.summary);
+    let ahead: Vec<&str> = done.ahead.iter().map(Version::as_str).collect();
+    match format {
+        Format::Json => output::json(&json!({
+            "database": database,
+            "set": set,
+            "direction": direction.as_str(),
+            "migrations_done": summary.migrations,
+            "steps_done": summary.steps,
+            "changed_rows": summary.rows,
+            "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            "ahead": ahead,
+        })),
+        Format::Text => {
+            let verb = match direction {
+                Direction::Up => "applied",
+                Direction::Down => "undone",
+            };
+            if !ahead.is_empty() {
+                output::data(&format!("{database} is ahead of these files: it has {} too", ahead.join(", ")));
+            }
+            if summary.migrations == 0 {
+                output::data(&format!("{database}: nothing to do"));
+            } else {
+                output::data(&format!(
+                    "{database}: {} migration{} {verb} ({} step{}, {} row{} changed by batches) in {:.1} s",
+                    summary.migrations,
+                    plural(u64::from(summary.migrations)),
+                    summary.steps,
+                    plural(u64::from(summary.steps)),
+                    summary.rows,
+                    plural(summary.rows),
+                    elapsed.as_secs_f64(),
+                ));
+            }
+        }
+    }
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}

@@ -1,0 +1,52 @@
+//! `confiture migrate`: one database, without a coordinator.
+
+mod apply;
+mod plan;
+mod progress;
+mod status;
+mod target;
+
+use crate::context::Global;
+use crate::failure::Failure;
+use clap::Subcommand;
+use shared::rollout::work::Exit;
+use std::path::PathBuf;
+
+/// `confiture migrate up|down|status`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// Apply what is pending
+    Up(apply::Up),
+    /// Undo the newest applied migrations
+    Down(apply::Down),
+    /// Show each version and its state
+    Status(status::Status),
+}
+
+/// Which database and which migrations.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Of {
+    /// PostgreSQL URL [default: the only database of the settings file, else DATABASE_URL]
+    #[arg(long, value_name = "URL", hide_env_values = true, conflicts_with = "database")]
+    database_url: Option<String>,
+    /// A database of the settings file, by its name
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Folder of the migrations [default: db/migrations]
+    #[arg(long, value_name = "DIR")]
+    migrations: Option<PathBuf>,
+    /// Name of the set [default: that of confiture.set.yaml, else `default`]
+    #[arg(long, value_name = "NAME")]
+    set: Option<String>,
+}
+
+impl Migrate {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        runtime::telemetry::init(runtime::telemetry::Format::Text)?;
+        match self {
+            Self::Up(up) => up.run(global).await,
+            Self::Down(down) => down.run(global).await,
+            Self::Status(status) => status.run(global).await,
+        }
+    }
+}

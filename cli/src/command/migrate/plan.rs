@@ -1,0 +1,107 @@
+//! Prints what a run would do.
+
+use super::target::Target;
+use crate::output::{self, Format};
+use agent::local::{PlannedMigration, PlannedStep};
+use serde_json::{Value, json};
+use shared::plan::{Action, Batches, Length};
+use shared::sql::batch::{Ends, Statements};
+
+/// Prints every statement, in order.
+pub(super) fn print(target: &Target, planned: &[PlannedMigration], format: Format) {
+    match format {
+        Format::Json => output::json(&json!({
+            "database": target.database.name(),
+            "set": target.set.name,
+            "migrations": planned.iter().map(migration_json).collect::<Vec<_>>(),
+        })),
+        Format::Text if planned.is_empty() => output::data(&format!("-- {}: nothing to do", target.database.name())),
+        Format::Text => {
+            for migration in planned {
+                output::data(&migration_text(migration));
+            }
+            output::data("-- dry run: nothing was changed. Each transaction also checks the fence and writes its record in the schema confiture.");
+        }
+    }
+}
+
+fn migration_text(migration: &PlannedMigration) -> String {
+    let mut lines = vec![format!("-- {} {} \"{}\" ({})", migration.direction, migration.version, migration.name, migration.file)];
+    for step in &migration.steps {
+        lines.push(format!("-- step {} of {}: {}", step.number, migration.total_steps, step.title));
+        match &step.plan {
+            Err(later) => lines.push(format!("--   {later}")),
+            Ok(actions) if actions.is_empty() => lines.push("--   nothing to do here".to_owned()),
+            Ok(actions) => lines.extend(actions.iter().map(action_text)),
+        }
+    }
+    lines.join("\n")
+}
+
+fn action_text(action: &Action) -> String {
+    match action {
+        Action::Transaction(transaction) => {
+            let note = match transaction.length {
+                Length::Bounded => "one transaction, tried with a short lock timeout",
+                Length::Long => "one transaction that reads the whole table; it blocks neither reads nor writes",
+            };
+            let statements: Vec<String> = transaction.statements.iter().map(|s| format!("{}\n;", s.trim_end().trim_end_matches(';'))).collect();
+            format!("--   {note}\nBEGIN;\n{}\nCOMMIT;", statements.join("\n"))
+        }
+        Action::Batches(batches) => {
+            let statements = Statements::of(batches);
+            let size = first_rows(batches);
+            format!(
+                "--   in batches of {size} rows at first, then as many as take half a second; about {} rows\n{};\n{};",
+                batches.estimated_rows,
+                statements.end(Ends::Lower),
+                statements.change(Ends::Both)
+            )
+        }
+        Action::Assert(assertion) => format!("--   must give true\n{};", assertion.query.trim_end().trim_end_matches(';')),
+        Action::Outside(outside) => format!("--   outside a transaction, verified afterwards\n{};", outside.text.trim_end().trim_end_matches(';')),
+    }
+}
+
+fn first_rows(batches: &Batches) -> u32 {
+    batches.first_rows.unwrap_or(shared::batch::FIRST_ROWS)
+}
+
+fn migration_json(migration: &PlannedMigration) -> Value {
+    json!({
+        "version": migration.version,
+        "name": migration.name,
+        "direction": migration.direction.as_str(),
+        "file": migration.file,
+        "steps": migration.steps.iter().map(step_json).collect::<Vec<_>>(),
+    })
+}
+
+fn step_json(step: &PlannedStep) -> Value {
+    match &step.plan {
+        Ok(actions) => json!({
+            "step": step.number,
+            "title": step.title,
+            "actions": actions.iter().map(action_json).collect::<Vec<_>>(),
+        }),
+        Err(later) => json!({ "step": step.number, "title": step.title, "planned_later": later }),
+    }
+}
+
+fn action_json(action: &Action) -> Value {
+    match action {
+        Action::Transaction(transaction) => json!({ "kind": "transaction", "statements": transaction.statements }),
+        Action::Batches(batches) => {
+            let statements = Statements::of(batches);
+            json!({
+                "kind": "batches",
+                "statements": [statements.end(Ends::Lower), statements.change(Ends::Both)],
+                "first_batch_rows": first_rows(batches),
+                "pause_ms": u64::try_from(batches.pause.as_millis()).unwrap_or(u64::MAX),
+                "estimated_rows": batches.estimated_rows,
+            })
+        }
+        Action::Assert(assertion) => json!({ "kind": "assert", "statements": [assertion.query] }),
+        Action::Outside(outside) => json!({ "kind": "outside_transaction", "statements": [outside.text] }),
+    }
+}

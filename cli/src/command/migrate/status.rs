@@ -1,0 +1,95 @@
+//! `migrate status`: each version and its state.
+
+use super::Of;
+use super::target::Target;
+use crate::context::Global;
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use agent::local;
+use serde_json::json;
+use shared::ledger::{Goal, Ledger, Line, Order, next};
+use shared::rollout::work::Exit;
+
+/// `confiture migrate status`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    of: Of,
+}
+
+impl Status {
+    pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let target = Target::of(&self.of, global, Vec::new())?;
+        let ledger = local::read(&target.database, &target.set).await?;
+        let lines = shared::ledger::status(&target.set, &ledger);
+        let (next, problem) = advice(&target, &ledger, &lines);
+        match global.output {
+            Format::Json => output::json(&json!({
+                "database": target.database.name(),
+                "set": target.set.name,
+                "migrations": lines.iter().map(line_json).collect::<Vec<_>>(),
+                "holder": ledger.holder.as_ref().filter(|holder| holder.is_alive()).map(|holder| &holder.description),
+                "next_command": next,
+                "problem": problem,
+            })),
+            Format::Text => {
+                let rows: Vec<Vec<String>> = lines.iter().map(line_text).collect();
+                output::data(&format!("database {}, set {}", target.database.name(), target.set.name));
+                output::data(&output::table(&["VERSION", "NAME", "STATE", "STEPS", "ROWS", "BEGAN", "TOOK", "BY"], &rows));
+                if let Some(holder) = ledger.holder.filter(shared::ledger::HolderRow::is_alive) {
+                    output::data(&format!("at work: {}", holder.description));
+                }
+                if let Some(problem) = problem {
+                    output::data(&format!("problem: {problem}"));
+                }
+                if let Some(next) = next {
+                    output::data(&format!("next: {next}"));
+                }
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The command that leads on, and what stands in its way.
+fn advice(target: &Target, ledger: &Ledger, lines: &[Line]) -> (Option<&'static str>, Option<String>) {
+    if lines.iter().any(|line| line.state == "undoing") {
+        return (Some("confiture migrate down"), None);
+    }
+    match next(&target.set, ledger, &Goal::Up { target: None, order: Order::Strict }) {
+        Ok(work) if work.todos.is_empty() => (None, None),
+        Ok(_) => (Some("confiture migrate up"), None),
+        Err(conflict) => (None, Some(conflict.to_string())),
+    }
+}
+
+fn line_text(line: &Line) -> Vec<String> {
+    let file = if line.has_file { "" } else { " (no file)" };
+    vec![
+        line.version.to_string(),
+        line.name.clone(),
+        format!("{}{file}", line.state),
+        format!("{} of {}", line.steps_done, line.steps),
+        if line.rows == 0 { String::new() } else { line.rows.to_string() },
+        line.began_at.clone().unwrap_or_default(),
+        line.seconds.map_or_else(String::new, |seconds| format!("{seconds:.1} s")),
+        line.by.clone().unwrap_or_default(),
+    ]
+}
+
+fn line_json(line: &Line) -> serde_json::Value {
+    json!({
+        "version": line.version,
+        "name": line.name,
+        "state": line.state,
+        "steps_done": line.steps_done,
+        "steps": line.steps,
+        "changed_rows": line.rows,
+        "by": line.by,
+        "rollout": line.rollout,
+        "began_at": line.began_at,
+        "ended_at": line.ended_at,
+        "elapsed_seconds": line.seconds,
+        "has_file": line.has_file,
+    })
+}

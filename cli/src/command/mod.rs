@@ -1,0 +1,50 @@
+//! The commands, one file each.
+
+mod completions;
+mod init;
+mod migrate;
+mod new;
+
+use crate::context::Global;
+use crate::failure::Failure;
+use clap::{Parser, Subcommand};
+use shared::rollout::work::Exit;
+
+/// Changes the schema and the data of a fleet of PostgreSQL databases while they serve traffic.
+///
+/// Exit codes: 0 done or nothing to do, 1 failed, 2 wrong usage or input, 3 refused by a safety rule, 4 stopped or
+/// waiting ended (the same command goes on where this one stopped).
+#[derive(Debug, Parser)]
+#[command(name = "confiture", version, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a settings file and a folder for migrations
+    Init(init::Init),
+    /// Write an empty migration with the next version
+    New(new::New),
+    /// Migrate one database
+    #[command(subcommand)]
+    Migrate(migrate::Migrate),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+impl Arguments {
+    /// Runs the command.
+    pub(crate) async fn run(self) -> Result<Exit, Failure> {
+        let global = &self.global;
+        match self.command {
+            Command::Init(command) => command.run(),
+            Command::New(command) => command.run(global),
+            Command::Migrate(command) => command.run(global).await,
+            Command::Completions(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! How a command fails: one message, one exit code, printed in one place.
+
+use crate::output;
+use shared::migration::Problems;
+use shared::rollout::work::Exit;
+use std::process::ExitCode;
+
+/// Why a command ends badly.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What was being done, to what, why it failed, what to do next. May have several lines.
+    pub(crate) message: String,
+    pub(crate) exit: Exit,
+}
+
+impl Failure {
+    /// Exit code 1.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self { message: message.into(), exit: Exit::Failed }
+    }
+
+    /// Exit code 2: wrong usage or input.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), exit: Exit::Usage }
+    }
+
+    /// Prints it and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        output::error(&format!("error: {}", self.message));
+        ExitCode::from(self.exit.code())
+    }
+}
+
+impl From<agent::error::Error> for Failure {
+    fn from(error: agent::error::Error) -> Self {
+        Self { message: error.to_string(), exit: error.exit() }
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::usage(problems.to_string())
+    }
+}
+
+impl From<runtime::files::Error> for Failure {
+    fn from(error: runtime::files::Error) -> Self {
+        Self::usage(chain(&error))
+    }
+}
+
+impl From<runtime::shutdown::Error> for Failure {
+    fn from(error: runtime::shutdown::Error) -> Self {
+        Self::failed(chain(&error))
+    }
+}
+
+impl From<runtime::telemetry::Error> for Failure {
+    fn from(error: runtime::telemetry::Error) -> Self {
+        Self::usage(chain(&error))
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A mistake of ours is said in one line, not as a dump.
+pub(crate) fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, |at| format!(" ({}:{})", at.file(), at.line()));
+        output::error(&format!(
+            "error: confiture came upon a state it holds impossible{place} and stopped; what was committed is recorded, so the same command can be run again\n  help: please report this with the command you ran"
+        ));
+        std::process::exit(i32::from(Exit::Failed.code()));
+    }));
+}
