@@ -1,21 +1,28 @@
 //! Where the coordinator keeps intent: a small ordered key-value store with revisions, conditional transactions and
 //! leases. Two implementations pass the same contract tests: etcd, and one file on one machine.
 //!
-//! Keys are UTF-8 text without a leading slash; values at most [`MAX_VALUE_BYTES`]; a transaction at most
-//! [`MAX_OPERATIONS`] conditions and writes together. Everything written is visible to every later read
-//! (linearizable). Watching is only a hint that something changed; readers read again.
+//! Keys are UTF-8 text without a leading slash, at most [`MAX_KEY_BYTES`]; values at most [`MAX_VALUE_BYTES`]; a
+//! transaction at most [`MAX_OPERATIONS`] conditions and writes and [`MAX_TRANSACTION_BYTES`] together. Everything written is visible to every later
+//! read (linearizable). Watching is only a hint that something changed; readers read again.
+//!
+//! - [`open`]: from the settings to a store;
+//! - [`identity`]: which founding of a store this is;
+//! - [`embedded`], [`etcd`]: the two implementations. Keys and what is in them belong to the users of this module.
 
 pub mod embedded;
+mod error;
 pub mod etcd;
+mod identity;
+mod limits;
+mod open;
+
+pub use error::Error;
+pub use identity::identity;
+pub use limits::{MAX_KEY_BYTES, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES};
+pub use open::{Missing, open};
 
 use async_trait::async_trait;
 use std::time::Duration;
-
-/// The largest value, in bytes; larger things are stored in pieces.
-pub const MAX_VALUE_BYTES: usize = 64 * 1024;
-
-/// The most conditions and writes of one transaction.
-pub const MAX_OPERATIONS: usize = 100;
 
 /// A lease of the store. Keys bound to it vanish with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,43 +108,6 @@ pub enum Outcome {
     Refused,
 }
 
-/// Why the store could not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It cannot be reached, or gave no answer in time. A write may or may not have happened: read again.
-    #[error("the store {store} does not answer")]
-    Unavailable {
-        /// Which store, as in the settings, without a password.
-        store: String,
-        /// The cause.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// It refused the request; asking again will not help.
-    #[error("the store {store} refused the request")]
-    Refused {
-        /// Which store.
-        store: String,
-        /// The cause.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// It could not be opened.
-    #[error("the store {store} cannot be opened: {why}")]
-    Open {
-        /// Which store.
-        store: String,
-        /// Why, and what to do.
-        why: String,
-    },
-    /// The lease named in a write does not exist any more. Nothing was written.
-    #[error("the lease {0:?} is gone")]
-    LeaseGone(LeaseId),
-    /// A value or transaction beyond the limits. Nothing was written.
-    #[error("a write beyond the store's limits: {0}")]
-    TooLarge(String),
-}
-
 /// A store of intent. Cheap to share behind an `Arc`.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -159,6 +129,11 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a lease and removes its keys. One that is gone is no error.
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error>;
 
-    /// A hint that changes whenever something was written or a lease ended; may also change without cause.
+    /// A hint that changes whenever something was written or a lease ended; may also change without cause, and may be
+    /// late while the store cannot be reached.
     fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// Ends the store's own tasks and lets go of files and connections; every later call fails. Leases live on until
+    /// their time ends. A store that is only dropped does the same a moment later.
+    async fn close(&self);
 }
