@@ -1,6 +1,7 @@
 //! From the settings to a store.
 
 use super::embedded::Embedded;
+use super::etcd::Etcd;
 use super::{Error, Store};
 use shared::settings::StoreUrl;
 use std::sync::Arc;
@@ -23,11 +24,6 @@ pub async fn open(url: &StoreUrl, missing: Missing) -> Result<Arc<dyn Store>, Er
     Ok(match url {
         StoreUrl::Memory => Arc::new(Embedded::in_memory().await?),
         StoreUrl::File(path) => Arc::new(Embedded::open(path, missing).await?),
-        StoreUrl::Etcd(_) => {
-            return Err(Error::Open {
-                store: url.to_string(),
-                why: "etcd comes next".to_owned(),
-            });
-        }
+        StoreUrl::Etcd(settings) => Arc::new(Etcd::open(settings).await?),
     })
 }
