@@ -65,6 +65,11 @@ impl Etcd {
         format!("{}://{}", self.scheme, self.address())
     }
 
+    /// What a coordinator has as its `store`, under a key prefix of its own.
+    pub fn store(&self, prefix: &str) -> String {
+        format!("etcd://{}/{prefix}", self.address())
+    }
+
     /// A key prefix that no other test uses.
     pub fn fresh_prefix() -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);

@@ -1,1 +1,0 @@
-//! Coordinators and agents over many databases.

@@ -1,0 +1,16 @@
+//! Coordinators and agents over many databases, as processes of their own with settings files of their own.
+//!
+//! ```text
+//! Coordinator::start("coordinator-a", &store)          one or more, on one store
+//! Agent::start("agent-a", &[&url], &members)           any number, each with the databases it serves
+//! coordinator.rollout(&migrations)                      `confiture rollout start`, to be run or started
+//! ```
+//! Both can be killed, frozen and started again with the same settings ([`Daemon`]).
+
+mod agent;
+mod coordinator;
+mod daemon;
+
+pub use agent::{Agent, Member, members};
+pub use coordinator::{Coordinator, Operator};
+pub use daemon::Daemon;
