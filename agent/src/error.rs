@@ -165,9 +165,8 @@ impl Error {
     /// The exit code of a run that ends with it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Target(_) => Exit::Usage,
             Self::Conflict(conflict) if conflict.is_input() => Exit::Usage,
-            Self::Refused(Refusal::Input { .. }) => Exit::Usage,
+            Self::Target(_) | Self::Refused(Refusal::Input { .. }) => Exit::Usage,
             Self::Conflict(_)
             | Self::Refused(Refusal::Unsafe { .. })
             | Self::Foreign { .. }

@@ -79,7 +79,7 @@ pub async fn migrate(
         Take::Keep,
         options.overrides,
     );
-    let summary = holder::held_while(database, &claim, run.to_the_end()).await?;
+    let summary = holder::held_while(database, &claim, run.finish()).await?;
     Ok(Done { summary, ahead })
 }
 

@@ -18,7 +18,7 @@ use shared::rollout::work::{Progress, Summary};
 use std::time::Duration;
 
 /// How long passing troubles may last without any progress before the run gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The state of a run that outlives its attempts.
 pub(crate) struct Run<'a> {
@@ -70,7 +70,7 @@ impl<'a> Run<'a> {
     }
 
     /// Does everything there is to do. The fence is ours already.
-    pub(crate) async fn to_the_end(&mut self) -> Result<Summary, Error> {
+    pub(crate) async fn finish(&mut self) -> Result<Summary, Error> {
         let mut backoff = Backoff::new();
         let mut seen = self.commits;
         loop {

@@ -50,9 +50,9 @@ impl Session {
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
         self.state = State::Doubtful;
-        let (begin, first) = (sql::begin(tag, limits), format!("{tag}{statement}"));
+        let (opening, first) = (sql::begin(tag, limits), format!("{tag}{statement}"));
         let client = self.client();
-        let (begun, rows) = tokio::join!(client.batch_execute(&begin), client.query_typed(&first, params));
+        let (begun, rows) = tokio::join!(client.batch_execute(&opening), client.query_typed(&first, params));
         begun.map_err(Error::statement(doing))?;
         rows.map_err(Error::statement(doing))
     }

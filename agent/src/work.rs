@@ -126,7 +126,7 @@ async fn try_execute(
         Take::LeaseAgain(database.name()),
         Overrides::default(),
     );
-    holder::held_while(database, claim, run.to_the_end())
+    holder::held_while(database, claim, run.finish())
         .await
         .map(Finish::Done)
 }

@@ -23,14 +23,18 @@ pub(crate) struct Global {
 pub(crate) fn settings(global: &Global, flags: Vec<Flag>) -> Result<Settings, Failure> {
     let file = match &global.config {
         Some(path) => Some((path.clone(), runtime::files::read_text(path)?)),
-        None if Path::new(DEFAULT_FILE).exists() => Some((DEFAULT_FILE.into(), runtime::files::read_text(DEFAULT_FILE)?)),
+        None if Path::new(DEFAULT_FILE).exists() => {
+            Some((DEFAULT_FILE.into(), runtime::files::read_text(DEFAULT_FILE)?))
+        }
         None => None,
     };
     let host = host();
     let sources = Sources {
         file: file.as_ref().map(|(path, text)| File { path, text }),
         // A variable that is not UTF-8 cannot be one of ours.
-        environment: std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect(),
+        environment: std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect(),
         flags,
         host: &host,
     };
@@ -52,11 +56,16 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 
 /// This host's name.
 pub(crate) fn host() -> String {
-    hostname::get().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
+    hostname::get()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// Who runs a command, for the record.
 pub(crate) fn who(doing: &str) -> String {
-    let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "unknown user".to_owned());
+    let user = variable("USER")
+        .or_else(|| variable("LOGNAME"))
+        .unwrap_or_else(|| "unknown user".to_owned());
     format!("{doing} by {user} on {} (pid {})", host(), std::process::id())
 }

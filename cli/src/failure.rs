@@ -16,12 +16,18 @@ pub(crate) struct Failure {
 impl Failure {
     /// Exit code 1.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), exit: Exit::Failed }
+        Self {
+            message: message.into(),
+            exit: Exit::Failed,
+        }
     }
 
     /// Exit code 2: wrong usage or input.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), exit: Exit::Usage }
+        Self {
+            message: message.into(),
+            exit: Exit::Usage,
+        }
     }
 
     /// Prints it and gives the exit code.
@@ -33,7 +39,10 @@ impl Failure {
 
 impl From<agent::error::Error> for Failure {
     fn from(error: agent::error::Error) -> Self {
-        Self { message: error.to_string(), exit: error.exit() }
+        Self {
+            message: error.to_string(),
+            exit: error.exit(),
+        }
     }
 }
 
@@ -79,7 +88,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// A mistake of ours is said in one line, not as a dump.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map_or_else(String::new, |at| format!(" ({}:{})", at.file(), at.line()));
+        let place = panic
+            .location()
+            .map_or_else(String::new, |at| format!(" ({}:{})", at.file(), at.line()));
         output::error(&format!(
             "error: confiture came upon a state it holds impossible{place} and stopped; what was committed is recorded, so the same command can be run again\n  help: please report this with the command you ran"
         ));

@@ -13,7 +13,10 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<File>, Failure> {
         } else {
             ""
         };
-        Failure::usage(format!("cannot read the migrations in `{}`: {error}{help}", folder.display()))
+        Failure::usage(format!(
+            "cannot read the migrations in `{}`: {error}{help}",
+            folder.display()
+        ))
     };
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|e| unreadable(&e))? {
@@ -28,7 +31,10 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<File>, Failure> {
         .into_iter()
         .map(|path| {
             let content = runtime::files::read(&path)?;
-            Ok(File { path: path.display().to_string(), content })
+            Ok(File {
+                path: path.display().to_string(),
+                content,
+            })
         })
         .collect()
 }

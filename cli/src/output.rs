@@ -16,7 +16,10 @@ pub(crate) enum Format {
 /// Prints data. A reader that went away (`| head`) is no error.
 pub(crate) fn data(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _gone = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    let _gone = out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush());
 }
 
 /// Prints a JSON document as data.
@@ -38,18 +41,35 @@ pub(crate) fn error(text: &str) {
 /// Columns of text under a head, as wide as they need to be. The last column is not padded.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(std::iter::once(head[column].chars().count())).max().unwrap_or(0)
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        cells
+            .chain(std::iter::once(head[column].chars().count()))
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: &[&str]| {
         let padded: Vec<String> = (cells.iter().zip(&widths).enumerate())
-            .map(|(i, (cell, width))| if i + 1 == cells.len() { (*cell).to_owned() } else { format!("{cell:width$}") })
+            .map(|(i, (cell, width))| {
+                if i + 1 == cells.len() {
+                    (*cell).to_owned()
+                } else {
+                    format!("{cell:width$}")
+                }
+            })
             .collect();
         padded.join("  ").trim_end().to_owned()
     };
-    let rows = rows.iter().map(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
-    std::iter::once(line(head)).chain(rows).collect::<Vec<_>>().join("\n")
+    let rows = rows
+        .iter()
+        .map(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
+    std::iter::once(line(head))
+        .chain(rows)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]
@@ -58,7 +78,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [vec!["1".to_owned(), "längst".to_owned(), "x".to_owned()], vec!["22".to_owned(), String::new(), String::new()]];
+        let rows = [
+            vec!["1".to_owned(), "längst".to_owned(), "x".to_owned()],
+            vec!["22".to_owned(), String::new(), String::new()],
+        ];
         assert_eq!(table(&["A", "B", "C"], &rows), "A   B       C\n1   längst  x\n22");
     }
 }

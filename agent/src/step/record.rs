@@ -138,7 +138,7 @@ async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag)
     let rollout = run.claim.rollout.as_ref().map(ToString::to_string);
     let by = run.claim.description.as_str();
     let doing = "recording the run";
-    let begin = [
+    let record = [
         set,
         version,
         direction,
@@ -175,7 +175,7 @@ async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag)
         session.execute(tag, doing, texts::KEEP_SCRIPT, &keep).await
     };
     let (begun, kept, down_kept) = tokio::join!(
-        session.execute(tag, doing, texts::BEGIN_RUN, &begin),
+        session.execute(tag, doing, texts::BEGIN_RUN, &record),
         session.execute(tag, doing, texts::KEEP_SCRIPT, &keep),
         written_down,
     );

@@ -12,6 +12,9 @@ pub(crate) struct Init {
 
 impl Init {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
-        Err(Failure::failed(format!("waits for the scaffold: {}", self.folder.display())))
+        Err(Failure::failed(format!(
+            "waits for the scaffold: {}",
+            self.folder.display()
+        )))
     }
 }

@@ -5,11 +5,15 @@ use crate::id::SetName;
 use crate::migration::{Change, Migration, Options, Position, Script, Set, Step};
 use serde_json::{Value, json};
 
-fn step(body: Value) -> Step {
+fn step(body: &Value) -> Step {
     let text = body.to_string();
     let (name, body) = body.as_object().unwrap().iter().next().unwrap();
     let change = Change::deserialize(name, body.clone()).unwrap().unwrap();
-    Step { at: Position { line: 1, column: 1 }, checksum: Digest::of(text.as_bytes()), change }
+    Step {
+        at: Position { line: 1, column: 1 },
+        checksum: Digest::of(text.as_bytes()),
+        change,
+    }
 }
 
 fn script(steps: &[Value]) -> Script {
@@ -18,7 +22,7 @@ fn script(steps: &[Value]) -> Script {
         text: String::new(),
         checksum: Digest::of(format!("{steps:?}").as_bytes()),
         options: Options::default(),
-        steps: steps.iter().cloned().map(step).collect(),
+        steps: steps.iter().map(step).collect(),
     }
 }
 
@@ -27,20 +31,33 @@ fn add(column: &str) -> Value {
 }
 
 fn migration(version: &str, steps: &[Value]) -> Migration {
-    Migration { version: version.parse().unwrap(), name: format!("m{version}"), up: script(steps), down: None }
+    Migration {
+        version: version.parse().unwrap(),
+        name: format!("m{version}"),
+        up: script(steps),
+        down: None,
+    }
 }
 
 fn set(migrations: Vec<Migration>) -> Set {
-    Set { name: SetName::default_set(), migrations }
+    Set {
+        name: SetName::default_set(),
+        migrations,
+    }
 }
 
 /// Three migrations of one step each.
 fn three() -> Set {
-    set(["1", "2", "3"].map(|version| migration(version, &[add(&format!("c{version}"))])).to_vec())
+    set(["1", "2", "3"]
+        .map(|version| migration(version, &[add(&format!("c{version}"))]))
+        .to_vec())
 }
 
 fn empty() -> Ledger {
-    Ledger::absent(Identity { system: 1, database: 2 })
+    Ledger::absent(Identity {
+        system: 1,
+        database: 2,
+    })
 }
 
 fn run(ledger: &mut Ledger, migration: &Migration, direction: Direction, number: i32, state: RunState) {
@@ -62,7 +79,15 @@ fn run(ledger: &mut Ledger, migration: &Migration, direction: Direction, number:
     });
 }
 
-fn record(ledger: &mut Ledger, migration: &Migration, direction: Direction, number: i32, step: &Step, place: u32, state: StepState) {
+fn record(
+    ledger: &mut Ledger,
+    migration: &Migration,
+    direction: Direction,
+    number: i32,
+    step: &Step,
+    place: u32,
+    state: StepState,
+) {
     ledger.steps.push(StepRow {
         version: migration.version.clone(),
         direction,
@@ -80,26 +105,44 @@ fn record(ledger: &mut Ledger, migration: &Migration, direction: Direction, numb
 fn applied(set: &Set, versions: &[usize]) -> Ledger {
     let mut ledger = empty();
     for index in versions {
-        run(&mut ledger, &set.migrations[*index], Direction::Up, 1, RunState::Complete);
+        run(
+            &mut ledger,
+            &set.migrations[*index],
+            Direction::Up,
+            1,
+            RunState::Complete,
+        );
     }
     ledger
 }
 
 fn up() -> Goal {
-    Goal::Up { target: None, order: Order::Strict }
+    Goal::Up {
+        target: None,
+        order: Order::Strict,
+    }
 }
 
 fn versions(work: &Work<'_>) -> Vec<(String, i32)> {
-    work.todos.iter().map(|todo| (todo.migration.version.to_string(), todo.run)).collect()
+    work.todos
+        .iter()
+        .map(|todo| (todo.migration.version.to_string(), todo.run))
+        .collect()
 }
 
 #[test]
 fn everything_pending_is_done_in_order_and_nothing_twice() {
     let set = three();
     let work = next(&set, &empty(), &up()).unwrap();
-    assert_eq!(versions(&work), [("1".to_owned(), 1), ("2".to_owned(), 1), ("3".to_owned(), 1)]);
+    assert_eq!(
+        versions(&work),
+        [("1".to_owned(), 1), ("2".to_owned(), 1), ("3".to_owned(), 1)]
+    );
     let ledger = applied(&set, &[0, 1]);
-    assert_eq!(versions(&next(&set, &ledger, &up()).unwrap()), [("3".to_owned(), 1)]);
+    assert_eq!(
+        versions(&next(&set, &ledger, &up()).unwrap()),
+        [("3".to_owned(), 1)]
+    );
     let ledger = applied(&set, &[0, 1, 2]);
     assert!(next(&set, &ledger, &up()).unwrap().todos.is_empty());
 }
@@ -107,9 +150,15 @@ fn everything_pending_is_done_in_order_and_nothing_twice() {
 #[test]
 fn a_target_ends_the_list_and_must_exist() {
     let set = three();
-    let goal = |version: &str| Goal::Up { target: Some(version.parse().unwrap()), order: Order::Strict };
+    let goal = |version: &str| Goal::Up {
+        target: Some(version.parse().unwrap()),
+        order: Order::Strict,
+    };
     assert_eq!(versions(&next(&set, &empty(), &goal("002")).unwrap()).len(), 2);
-    assert!(matches!(next(&set, &empty(), &goal("9")), Err(Conflict::NoSuchTarget { .. })));
+    assert!(matches!(
+        next(&set, &empty(), &goal("9")),
+        Err(Conflict::NoSuchTarget { .. })
+    ));
 }
 
 #[test]
@@ -127,16 +176,26 @@ fn a_missing_file_below_the_newest_is_an_error() {
     let all = three();
     let ledger = applied(&all, &[0, 1]);
     let without = set(vec![all.migrations[0].clone(), all.migrations[2].clone()]);
-    assert!(matches!(next(&without, &ledger, &up()), Err(Conflict::Missing { version, .. }) if version.as_str() == "2"));
+    assert!(
+        matches!(next(&without, &ledger, &up()), Err(Conflict::Missing { version, .. }) if version.as_str() == "2")
+    );
 }
 
 #[test]
 fn a_pending_version_below_an_applied_one_needs_a_word() {
     let set = three();
     let ledger = applied(&set, &[0, 2]);
-    assert!(matches!(next(&set, &ledger, &up()), Err(Conflict::OutOfOrder { version, .. }) if version.as_str() == "2"));
-    let goal = Goal::Up { target: None, order: Order::Any };
-    assert_eq!(versions(&next(&set, &ledger, &goal).unwrap()), [("2".to_owned(), 1)]);
+    assert!(
+        matches!(next(&set, &ledger, &up()), Err(Conflict::OutOfOrder { version, .. }) if version.as_str() == "2")
+    );
+    let goal = Goal::Up {
+        target: None,
+        order: Order::Any,
+    };
+    assert_eq!(
+        versions(&next(&set, &ledger, &goal).unwrap()),
+        [("2".to_owned(), 1)]
+    );
 }
 
 #[test]
@@ -144,22 +203,56 @@ fn an_edited_applied_up_is_refused_for_up_only() {
     let set = three();
     let mut ledger = applied(&set, &[0, 1, 2]);
     ledger.runs[1].checksum = Digest::of(b"before");
-    assert!(matches!(next(&set, &ledger, &up()), Err(Conflict::Edited { version, .. }) if version.as_str() == "2"));
-    assert_eq!(versions(&next(&set, &ledger, &Goal::Down { steps: 1 }).unwrap()), [("3".to_owned(), 2)]);
+    assert!(
+        matches!(next(&set, &ledger, &up()), Err(Conflict::Edited { version, .. }) if version.as_str() == "2")
+    );
+    assert_eq!(
+        versions(&next(&set, &ledger, &Goal::Down { steps: 1 }).unwrap()),
+        [("3".to_owned(), 2)]
+    );
 }
 
 #[test]
 fn an_unfinished_run_is_continued_with_its_number_and_before_all_others() {
-    let set = set(vec![migration("1", &[add("a"), add("b"), add("c")]), migration("2", &[add("d")])]);
+    let set = set(vec![
+        migration("1", &[add("a"), add("b"), add("c")]),
+        migration("2", &[add("d")]),
+    ]);
     let first = &set.migrations[0];
     let mut ledger = empty();
     run(&mut ledger, first, Direction::Up, 3, RunState::Open);
-    record(&mut ledger, first, Direction::Up, 3, &first.up.steps[0], 1, StepState::Done);
-    record(&mut ledger, first, Direction::Up, 3, &first.up.steps[1], 2, StepState::Begun);
+    record(
+        &mut ledger,
+        first,
+        Direction::Up,
+        3,
+        &first.up.steps[0],
+        1,
+        StepState::Done,
+    );
+    record(
+        &mut ledger,
+        first,
+        Direction::Up,
+        3,
+        &first.up.steps[1],
+        2,
+        StepState::Begun,
+    );
     let work = next(&set, &ledger, &up()).unwrap();
     assert_eq!(versions(&work), [("1".to_owned(), 3), ("2".to_owned(), 1)]);
-    assert_eq!((work.todos[0].done, work.todos[0].begun.is_some(), work.todos[0].recorded), (1, true, true));
-    assert!(matches!(next(&set, &ledger, &Goal::Down { steps: 1 }), Err(Conflict::Applying { .. })));
+    assert_eq!(
+        (
+            work.todos[0].done,
+            work.todos[0].begun.is_some(),
+            work.todos[0].recorded
+        ),
+        (1, true, true)
+    );
+    assert!(matches!(
+        next(&set, &ledger, &Goal::Down { steps: 1 }),
+        Err(Conflict::Applying { .. })
+    ));
 }
 
 #[test]
@@ -167,32 +260,78 @@ fn steps_done_or_begun_must_stay_and_later_ones_may_change() {
     let before = migration("1", &[add("a"), add("b"), add("c")]);
     let mut ledger = empty();
     run(&mut ledger, &before, Direction::Up, 1, RunState::Open);
-    record(&mut ledger, &before, Direction::Up, 1, &before.up.steps[0], 1, StepState::Done);
-    record(&mut ledger, &before, Direction::Up, 1, &before.up.steps[1], 2, StepState::Begun);
+    record(
+        &mut ledger,
+        &before,
+        Direction::Up,
+        1,
+        &before.up.steps[0],
+        1,
+        StepState::Done,
+    );
+    record(
+        &mut ledger,
+        &before,
+        Direction::Up,
+        1,
+        &before.up.steps[1],
+        2,
+        StepState::Begun,
+    );
     let later = set(vec![migration("1", &[add("a"), add("b"), add("x"), add("y")])]);
     assert_eq!(next(&later, &ledger, &up()).unwrap().todos[0].steps.len(), 4);
     let begun = set(vec![migration("1", &[add("a"), add("x"), add("c")])]);
-    assert!(matches!(next(&begun, &ledger, &up()), Err(Conflict::EditedStep { step: 2, .. })));
+    assert!(matches!(
+        next(&begun, &ledger, &up()),
+        Err(Conflict::EditedStep { step: 2, .. })
+    ));
     let shorter = set(vec![migration("1", &[add("a")])]);
-    assert!(matches!(next(&shorter, &ledger, &up()), Err(Conflict::EditedStep { step: 2, .. })));
+    assert!(matches!(
+        next(&shorter, &ledger, &up()),
+        Err(Conflict::EditedStep { step: 2, .. })
+    ));
 }
 
 #[test]
 fn up_down_up_counts_its_runs() {
     let set = three();
     let mut ledger = applied(&set, &[0, 1]);
-    run(&mut ledger, &set.migrations[1], Direction::Down, 2, RunState::Complete);
-    assert_eq!(versions(&next(&set, &ledger, &up()).unwrap()), [("2".to_owned(), 3), ("3".to_owned(), 1)]);
-    assert_eq!(versions(&next(&set, &ledger, &Goal::Down { steps: 5 }).unwrap()), [("1".to_owned(), 2)]);
+    run(
+        &mut ledger,
+        &set.migrations[1],
+        Direction::Down,
+        2,
+        RunState::Complete,
+    );
+    assert_eq!(
+        versions(&next(&set, &ledger, &up()).unwrap()),
+        [("2".to_owned(), 3), ("3".to_owned(), 1)]
+    );
+    assert_eq!(
+        versions(&next(&set, &ledger, &Goal::Down { steps: 5 }).unwrap()),
+        [("1".to_owned(), 2)]
+    );
 }
 
 #[test]
 fn a_half_done_undo_blocks_up_and_is_finished_by_down() {
     let set = three();
     let mut ledger = applied(&set, &[0, 1]);
-    run(&mut ledger, &set.migrations[1], Direction::Down, 2, RunState::Open);
-    assert!(matches!(next(&set, &ledger, &up()), Err(Conflict::Undoing { .. })));
-    assert_eq!(versions(&next(&set, &ledger, &Goal::Down { steps: 1 }).unwrap()), [("2".to_owned(), 2)]);
+    run(
+        &mut ledger,
+        &set.migrations[1],
+        Direction::Down,
+        2,
+        RunState::Open,
+    );
+    assert!(matches!(
+        next(&set, &ledger, &up()),
+        Err(Conflict::Undoing { .. })
+    ));
+    assert_eq!(
+        versions(&next(&set, &ledger, &Goal::Down { steps: 1 }).unwrap()),
+        [("2".to_owned(), 2)]
+    );
 }
 
 #[test]
@@ -206,23 +345,55 @@ fn without_a_written_down_the_steps_are_undone_in_reverse() {
         ],
     )]);
     let work = next(&set, &applied(&set, &[0]), &Goal::Down { steps: 1 }).unwrap();
-    let names: Vec<_> = work.todos[0].steps.iter().map(|step| step.change.name()).collect();
-    assert_eq!(names, ["drop_not_null", "drop_column"], "the backfill filled only the column that goes");
+    let names: Vec<_> = work.todos[0]
+        .steps
+        .iter()
+        .map(|step| step.change.name())
+        .collect();
+    assert_eq!(
+        names,
+        ["drop_not_null", "drop_column"],
+        "the backfill filled only the column that goes"
+    );
 }
 
 #[test]
 fn what_has_no_undo_is_named() {
-    let set = set(vec![migration("1", &[add("a"), json!({"drop_column": {"table": "t", "column": "b"}})])]);
+    let set = set(vec![migration(
+        "1",
+        &[add("a"), json!({"drop_column": {"table": "t", "column": "b"}})],
+    )]);
     let refused = next(&set, &applied(&set, &[0]), &Goal::Down { steps: 1 });
-    assert!(matches!(refused, Err(Conflict::NoUndo { step: 2, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Conflict::NoUndo { step: 2, .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
 fn status_shows_files_and_what_is_ahead() {
     let all = three();
     let mut ledger = applied(&all, &[0, 2]);
-    record(&mut ledger, &all.migrations[0], Direction::Up, 1, &all.migrations[0].up.steps[0], 1, StepState::Done);
+    record(
+        &mut ledger,
+        &all.migrations[0],
+        Direction::Up,
+        1,
+        &all.migrations[0].up.steps[0],
+        1,
+        StepState::Done,
+    );
     let lines = status(&set(all.migrations[..2].to_vec()), &ledger);
-    let shown: Vec<_> = lines.iter().map(|l| (l.version.as_str(), l.state, l.steps_done, l.rows, l.has_file)).collect();
-    assert_eq!(shown, [("1", "applied", 1, 7, true), ("2", "pending", 0, 0, true), ("3", "applied", 0, 0, false)]);
+    let shown: Vec<_> = lines
+        .iter()
+        .map(|l| (l.version.as_str(), l.state, l.steps_done, l.rows, l.has_file))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("1", "applied", 1, 7, true),
+            ("2", "pending", 0, 0, true),
+            ("3", "applied", 0, 0, false)
+        ]
+    );
 }

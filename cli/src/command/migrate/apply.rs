@@ -70,14 +70,35 @@ fn seconds(text: &str) -> Result<Duration, duration::Error> {
 
 impl Up {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let order = if self.out_of_order { Order::Any } else { Order::Strict };
-        run(&self.of, &self.how, Goal::Up { target: self.target, order }, Direction::Up, global).await
+        let order = if self.out_of_order {
+            Order::Any
+        } else {
+            Order::Strict
+        };
+        run(
+            &self.of,
+            &self.how,
+            Goal::Up {
+                target: self.target,
+                order,
+            },
+            Direction::Up,
+            global,
+        )
+        .await
     }
 }
 
 impl Down {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        run(&self.of, &self.how, Goal::Down { steps: self.steps }, Direction::Down, global).await
+        run(
+            &self.of,
+            &self.how,
+            Goal::Down { steps: self.steps },
+            Direction::Down,
+            global,
+        )
+        .await
     }
 }
 
@@ -90,17 +111,33 @@ async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Glob
     }
     let options = Options {
         goal,
-        overrides: Overrides { lock_timeout: how.lock_timeout },
+        overrides: Overrides {
+            lock_timeout: how.lock_timeout,
+        },
         wait: how.wait,
-        living: if how.take_over { Living::Displace } else { Living::Wait },
+        living: if how.take_over {
+            Living::Displace
+        } else {
+            Living::Wait
+        },
         description: context::who(&format!("confiture migrate {direction}")),
         holder: Holder(uuid::Uuid::new_v4()),
     };
     let (sender, receiver) = watch::channel(Progress::default());
-    let control = Control { stop: runtime::shutdown::token()?, progress: sender };
+    let control = Control {
+        stop: runtime::shutdown::token()?,
+        progress: sender,
+    };
     let started = Instant::now();
     let waiting = |by: &str| output::note(&format!("waiting for {by}, which is working on this database"));
-    let work = local::migrate(&target.database, &target.set, &options, &control, waiting);
+    // A large state machine: on the heap it costs one allocation for a whole run.
+    let work = Box::pin(local::migrate(
+        &target.database,
+        &target.set,
+        &options,
+        &control,
+        waiting,
+    ));
     let done = progress::beside(work, receiver).await?;
     print(&target, direction, &done, started.elapsed(), global.output);
     Ok(Exit::Done)
@@ -126,7 +163,10 @@ fn print(target: &Target, direction: Direction, done: &Done, elapsed: Duration, 
                 Direction::Down => "undone",
             };
             if !ahead.is_empty() {
-                output::data(&format!("{database} is ahead of these files: it has {} too", ahead.join(", ")));
+                output::data(&format!(
+                    "{database} is ahead of these files: it has {} too",
+                    ahead.join(", ")
+                ));
             }
             if summary.migrations == 0 {
                 output::data(&format!("{database}: nothing to do"));

@@ -26,7 +26,7 @@ pub(crate) enum Migrate {
 /// Which database and which migrations.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Of {
-    /// PostgreSQL URL [default: the only database of the settings file, else DATABASE_URL]
+    /// PostgreSQL URL [default: the only database of the settings file, else `DATABASE_URL`]
     #[arg(long, value_name = "URL", hide_env_values = true, conflicts_with = "database")]
     database_url: Option<String>,
     /// A database of the settings file, by its name
@@ -35,7 +35,7 @@ pub(crate) struct Of {
     /// Folder of the migrations [default: db/migrations]
     #[arg(long, value_name = "DIR")]
     migrations: Option<PathBuf>,
-    /// Name of the set [default: that of confiture.set.yaml, else `default`]
+    /// Name of the set [default: that of `confiture.set.yaml`, else `default`]
     #[arg(long, value_name = "NAME")]
     set: Option<String>,
 }

@@ -15,20 +15,30 @@ pub(super) fn print(target: &Target, planned: &[PlannedMigration], format: Forma
             "set": target.set.name,
             "migrations": planned.iter().map(migration_json).collect::<Vec<_>>(),
         })),
-        Format::Text if planned.is_empty() => output::data(&format!("-- {}: nothing to do", target.database.name())),
+        Format::Text if planned.is_empty() => {
+            output::data(&format!("-- {}: nothing to do", target.database.name()))
+        }
         Format::Text => {
             for migration in planned {
                 output::data(&migration_text(migration));
             }
-            output::data("-- dry run: nothing was changed. Each transaction also checks the fence and writes its record in the schema confiture.");
+            output::data(
+                "-- dry run: nothing was changed. Each transaction also checks the fence and writes its record in the schema confiture.",
+            );
         }
     }
 }
 
 fn migration_text(migration: &PlannedMigration) -> String {
-    let mut lines = vec![format!("-- {} {} \"{}\" ({})", migration.direction, migration.version, migration.name, migration.file)];
+    let mut lines = vec![format!(
+        "-- {} {} \"{}\" ({})",
+        migration.direction, migration.version, migration.name, migration.file
+    )];
     for step in &migration.steps {
-        lines.push(format!("-- step {} of {}: {}", step.number, migration.total_steps, step.title));
+        lines.push(format!(
+            "-- step {} of {}: {}",
+            step.number, migration.total_steps, step.title
+        ));
         match &step.plan {
             Err(later) => lines.push(format!("--   {later}")),
             Ok(actions) if actions.is_empty() => lines.push("--   nothing to do here".to_owned()),
@@ -43,9 +53,15 @@ fn action_text(action: &Action) -> String {
         Action::Transaction(transaction) => {
             let note = match transaction.length {
                 Length::Bounded => "one transaction, tried with a short lock timeout",
-                Length::Long => "one transaction that reads the whole table; it blocks neither reads nor writes",
+                Length::Long => {
+                    "one transaction that reads the whole table; it blocks neither reads nor writes"
+                }
             };
-            let statements: Vec<String> = transaction.statements.iter().map(|s| format!("{}\n;", s.trim_end().trim_end_matches(';'))).collect();
+            let statements: Vec<String> = transaction
+                .statements
+                .iter()
+                .map(|s| format!("{}\n;", s.trim_end().trim_end_matches(';')))
+                .collect();
             format!("--   {note}\nBEGIN;\n{}\nCOMMIT;", statements.join("\n"))
         }
         Action::Batches(batches) => {
@@ -58,8 +74,14 @@ fn action_text(action: &Action) -> String {
                 statements.change(Ends::Both)
             )
         }
-        Action::Assert(assertion) => format!("--   must give true\n{};", assertion.query.trim_end().trim_end_matches(';')),
-        Action::Outside(outside) => format!("--   outside a transaction, verified afterwards\n{};", outside.text.trim_end().trim_end_matches(';')),
+        Action::Assert(assertion) => format!(
+            "--   must give true\n{};",
+            assertion.query.trim_end().trim_end_matches(';')
+        ),
+        Action::Outside(outside) => format!(
+            "--   outside a transaction, verified afterwards\n{};",
+            outside.text.trim_end().trim_end_matches(';')
+        ),
     }
 }
 
@@ -90,7 +112,9 @@ fn step_json(step: &PlannedStep) -> Value {
 
 fn action_json(action: &Action) -> Value {
     match action {
-        Action::Transaction(transaction) => json!({ "kind": "transaction", "statements": transaction.statements }),
+        Action::Transaction(transaction) => {
+            json!({ "kind": "transaction", "statements": transaction.statements })
+        }
         Action::Batches(batches) => {
             let statements = Statements::of(batches);
             json!({

@@ -37,12 +37,16 @@ enum Display {
 impl Display {
     fn new() -> Self {
         if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.enable_steady_tick(Duration::from_millis(100));
             Self::Bar(bar)
         } else {
-            Self::Lines { step: (String::new(), 0), said: Instant::now() }
+            Self::Lines {
+                step: (String::new(), 0),
+                said: Instant::now(),
+            }
         }
     }
 
@@ -77,5 +81,8 @@ fn line(progress: &Progress) -> String {
         (rows, 0) => format!(", {rows} rows"),
         (rows, estimated) => format!(", {rows} of about {estimated} rows"),
     };
-    format!("{version} {}: step {} of {}: {}{rows}", progress.migration, progress.step, progress.steps, progress.title)
+    format!(
+        "{version} {}: step {} of {}: {}{rows}",
+        progress.migration, progress.step, progress.steps, progress.title
+    )
 }

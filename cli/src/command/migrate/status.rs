@@ -34,8 +34,15 @@ impl Status {
             })),
             Format::Text => {
                 let rows: Vec<Vec<String>> = lines.iter().map(line_text).collect();
-                output::data(&format!("database {}, set {}", target.database.name(), target.set.name));
-                output::data(&output::table(&["VERSION", "NAME", "STATE", "STEPS", "ROWS", "BEGAN", "TOOK", "BY"], &rows));
+                output::data(&format!(
+                    "database {}, set {}",
+                    target.database.name(),
+                    target.set.name
+                ));
+                output::data(&output::table(
+                    &["VERSION", "NAME", "STATE", "STEPS", "ROWS", "BEGAN", "TOOK", "BY"],
+                    &rows,
+                ));
                 if let Some(holder) = ledger.holder.filter(shared::ledger::HolderRow::is_alive) {
                     output::data(&format!("at work: {}", holder.description));
                 }
@@ -56,7 +63,14 @@ fn advice(target: &Target, ledger: &Ledger, lines: &[Line]) -> (Option<&'static 
     if lines.iter().any(|line| line.state == "undoing") {
         return (Some("confiture migrate down"), None);
     }
-    match next(&target.set, ledger, &Goal::Up { target: None, order: Order::Strict }) {
+    match next(
+        &target.set,
+        ledger,
+        &Goal::Up {
+            target: None,
+            order: Order::Strict,
+        },
+    ) {
         Ok(work) if work.todos.is_empty() => (None, None),
         Ok(_) => (Some("confiture migrate up"), None),
         Err(conflict) => (None, Some(conflict.to_string())),
@@ -70,9 +84,14 @@ fn line_text(line: &Line) -> Vec<String> {
         line.name.clone(),
         format!("{}{file}", line.state),
         format!("{} of {}", line.steps_done, line.steps),
-        if line.rows == 0 { String::new() } else { line.rows.to_string() },
+        if line.rows == 0 {
+            String::new()
+        } else {
+            line.rows.to_string()
+        },
         line.began_at.clone().unwrap_or_default(),
-        line.seconds.map_or_else(String::new, |seconds| format!("{seconds:.1} s")),
+        line.seconds
+            .map_or_else(String::new, |seconds| format!("{seconds:.1} s")),
         line.by.clone().unwrap_or_default(),
     ]
 }

@@ -7,6 +7,8 @@ mod drop_column;
 mod drop_not_null;
 mod set_not_null;
 mod sql;
+#[cfg(test)]
+mod tests;
 
 use crate::name::Table;
 use crate::plan::{Action, Facts, Refusal};

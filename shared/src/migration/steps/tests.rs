@@ -1,0 +1,266 @@
+//! What the steps become on tables of all kinds.
+
+use super::Change;
+use crate::name::Ident;
+use crate::name::Table;
+use crate::plan::{
+    Action, Batches, CheckFacts, ColumnFacts, Facts, Lookup, Nullability, Ordering, Refusal, RelationKind,
+    Source, TableFacts, Upper,
+};
+use serde_json::{Value, json};
+
+fn change(step: &Value) -> Change {
+    let (name, body) = step.as_object().unwrap().iter().next().unwrap();
+    let change = Change::deserialize(name, body.clone()).unwrap().unwrap();
+    change.check().unwrap();
+    change
+}
+
+fn ident(name: &str) -> Ident {
+    Ident::exact(name).unwrap()
+}
+
+fn column(name: &str, data_type: &str) -> ColumnFacts {
+    ColumnFacts {
+        name: ident(name),
+        data_type: data_type.to_owned(),
+        nullability: Nullability::Nullable,
+        source: Source::Plain,
+        ordering: Ordering::Exact,
+    }
+}
+
+/// A table `t` with an identity key `id` and the columns `n` and `total`.
+fn table() -> TableFacts {
+    let id = ColumnFacts {
+        source: Source::Growing,
+        nullability: Nullability::NotNull,
+        ..column("id", "bigint")
+    };
+    TableFacts {
+        schema: ident("public"),
+        name: ident("t"),
+        kind: RelationKind::Table,
+        columns: vec![id, column("n", "integer"), column("total", "numeric")],
+        primary_key: vec![ident("id")],
+        checks: Vec::new(),
+        estimated_rows: 1000,
+        bytes: 8192,
+    }
+}
+
+fn facts(table: TableFacts) -> Facts {
+    let name = Table::parse("t").unwrap();
+    Facts {
+        tables: [(name, Lookup::Found(table))].into(),
+        uncertain: false,
+    }
+}
+
+/// All statements of a plan, in order.
+fn statements(actions: &[Action]) -> Vec<String> {
+    actions
+        .iter()
+        .flat_map(|action| match action {
+            Action::Transaction(transaction) => transaction.statements.clone(),
+            Action::Batches(_) | Action::Assert(_) | Action::Outside(_) => panic!("{action:?}"),
+        })
+        .collect()
+}
+
+fn batches(step: &Value, table: TableFacts) -> Result<Batches, Refusal> {
+    let actions = change(step).plan(&facts(table))?;
+    match actions.as_slice() {
+        [Action::Batches(batches)] => Ok(batches.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(result: Result<Batches, Refusal>) -> String {
+    match result.unwrap_err() {
+        Refusal::Unsafe { what, advice } => format!("unsafe: {what} ({})", advice.unwrap_or_default()),
+        Refusal::Input { what, advice } => format!("input: {what} ({})", advice.unwrap_or_default()),
+    }
+}
+
+#[test]
+fn not_null_goes_through_a_check_and_resumes_from_what_is_there() {
+    let step = json!({"set_not_null": {"table": "t", "column": "n"}});
+    let all = statements(&change(&step).plan(&facts(table())).unwrap());
+    let verbs: Vec<bool> = [
+        "NOT VALID",
+        "VALIDATE CONSTRAINT",
+        "SET NOT NULL",
+        "DROP CONSTRAINT",
+    ]
+    .iter()
+    .zip(&all)
+    .map(|(verb, statement)| statement.contains(verb))
+    .collect();
+    assert_eq!(verbs, [true; 4], "{all:?}");
+
+    let check = crate::sql::not_null_check(&table(), &ident("n"));
+    let with_check = |validated, nullability| {
+        let mut table = table();
+        table.checks.push(CheckFacts {
+            name: check.clone(),
+            definition: String::new(),
+            validated,
+        });
+        table.columns[1].nullability = nullability;
+        statements(&change(&step).plan(&facts(table)).unwrap())
+    };
+    assert_eq!(with_check(false, Nullability::Nullable), all[1..]);
+    assert_eq!(with_check(true, Nullability::Nullable), all[2..]);
+    assert_eq!(
+        with_check(true, Nullability::NotNull),
+        all[3..],
+        "only the helping check is left to drop"
+    );
+}
+
+#[test]
+fn a_column_that_is_not_null_already_needs_nothing() {
+    let mut table = table();
+    table.columns[1].nullability = Nullability::NotNull;
+    let step = json!({"set_not_null": {"table": "t", "column": "n"}});
+    assert!(change(&step).plan(&facts(table)).unwrap().is_empty());
+}
+
+#[test]
+fn a_dry_run_sees_the_columns_that_earlier_steps_add_and_drop() {
+    let mut facts = facts(table());
+    let add = change(&json!({"add_column": {"table": "t", "column": "x", "type": "text"}}));
+    let fill = change(&json!({"backfill": {"table": "t", "set": {"x": "'a'"}}}));
+    assert!(fill.plan(&facts).is_err());
+    add.effect(&mut facts);
+    assert!(fill.plan(&facts).is_ok());
+    change(&json!({"drop_column": {"table": "t", "column": "x"}})).effect(&mut facts);
+    assert!(fill.plan(&facts).is_err());
+}
+
+#[test]
+fn a_derived_value_leaves_the_range_open() {
+    let step = json!({"backfill": {"table": "t", "set": {"n": "total * 2"}}});
+    assert_eq!(batches(&step, table()).unwrap().upper, Upper::Open);
+}
+
+#[test]
+fn a_value_that_reads_itself_ends_at_the_rows_there_are() {
+    for expression in ["n + 1", "\"n\" + 1", "t.n + 1", "coalesce(N, 0) + 1", "(t).n + 1"] {
+        let step = json!({"backfill": {"table": "t", "set": {"n": expression}}});
+        assert_eq!(
+            batches(&step, table()).unwrap().upper,
+            Upper::AtStart,
+            "{expression}"
+        );
+    }
+    let crossed = json!({"backfill": {"table": "t", "set": {"n": "total", "total": "n"}}});
+    assert_eq!(batches(&crossed, table()).unwrap().upper, Upper::AtStart);
+}
+
+#[test]
+fn a_value_that_reads_itself_needs_a_key_that_grows_or_a_word() {
+    let mut named = table();
+    named.columns[0].source = Source::Plain;
+    let step = |more: Value| {
+        let mut body = json!({"table": "t", "set": {"n": "n + 1"}});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({ "backfill": body })
+    };
+    assert!(refused(batches(&step(json!({})), named.clone())).contains("new_rows: either"));
+    assert_eq!(
+        batches(&step(json!({"new_rows": "either"})), named.clone())
+            .unwrap()
+            .upper,
+        Upper::AtStart
+    );
+    let excluded = step(json!({"new_rows": "excluded", "where": "total < 5"}));
+    assert_eq!(batches(&excluded, named.clone()).unwrap().upper, Upper::AtStart);
+    named.kind = RelationKind::Partitioned;
+    assert!(refused(batches(&step(json!({"new_rows": "either"})), named)).contains("partitions"));
+}
+
+#[test]
+fn what_carries_no_cursor_is_refused_with_the_reason() {
+    let step = json!({"backfill": {"table": "t", "set": {"n": "1"}}});
+    let mut without = table();
+    without.primary_key.clear();
+    assert!(refused(batches(&step, without)).contains("no primary key"));
+    for (ordering, reason) in [
+        (Ordering::Float, "floating"),
+        (Ordering::Nondeterministic, "nondeterministic"),
+        (Ordering::None, "without an order"),
+    ] {
+        let mut odd = table();
+        odd.columns[0].ordering = ordering;
+        assert!(refused(batches(&step, odd)).contains(reason), "{reason}");
+    }
+    let mut view = table();
+    view.kind = RelationKind::Other("view");
+    assert!(refused(batches(&step, view)).contains("is a view"));
+}
+
+#[test]
+fn names_that_are_not_there_are_said_with_what_may_have_been_meant() {
+    let mut mixed = table();
+    mixed.columns[1].name = ident("Qty");
+    let step = json!({"backfill": {"table": "t", "set": {"qty": "1"}}});
+    assert!(refused(batches(&step, mixed.clone())).contains("there is \"Qty\""));
+    let reading = json!({"backfill": {"table": "t", "set": {"total": "qty + 1"}}});
+    assert!(refused(batches(&reading, mixed)).contains("no column \"qty\""));
+    let generated = json!({"backfill": {"table": "t", "set": {"total": "1"}}});
+    let mut table = table();
+    table.columns[2].source = Source::Generated;
+    assert!(refused(batches(&generated, table)).contains("generated"));
+}
+
+#[test]
+fn a_column_is_added_with_what_was_written() {
+    let add = |body: Value| {
+        statements(
+            &change(&json!({ "add_column": body }))
+                .plan(&facts(table()))
+                .unwrap(),
+        )
+    };
+    assert_eq!(
+        add(json!({"table": "t", "column": "Note", "type": "text"})),
+        ["ALTER TABLE \"public\".\"t\" ADD COLUMN \"note\" text"]
+    );
+    assert_eq!(
+        add(json!({"table": "t", "column": "x", "type": "int", "default": "0", "not_null": true})),
+        ["ALTER TABLE \"public\".\"t\" ADD COLUMN \"x\" int DEFAULT 0 NOT NULL"]
+    );
+    let again =
+        change(&json!({"add_column": {"table": "t", "column": "n", "type": "int"}})).plan(&facts(table()));
+    assert!(matches!(again, Err(Refusal::Input { what, .. }) if what.contains("already has a column")));
+}
+
+#[test]
+fn texts_that_cannot_be_meant_are_refused_before_any_database_is_asked() {
+    let bad = |step: Value| {
+        let (name, body) = step.as_object().unwrap().iter().next().unwrap();
+        Change::deserialize(name, body.clone())
+            .unwrap()
+            .unwrap()
+            .check()
+            .unwrap_err()
+            .join("; ")
+    };
+    assert!(bad(json!({"backfill": {"table": "t", "set": {}}})).contains("names no column"));
+    assert!(
+        bad(json!({"backfill": {"table": "t", "set": {"n": "1"}, "batch": {"size": 0}}}))
+            .contains("batch.size")
+    );
+    assert!(
+        bad(json!({"backfill": {"table": "t", "set": {"n": "1"}, "new_rows": "excluded"}})).contains("where")
+    );
+    assert!(
+        bad(json!({"add_column": {"table": "t", "column": "n", "type": "int", "not_null": true}}))
+            .contains("default")
+    );
+    assert!(bad(json!({"add_column": {"table": "t", "column": "n", "type": "uuid", "default": "gen_random_uuid()"}})).contains("not a constant"));
+}
