@@ -16,7 +16,7 @@ pub(super) fn print(target: &Target, planned: &[PlannedMigration], format: Forma
             "migrations": planned.iter().map(migration_json).collect::<Vec<_>>(),
         })),
         Format::Text if planned.is_empty() => {
-            output::data(&format!("-- {}: nothing to do", target.database.name()))
+            output::data(&format!("-- {}: nothing to do", target.database.name()));
         }
         Format::Text => {
             for migration in planned {
