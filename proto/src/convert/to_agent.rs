@@ -7,7 +7,7 @@ use super::{Error, millis, name, required, uuid};
 use crate::v1::{self, coordinator_message::Message};
 use shared::fence::Fence;
 use shared::id::{Holder, StoreId};
-use shared::rollout::message::{Renewal, ToAgent, Welcome};
+use shared::rollout::message::{Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::work::Order;
 use std::time::Duration;
 
@@ -58,7 +58,13 @@ pub fn to_wire(message: ToAgent) -> v1::CoordinatorMessage {
             database: of.database.into(),
             token: of.token,
         }),
-        ToAgent::Goodbye { reason } => Message::Goodbye(v1::Goodbye { reason }),
+        ToAgent::Goodbye { parting, reason } => Message::Goodbye(v1::Goodbye {
+            reason,
+            agent_id_in_use: match parting {
+                Parting::ForNow => false,
+                Parting::IdInUse => true,
+            },
+        }),
     };
     v1::CoordinatorMessage {
         message: Some(message),
@@ -112,6 +118,11 @@ pub fn from_wire(wire: v1::CoordinatorMessage) -> Result<ToAgent, Error> {
         },
         Message::FinishedAck(ack) => ToAgent::Acknowledged(holding(ack.rollout, ack.database, ack.token)?),
         Message::Goodbye(goodbye) => ToAgent::Goodbye {
+            parting: if goodbye.agent_id_in_use {
+                Parting::IdInUse
+            } else {
+                Parting::ForNow
+            },
             reason: goodbye.reason,
         },
     })
@@ -235,7 +246,12 @@ mod tests {
             },
             ToAgent::Acknowledged(of()),
             ToAgent::Goodbye {
+                parting: Parting::ForNow,
                 reason: "shutting down".to_owned(),
+            },
+            ToAgent::Goodbye {
+                parting: Parting::IdInUse,
+                reason: "another process serves as agent a".to_owned(),
             },
         ];
         for message in messages {

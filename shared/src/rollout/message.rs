@@ -150,9 +150,20 @@ pub enum ToAgent {
     Acknowledged(Holding),
     /// The coordinator closes the stream.
     Goodbye {
+        /// Whether the agent may come back.
+        parting: Parting,
         /// Why, for people.
         reason: String,
     },
+}
+
+/// Whether an agent may come back after a goodbye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// It may, here or elsewhere.
+    ForNow,
+    /// Another living process serves under its id: it ends.
+    IdInUse,
 }
 
 /// What an agent needs to know to work.
