@@ -6,6 +6,7 @@
 //! | `ledger`, `holder`, `claim` | the ledger's reading and writing, the fence, the holder |
 //! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
 //! | [`work`] | an order of a coordinator |
+//! | [`link`] | the stream to the coordinators: leases, orders, looks |
 //! | [`local`] | one database without a coordinator |
 //! | [`error`], `user_error` | what is said when it fails |
 
@@ -17,6 +18,7 @@ pub mod error;
 mod facts;
 mod holder;
 mod ledger;
+pub mod link;
 pub mod local;
 mod run;
 mod session;

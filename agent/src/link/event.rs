@@ -1,0 +1,67 @@
+//! What goes into the machine and what comes out of it.
+
+use super::bundles::Bundle;
+use super::{ConnectionId, Ending};
+use shared::id::{DatabaseName, Direction, StoreId};
+use shared::rollout::message::{FromAgent, Holding, Located, ToAgent};
+use shared::rollout::work::{Finish, Look, Order, Progress};
+use std::sync::Arc;
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A connection that [`Effect::Open`] asked for stands; Hello can be sent.
+    Opened(ConnectionId),
+    /// A coordinator said something.
+    Received(ConnectionId, ToAgent),
+    /// A connection failed or ended.
+    Closed(ConnectionId),
+    /// A look has ended.
+    Looked(Question, Look),
+    /// An order at work is this far.
+    Progressed(Holding, Progress),
+    /// The work on an order has ended.
+    Ended(Holding, Finish),
+    /// A database was asked where it is.
+    Located(Located),
+    /// The process is to end.
+    Shutdown,
+}
+
+/// What to do about it.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Connect to a URL.
+    Open(ConnectionId, String),
+    /// Send a message.
+    Send(ConnectionId, FromAgent),
+    /// Drop a connection; nothing more is expected of it.
+    Close(ConnectionId),
+    /// Look at a database and answer with [`Event::Looked`].
+    Look {
+        question: Question,
+        bundle: Arc<Bundle>,
+        direction: Direction,
+        store: StoreId,
+    },
+    /// Begin an order; it ends with [`Event::Ended`].
+    Start {
+        order: Order,
+        bundle: Arc<Bundle>,
+        store: StoreId,
+    },
+    /// Let an order stop at its next safe point.
+    Stop(Holding),
+    /// Ask databases where they are; each answers with [`Event::Located`].
+    Locate(Vec<DatabaseName>),
+    /// All is done; the process ends.
+    End(Ending),
+}
+
+/// Who asked for a look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) connection: ConnectionId,
+    pub(super) look: u64,
+    pub(super) database: DatabaseName,
+}

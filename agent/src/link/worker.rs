@@ -1,0 +1,131 @@
+//! What the link needs of the databases. It is a trait because the link is tested against coordinators of every kind of
+//! misbehaviour, with work that takes, fails or hangs as the test says; [`Databases`] is the real one.
+
+use crate::database::Database;
+use crate::work::{self, Control};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use shared::id::{AgentId, DatabaseName, Direction, StoreId};
+use shared::migration::Set;
+use shared::retry::Retryability;
+use shared::rollout::work::{Exit, Failure, Finish, Identity, Look, Order};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Who looks at databases and works on them.
+pub trait Worker: Send + Sync + 'static {
+    /// The databases served, with their labels.
+    fn databases(&self) -> BTreeMap<DatabaseName, BTreeMap<String, String>>;
+
+    /// Where a database is; the error is for people.
+    fn identity(&self, database: DatabaseName) -> BoxFuture<'_, Result<Identity, String>>;
+
+    /// What a set would do on a database.
+    fn look(
+        &self,
+        database: DatabaseName,
+        set: Arc<Set>,
+        direction: Direction,
+        store: StoreId,
+    ) -> BoxFuture<'_, Look>;
+
+    /// Does an order, until its end or until `control.stop` and the next safe point.
+    fn execute(&self, order: Order, set: Arc<Set>, store: StoreId, control: Control)
+    -> BoxFuture<'_, Finish>;
+}
+
+/// Idle connections are looked through this often; their times to live are minutes.
+const TEND: Duration = Duration::from_secs(15);
+
+/// The databases of this agent.
+#[derive(Clone)]
+pub struct Databases {
+    databases: BTreeMap<DatabaseName, Arc<Database>>,
+    /// Who we are, for people who meet us as the holder of a database.
+    description: String,
+}
+
+impl Databases {
+    /// All databases of an agent; names are unique, as the settings have checked.
+    pub fn new(agent: &AgentId, databases: impl IntoIterator<Item = Database>) -> Self {
+        let databases = databases
+            .into_iter()
+            .map(|database| (database.name().clone(), Arc::new(database)));
+        Self {
+            databases: databases.collect(),
+            description: format!("agent {agent}"),
+        }
+    }
+
+    /// Closes connections that have been idle or open for too long, for ever.
+    ///
+    /// # Cancel safety
+    /// It can be dropped at any time.
+    pub async fn tend(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(TEND).await;
+            self.databases.values().for_each(|database| database.tend());
+        }
+    }
+
+    fn find(&self, name: &DatabaseName) -> Result<Arc<Database>, Failure> {
+        self.databases.get(name).cloned().ok_or_else(|| Failure {
+            message: format!("this agent has no database `{name}`"),
+            retry: Retryability::Retry,
+            exit: Exit::Failed,
+        })
+    }
+}
+
+impl Worker for Databases {
+    fn databases(&self) -> BTreeMap<DatabaseName, BTreeMap<String, String>> {
+        self.databases
+            .iter()
+            .map(|(name, database)| (name.clone(), database.labels().clone()))
+            .collect()
+    }
+
+    fn identity(&self, database: DatabaseName) -> BoxFuture<'_, Result<Identity, String>> {
+        async move {
+            let database = self.find(&database).map_err(|failure| failure.message)?;
+            database.identity().await.map_err(|error| error.failure().message)
+        }
+        .boxed()
+    }
+
+    fn look(
+        &self,
+        database: DatabaseName,
+        set: Arc<Set>,
+        direction: Direction,
+        store: StoreId,
+    ) -> BoxFuture<'_, Look> {
+        async move {
+            match self.find(&database) {
+                Ok(database) => work::look(&database, &set, direction, store).await,
+                Err(failure) => Look::Failed(failure),
+            }
+        }
+        .boxed()
+    }
+
+    fn execute(
+        &self,
+        order: Order,
+        set: Arc<Set>,
+        store: StoreId,
+        control: Control,
+    ) -> BoxFuture<'_, Finish> {
+        async move {
+            match self.find(&order.database) {
+                Ok(database) => {
+                    work::execute(&database, &set, &order, store, &self.description, &control).await
+                }
+                Err(failure) => Finish::Failed(failure),
+            }
+        }
+        .boxed()
+    }
+}
