@@ -92,7 +92,7 @@ fn parse(digest: Digest, content: &Content) -> Result<Arc<Set>, Failure> {
             ))
         });
     }
-    Set::parse(content.set.clone(), &content.files)
+    Set::parse(Some(content.set.clone()), &content.files)
         .map(Arc::new)
         .map_err(|problems| Failure {
             exit: Exit::Usage,
