@@ -8,6 +8,8 @@
 pub mod checksum;
 pub mod discover;
 pub mod expression;
+mod lexer;
+mod parser;
 pub mod problem;
 pub mod scaffold;
 pub mod sql_file;

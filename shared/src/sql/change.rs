@@ -12,7 +12,8 @@ pub fn add_column(
     default: Option<&str>,
     nullability: Nullability,
 ) -> String {
-    let default = default.map_or(String::new(), |value| format!(" DEFAULT {value}"));
+    // The line feed ends a comment that the value may end with.
+    let default = default.map_or(String::new(), |value| format!(" DEFAULT ({value}\n)"));
     let not_null = if nullability == Nullability::NotNull {
         " NOT NULL"
     } else {

@@ -1,6 +1,7 @@
 //! `add_column`: a new column, nullable or with a constant default. Both are a change of the catalog alone.
 
 use super::{DropColumn, Kind, Undo};
+use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{Action, ColumnFacts, Facts, Nullability, Ordering, Refusal, Source, Transaction};
@@ -45,6 +46,16 @@ impl Kind for AddColumn {
         } else {
             Err(problems)
         }
+    }
+
+    fn canonical(&self) -> String {
+        Canonical::new()
+            .field("table", &self.table)
+            .field("column", &self.column)
+            .field("type", tokens(self.data_type.as_str()))
+            .optional("default", self.default.as_ref().map(|default| tokens(default.text())))
+            .optional("not_null", self.not_null.then_some(true))
+            .finish()
     }
 
     fn title(&self) -> String {

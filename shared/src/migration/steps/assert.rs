@@ -1,6 +1,7 @@
 //! `assert`: a query that must hold before the next step begins. It changes nothing.
 
 use super::{Kind, Undo};
+use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Query;
 use crate::name::Table;
 use crate::plan::{Action, Assertion, Facts, Refusal};
@@ -20,6 +21,12 @@ pub struct Assert {
 impl Kind for Assert {
     fn check(&self) -> Result<(), Vec<String>> {
         Ok(())
+    }
+
+    fn canonical(&self) -> String {
+        Canonical::new()
+            .field("query", tokens(self.query.text()))
+            .finish()
     }
 
     fn title(&self) -> String {

@@ -7,6 +7,7 @@
 //!   where the author says what new rows mean (`new_rows`).
 
 use super::{Kind, Undo};
+use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
@@ -80,6 +81,24 @@ impl Kind for Backfill {
         }
     }
 
+    fn canonical(&self) -> String {
+        let canonical = Canonical::new().field("table", &self.table);
+        let canonical = self.set.iter().fold(canonical, |canonical, (column, value)| {
+            canonical.field("set", column).field("to", tokens(value.text()))
+        });
+        // `batch` is left out: who finds the pace wrong in the middle of a run must be able to change it.
+        canonical
+            .optional("where", self.condition.as_ref().map(|c| tokens(c.text())))
+            .optional(
+                "new_rows",
+                self.new_rows.map(|new_rows| match new_rows {
+                    NewRows::Either => "either",
+                    NewRows::Excluded => "excluded",
+                }),
+            )
+            .finish()
+    }
+
     fn title(&self) -> String {
         let columns: Vec<String> = self.set.keys().map(ToString::to_string).collect();
         format!("backfill {} of {}", columns.join(", "), self.table)
@@ -111,18 +130,15 @@ impl Kind for Backfill {
                 });
             }
         }
-        for name in self
-            .set
-            .values()
-            .chain(&self.condition)
-            .flat_map(Expression::columns)
-        {
-            // A name in an expression may also be a function's argument of another kind; only a near miss is an error.
-            if table.find(name).is_none() && !self.is_table_name(name, table) {
-                return Err(match table.column(name) {
-                    Err(refusal) => refusal,
-                    Ok(_) => continue,
-                });
+        for expression in self.set.values().chain(&self.condition) {
+            // Names in a sub-select may belong to other tables: PostgreSQL finds those that do not exist.
+            if expression.has_subquery() {
+                continue;
+            }
+            for name in expression.columns() {
+                if !self.is_table_name(name, table) {
+                    table.column(name)?;
+                }
             }
         }
         let key = key_of(table)?;
@@ -156,13 +172,17 @@ impl Kind for Backfill {
 impl Backfill {
     /// The column a value is written to that some expression of the step reads, if there is one.
     fn self_reference(&self, table: &TableFacts) -> Option<&Ident> {
-        let expressions = || self.set.values();
-        self.set.keys().find(|column| {
-            expressions().any(|e| e.reads(column) || e.columns().any(|name| self.is_table_name(name, table)))
-        })
+        let whole_row = |e: &Expression| {
+            e.columns()
+                .chain(e.relations())
+                .any(|name| self.is_table_name(name, table))
+        };
+        self.set
+            .keys()
+            .find(|column| self.set.values().any(|e| e.reads(column) || whole_row(e)))
     }
 
-    /// A name that stands for the whole row.
+    /// A name that stands for the whole row, or for all rows in a sub-select.
     fn is_table_name(&self, name: &Ident, table: &TableFacts) -> bool {
         *name == table.name || *name == self.table.name
     }

@@ -1,6 +1,7 @@
 //! `drop_column`: a column goes, with what it holds. A change of the catalog alone.
 
 use super::{Kind, Undo};
+use crate::migration::checksum::Canonical;
 use crate::name::{Ident, Table};
 use crate::plan::{Action, Facts, Refusal, Transaction};
 use crate::sql;
@@ -19,6 +20,13 @@ pub struct DropColumn {
 impl Kind for DropColumn {
     fn check(&self) -> Result<(), Vec<String>> {
         Ok(())
+    }
+
+    fn canonical(&self) -> String {
+        Canonical::new()
+            .field("table", &self.table)
+            .field("column", &self.column)
+            .finish()
     }
 
     fn title(&self) -> String {

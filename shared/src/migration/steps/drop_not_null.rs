@@ -1,6 +1,7 @@
 //! `drop_not_null`: a column takes NULL again. A change of the catalog alone.
 
 use super::{Kind, SetNotNull, Undo};
+use crate::migration::checksum::Canonical;
 use crate::name::{Ident, Table};
 use crate::plan::{Action, Facts, Nullability, Refusal, Transaction};
 use crate::sql;
@@ -19,6 +20,13 @@ pub struct DropNotNull {
 impl Kind for DropNotNull {
     fn check(&self) -> Result<(), Vec<String>> {
         Ok(())
+    }
+
+    fn canonical(&self) -> String {
+        Canonical::new()
+            .field("table", &self.table)
+            .field("column", &self.column)
+            .finish()
     }
 
     fn title(&self) -> String {

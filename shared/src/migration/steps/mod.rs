@@ -10,6 +10,8 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
+use crate::id::Digest;
+use crate::migration::checksum;
 use crate::name::Table;
 use crate::plan::{Action, Facts, Refusal};
 use serde::Deserialize;
@@ -30,6 +32,10 @@ pub trait Kind: DeserializeOwned {
     /// # Errors
     /// All problems, each one sentence.
     fn check(&self) -> Result<(), Vec<String>>;
+
+    /// What the step means, for its checksum: see [`crate::migration::checksum::Canonical`]. SQL by its tokens, names
+    /// quoted; without what only paces the work or words a message.
+    fn canonical(&self) -> String;
 
     /// One line for people: what it does to what.
     fn title(&self) -> String;
@@ -100,6 +106,12 @@ macro_rules! steps {
             /// All problems, each one sentence.
             pub fn check(&self) -> Result<(), Vec<String>> {
                 match self { $(Self::$variant(step) => step.check(),)* }
+            }
+
+            /// The checksum of the step.
+            pub fn checksum(&self) -> Digest {
+                let canonical = match self { $(Self::$variant(step) => step.canonical(),)* };
+                checksum::step(self.name(), &canonical)
             }
 
             /// See [`Kind::title`].

@@ -8,6 +8,7 @@
 //! Where it stands is read from the catalog, so an interrupted step goes on from there.
 
 use super::{DropNotNull, Kind, Undo};
+use crate::migration::checksum::Canonical;
 use crate::name::{Ident, Table};
 use crate::plan::{Action, Facts, Nullability, Refusal, Transaction};
 use crate::sql;
@@ -26,6 +27,13 @@ pub struct SetNotNull {
 impl Kind for SetNotNull {
     fn check(&self) -> Result<(), Vec<String>> {
         Ok(())
+    }
+
+    fn canonical(&self) -> String {
+        Canonical::new()
+            .field("table", &self.table)
+            .field("column", &self.column)
+            .finish()
     }
 
     fn title(&self) -> String {

@@ -1,6 +1,7 @@
 //! `sql`: statements as the author wrote them, whole in one transaction.
 
 use super::{Kind, Undo};
+use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::sql_file;
 use crate::name::Table;
 use crate::plan::{Action, Facts, Length, Refusal, Transaction};
@@ -64,6 +65,10 @@ impl<'de> Deserialize<'de> for Sql {
 impl Kind for Sql {
     fn check(&self) -> Result<(), Vec<String>> {
         Ok(())
+    }
+
+    fn canonical(&self) -> String {
+        Canonical::new().field("sql", tokens(&self.text)).finish()
     }
 
     fn title(&self) -> String {

@@ -1,0 +1,125 @@
+//! The names that an expression reads.
+
+use crate::migration::parser;
+use crate::name::{self, Ident};
+use squawk_syntax::ast::{self, AstNode, PrefixOp};
+use squawk_syntax::{SyntaxKind, SyntaxNode};
+use std::collections::BTreeSet;
+
+/// Unqualified names and the last parts of qualified ones, but no functions, types, arguments' names or relations.
+pub(super) fn columns(expression: &SyntaxNode) -> Result<BTreeSet<Ident>, name::Error> {
+    values(expression)
+        .filter(|node| match node.kind() {
+            SyntaxKind::NAME_REF => is_name(node) && !is_callee(node) && is_last_part(node),
+            // `USING (a)` of a join in a sub-select.
+            SyntaxKind::COLUMN_NAME_REF => true,
+            _ => false,
+        })
+        .map(|node| Ident::exact(parser::name(&node)))
+        .collect()
+}
+
+/// The relations that sub-selects read, without their schemas.
+pub(super) fn relations(expression: &SyntaxNode) -> Result<BTreeSet<Ident>, name::Error> {
+    values(expression)
+        .filter(|node| node.kind() == SyntaxKind::RELATION_NAME_REF)
+        .filter_map(|node| parser::path(&node).pop())
+        .map(Ident::exact)
+        .collect()
+}
+
+/// Whether it is made of literals, signs, casts and arrays alone.
+pub(super) fn is_constant(expression: &SyntaxNode) -> bool {
+    values(expression).all(|node| match node.kind() {
+        SyntaxKind::LITERAL
+        | SyntaxKind::PAREN_EXPR
+        | SyntaxKind::CAST_EXPR
+        | SyntaxKind::COLON_COLON
+        | SyntaxKind::ARRAY_EXPR => true,
+        SyntaxKind::PREFIX_EXPR => ast::PrefixExpr::cast(node)
+            .and_then(|prefix| prefix.op())
+            .is_some_and(|op| matches!(op, PrefixOp::Minus(_) | PrefixOp::Plus(_))),
+        kind => ast::IntervalQualifier::can_cast(kind),
+    })
+}
+
+/// The nodes below, without what types are made of: `geometry(Point, 4326)` reads no column `point`.
+fn values(expression: &SyntaxNode) -> impl Iterator<Item = SyntaxNode> {
+    let mut waiting = vec![expression.clone()];
+    std::iter::from_fn(move || {
+        loop {
+            let node = waiting.pop()?;
+            if !ast::Type::can_cast(node.kind()) {
+                waiting.extend(node.children());
+                return Some(node);
+            }
+        }
+    })
+}
+
+/// A name, not `current_date` and the like. Quoted, these are names as well.
+fn is_name(node: &SyntaxNode) -> bool {
+    node.first_token().is_some_and(|token| {
+        !matches!(
+            token.kind(),
+            SyntaxKind::CURRENT_CATALOG_KW
+                | SyntaxKind::CURRENT_DATE_KW
+                | SyntaxKind::CURRENT_ROLE_KW
+                | SyntaxKind::CURRENT_SCHEMA_KW
+                | SyntaxKind::CURRENT_TIME_KW
+                | SyntaxKind::CURRENT_TIMESTAMP_KW
+                | SyntaxKind::CURRENT_USER_KW
+                | SyntaxKind::LOCALTIME_KW
+                | SyntaxKind::LOCALTIMESTAMP_KW
+                | SyntaxKind::SESSION_USER_KW
+                | SyntaxKind::SYSTEM_USER_KW
+                | SyntaxKind::USER_KW
+        )
+    })
+}
+
+/// `f` and `s.f` in `f(..)` and `s.f(..)`.
+fn is_callee(name: &SyntaxNode) -> bool {
+    let outermost = name
+        .ancestors()
+        .take_while(|node| matches!(node.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR))
+        .last();
+    outermost.is_some_and(|callee| {
+        callee.parent().is_some_and(|parent| {
+            parent.kind() == SyntaxKind::CALL_EXPR && parent.first_child().as_ref() == Some(&callee)
+        })
+    })
+}
+
+/// Whether it is the last part of a dotted name: `c` of `a.b.c`, `t` of `t.*`; not the field of a value, as `f` of
+/// `(v).f`.
+fn is_last_part(name: &SyntaxNode) -> bool {
+    let field_of = |node: &SyntaxNode| node.parent().filter(|p| p.kind() == SyntaxKind::FIELD_EXPR);
+    let mut part = name.clone();
+    if let Some(field) = field_of(&part)
+        && field.first_child().as_ref() != Some(&part)
+    {
+        let dotted_names_only = field
+            .first_child()
+            .is_some_and(|base| is_dotted_name(&base));
+        if !dotted_names_only {
+            return false;
+        }
+        part = field;
+    }
+    match field_of(&part) {
+        Some(outer) => parser::has_token(&outer, SyntaxKind::STAR),
+        None => true,
+    }
+}
+
+fn is_dotted_name(node: &SyntaxNode) -> bool {
+    let mut node = node.clone();
+    while node.kind() == SyntaxKind::FIELD_EXPR {
+        match node.first_child() {
+            Some(base) => node = base,
+            None => return false,
+        }
+    }
+    node.kind() == SyntaxKind::NAME_REF
+}

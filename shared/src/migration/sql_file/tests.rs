@@ -1,0 +1,3 @@
+use super::*;
+#[test]
+fn x() { parse("f", "select 1").unwrap(); }
