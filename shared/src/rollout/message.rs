@@ -84,6 +84,17 @@ pub struct Holding {
     pub token: i64,
 }
 
+impl Holding {
+    /// The assignment that an order is for.
+    pub fn of(order: &Order) -> Self {
+        Self {
+            rollout: order.rollout.clone(),
+            database: order.database.clone(),
+            token: order.fence.token,
+        }
+    }
+}
+
 /// Where one database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {

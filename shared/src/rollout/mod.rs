@@ -1,24 +1,59 @@
-//! Rollouts: the state machine and its scheduler.
+//! Rollouts: a set, a selection of the fleet, limits; the state machine, and the scheduler that decides which database
+//! is next. Pure: what happens and what time it is come in as values, what is to be written and said goes out.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`bundle`] | the files of a set as they travel |
-//! | [`selector`] | which databases |
-//! | [`policy`] | the limits |
-//! | [`work`] | what is asked of an agent about one database, and what it answers |
-//! | [`message`] | the whole conversation of agent and coordinator |
-//! | [`view`] | what people and programs read |
+//! | [`spec`], [`bundle`], [`selector`], [`policy`] | what a rollout is made of |
+//! | [`assignment`] | one database of a rollout, and its states |
+//! | [`phase`] | the rollout as a whole, and its states |
+//! | [`machine`] | one rollout, and the only function that changes it |
+//! | [`event`] | what can happen to it, and what follows |
+//! | [`backoff`] | how long to wait after an error |
+//! | [`fleet`] | databases and agents, and identity conflicts |
+//! | [`gate`] | why a database waits |
+//! | [`board`] | the scheduler: what is to be done next |
+//! | [`book`] | all that the leader knows, in memory |
+//! | [`instruct`] | what agents have to be told |
+//! | [`invariant`] | what must always hold |
+//! | [`work`], [`message`] | what coordinator and agents say to each other |
+//! | [`view`], [`show`] | what people and programs read |
 //! | [`time`] | moments |
 
+pub mod assignment;
+pub mod backoff;
+pub mod board;
+pub mod book;
 pub mod bundle;
+pub mod event;
+pub mod fleet;
+pub mod gate;
+pub mod instruct;
+pub mod invariant;
+pub mod machine;
 pub mod message;
+pub mod phase;
 pub mod policy;
+#[cfg(test)]
+mod sample;
 pub mod selector;
+pub mod show;
+#[cfg(test)]
+mod simulation;
+pub mod spec;
+mod spread;
 pub mod time;
 pub mod view;
 pub mod work;
 
+pub use assignment::Assignment;
+pub use book::Book;
 pub use bundle::Bundle;
+pub use event::{Effect, Event};
+pub use fleet::Fleet;
+pub use gate::Blocked;
+pub use machine::Rollout;
+pub use phase::{Phase, Why};
 pub use policy::Policy;
 pub use selector::Selector;
+pub use spec::Spec;
 pub use time::Time;

@@ -15,6 +15,16 @@ pub struct Identity {
     pub database: u32,
 }
 
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "system identifier {}, database oid {}",
+            self.system, self.database
+        )
+    }
+}
+
 /// The work of one rollout on one database, given to one agent with a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {

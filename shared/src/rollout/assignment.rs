@@ -1,0 +1,258 @@
+//! One database of a rollout, and how it goes from one state to the next.
+//!
+//! ```text
+//!                     up to date
+//!          +-------------------------------------------------------+
+//!          |                                                       v
+//!   -> Waiting --leased--> Leasing --granted--> Running --done--> Done
+//!       ^  | |                |                   | | |
+//!       |  | |                |  lease lost,      | | |
+//!       +--+-|----------------+--stopped,---------+ | |
+//!      look  |                   replaced,          | |
+//!      failed|                   failed (retry)     | +--failed for good--> Failed   (also from Waiting, by a look)
+//!            |                                      |
+//!            +--abandoned-----------> Aborted <-----+ any end but done or failed for good, while the rollout aborts
+//! ```
+//! `Leasing` is what the store holds while an agent works: the lease's token is the revision of that very write, so it
+//! cannot be part of it. Read back, a `Leasing` whose lease exists is granted, and one whose lease is gone has lost it.
+
+use super::Time;
+use super::work::{Failure, Summary};
+use crate::id::{AgentId, Holder};
+use serde::{Deserialize, Serialize};
+
+/// Where one database of a rollout stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Assignment {
+    /// Not begun, or between two attempts.
+    Waiting {
+        /// Attempts that count and have failed.
+        failures: u32,
+        /// Not to be tried before.
+        not_before: Time,
+        /// Why the last attempt came to nothing.
+        last: Option<Setback>,
+    },
+    /// The lease is being written; whether it is, is not known yet.
+    Leasing(Work),
+    /// An agent has the lease and is to work.
+    Running {
+        /// What was given to whom.
+        work: Work,
+        /// The lease's token.
+        token: i64,
+    },
+    /// All of the set is there.
+    Done {
+        /// Who did it, or found it done.
+        agent: AgentId,
+        /// Which attempt did it; 0 when nothing was to be done.
+        attempt: u32,
+        /// When that attempt began; `None` when nothing was to be done.
+        started_at: Option<Time>,
+        /// When it was done, or found done.
+        ended_at: Time,
+        /// What was done.
+        summary: Summary,
+    },
+    /// It will not be tried again.
+    Failed {
+        /// Who tried last.
+        agent: AgentId,
+        /// The last attempt.
+        attempt: u32,
+        /// When that began; `None` when a look already failed.
+        started_at: Option<Time>,
+        /// When it ended.
+        ended_at: Time,
+        /// Why.
+        failure: Failure,
+    },
+    /// Left undone, or half done, because the rollout was aborted or stopped.
+    Aborted {
+        /// Who tried, if anyone did.
+        agent: Option<AgentId>,
+        /// The last attempt; 0 when there was none.
+        attempt: u32,
+        /// When that began.
+        started_at: Option<Time>,
+        /// When it was given up.
+        ended_at: Time,
+        /// How the last attempt ended.
+        last: Option<Setback>,
+    },
+}
+
+/// What was given to an agent with a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// To whom.
+    pub agent: AgentId,
+    /// The agent's own lease, under which the database's lease is: when it ends, so does the work.
+    pub lease: i64,
+    /// The holder of the fence, minted for this work.
+    pub holder: Holder,
+    /// Attempts that count and failed before.
+    pub failures: u32,
+    /// When it was given.
+    pub started_at: Time,
+    /// Why the attempt before came to nothing.
+    pub last: Option<Setback>,
+}
+
+impl Work {
+    /// Which attempt it is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.failures.saturating_add(1)
+    }
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setback {
+    /// An error that may pass.
+    Failed {
+        /// Who met it.
+        agent: AgentId,
+        /// The error.
+        failure: Failure,
+    },
+    /// Another holder took the fence.
+    Replaced {
+        /// Whose work was replaced.
+        agent: AgentId,
+        /// By whom, for people.
+        by: String,
+    },
+    /// The agent stopped at a safe point, because it could not renew its lease or was told to.
+    Stopped {
+        /// Who stopped.
+        agent: AgentId,
+    },
+    /// The agent's lease ended: it died, or was cut off.
+    LeaseLost {
+        /// Whose.
+        agent: AgentId,
+    },
+}
+
+/// Messages of agents are kept up to this size (a statement with megabytes of literals can be part of one), so that
+/// a record stays far below the store's limit.
+const LONGEST_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// The beginning of a text, with a note where it was cut off.
+pub(super) fn clipped(mut text: String) -> String {
+    if text.len() > LONGEST_MESSAGE_BYTES {
+        let mut end = LONGEST_MESSAGE_BYTES;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(" .. (cut off)");
+    }
+    text
+}
+
+impl Setback {
+    /// Who met it.
+    pub fn agent(&self) -> &AgentId {
+        match self {
+            Self::Failed { agent, .. }
+            | Self::Replaced { agent, .. }
+            | Self::Stopped { agent }
+            | Self::LeaseLost { agent } => agent,
+        }
+    }
+}
+
+impl std::fmt::Display for Setback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed { failure, .. } => f.write_str(&failure.message),
+            Self::Replaced { agent, by } => write!(
+                f,
+                "agent {agent} was replaced by {by} and changed nothing after that"
+            ),
+            Self::Stopped { agent } => write!(
+                f,
+                "agent {agent} stopped at a safe point; the work will be continued"
+            ),
+            Self::LeaseLost { agent } => {
+                write!(
+                    f,
+                    "agent {agent} did not renew its lease; the work will be continued where its ledger says"
+                )
+            }
+        }
+    }
+}
+
+impl Assignment {
+    /// The beginning of all.
+    pub fn new() -> Self {
+        Self::Waiting {
+            failures: 0,
+            not_before: Time(0),
+            last: None,
+        }
+    }
+
+    /// Whether nothing more will happen to it in its rollout.
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Waiting { .. } | Self::Leasing(_) | Self::Running { .. } => false,
+            Self::Done { .. } | Self::Failed { .. } | Self::Aborted { .. } => true,
+        }
+    }
+
+    /// What an agent has, or is about to have, a lease for.
+    pub fn work(&self) -> Option<&Work> {
+        match self {
+            Self::Leasing(work) | Self::Running { work, .. } => Some(work),
+            Self::Waiting { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Aborted { .. } => None,
+        }
+    }
+
+    /// Attempts that count and failed, so far.
+    pub fn failures(&self) -> u32 {
+        match self {
+            Self::Waiting { failures, .. } => *failures,
+            Self::Leasing(work) | Self::Running { work, .. } => work.failures,
+            Self::Done { .. } | Self::Aborted { .. } => 0,
+            Self::Failed { attempt, .. } => *attempt,
+        }
+    }
+
+    /// Its state in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Waiting { .. } => "waiting",
+            Self::Leasing(_) => "leasing",
+            Self::Running { .. } => "running",
+            Self::Done { .. } => "done",
+            Self::Failed { .. } => "failed",
+            Self::Aborted { .. } => "aborted",
+        }
+    }
+}
+
+impl Default for Assignment {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_off_between_characters() {
+        let text = clipped("ä".repeat(LONGEST_MESSAGE_BYTES));
+        assert!(text.len() < LONGEST_MESSAGE_BYTES + 20);
+        assert!(text.ends_with("ä .. (cut off)"));
+        assert_eq!(clipped("short".to_owned()), "short");
+    }
+}

@@ -1,0 +1,423 @@
+//! All that the leader knows, in memory: rollouts, fleet, who is connected and what each was told.
+//!
+//! ```text
+//!   messages, requests --> hear, attach, found, abort --+
+//!   time ----------------> advance ---------------------+--> changes --> (commit) --> granted
+//!                                                                                       |
+//!   agents <-- instructions <-- what the state says and the agents do not know yet <----+
+//! ```
+//! The store holds rollouts and fleet; the rest (looks, what agents were told, progress) is found out again after a
+//! restart, by the same `instructions` as on every day. Whoever calls must write the changes before acting on
+//! anything, and throw the book away when that fails.
+
+use super::assignment::{Assignment, clipped};
+use super::board::{Board, Decision, Found, Glance, Link, Snapshot, Told};
+use super::event::{Effect, Error, Event};
+use super::fleet::Fleet;
+use super::machine::Rollout;
+use super::message::{FromAgent, Hello, Holding};
+use super::spec::Spec;
+use super::time::Time;
+use super::work::{Look, Progress};
+use crate::id::{AgentId, DatabaseName, Holder, RolloutId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Rollouts, fleet, connections. Cheap to clone: what is large is shared.
+#[derive(Debug, Clone, Default)]
+pub struct Book {
+    rollouts: BTreeMap<RolloutId, Arc<Rollout>>,
+    /// Those that have not ended, by number.
+    live: BTreeMap<u64, RolloutId>,
+    fleet: Arc<Fleet>,
+    pub(super) links: BTreeMap<AgentId, Link>,
+    pub(super) glances: BTreeMap<DatabaseName, Glance>,
+    progress: BTreeMap<DatabaseName, (Holding, Progress)>,
+    /// The number of the last look.
+    pub(super) looks: u64,
+}
+
+/// What must be written. The effects of one change belong into one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A rollout's or its databases' state.
+    Rollout {
+        /// Which rollout.
+        rollout: RolloutId,
+        /// What of it.
+        effects: Vec<Effect>,
+    },
+    /// An agent has another lease or version.
+    Agent(AgentId),
+    /// What agents say about a database.
+    Database(DatabaseName),
+}
+
+/// What came of a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// To be written.
+    pub changes: Vec<Change>,
+    /// To be acknowledged once that is written.
+    pub acknowledge: Option<Holding>,
+    /// Why the message was of no interest; late and repeated ones are ordinary.
+    pub ignored: Option<Error>,
+}
+
+/// What came of a round of decisions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Advance {
+    /// To be written.
+    pub changes: Vec<Change>,
+    /// Decisions that did not fit their rollout; each is a fault in the scheduler.
+    pub refused: Vec<(Decision, Error)>,
+}
+
+impl Book {
+    /// A book of what was stored. A `Leasing` with a lease must have been granted, and one without must have lost it,
+    /// before anything is decided.
+    pub fn restored(rollouts: impl IntoIterator<Item = Rollout>, fleet: Fleet) -> Self {
+        let mut book = Self {
+            fleet: Arc::new(fleet),
+            ..Self::default()
+        };
+        for rollout in rollouts {
+            book.insert(rollout);
+        }
+        book
+    }
+
+    fn insert(&mut self, rollout: Rollout) {
+        let id = rollout.spec().id.clone();
+        if !rollout.phase().is_ended() {
+            self.live.insert(rollout.spec().number, id.clone());
+        }
+        self.rollouts.insert(id, Arc::new(rollout));
+    }
+
+    /// All rollouts.
+    pub fn rollouts(&self) -> &BTreeMap<RolloutId, Arc<Rollout>> {
+        &self.rollouts
+    }
+
+    /// Rollouts that have not ended, in order of their numbers.
+    pub fn live(&self) -> Vec<&Rollout> {
+        self.live
+            .values()
+            .filter_map(|id| self.rollouts.get(id))
+            .map(AsRef::as_ref)
+            .collect()
+    }
+
+    /// Databases and agents.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Connected agents.
+    pub fn links(&self) -> &BTreeMap<AgentId, Link> {
+        &self.links
+    }
+
+    /// How far a running database is, as last heard.
+    pub fn progress(&self, rollout: &RolloutId, database: &DatabaseName) -> Option<&Progress> {
+        self.progress
+            .get(database)
+            .filter(|(of, _)| of.rollout == *rollout)
+            .map(|(_, progress)| progress)
+    }
+
+    /// The number for the next rollout.
+    pub fn next_number(&self) -> u64 {
+        self.rollouts
+            .values()
+            .map(|rollout| rollout.spec().number + 1)
+            .max()
+            .unwrap_or(1)
+    }
+
+    /// Adds a rollout; the caller writes it.
+    pub fn found(&mut self, spec: Spec) {
+        self.insert(Rollout::new(spec));
+    }
+
+    /// Forgets an ended rollout; the caller removes it from the store.
+    pub fn forget(&mut self, rollout: &RolloutId) {
+        if self
+            .rollouts
+            .get(rollout)
+            .is_some_and(|rollout| rollout.phase().is_ended())
+        {
+            self.rollouts.remove(rollout);
+        }
+    }
+
+    /// Aborts a rollout. Nothing changes where there is nothing to abort.
+    pub fn abort(&mut self, rollout: &RolloutId, by: String, reason: String, now: Time) -> Vec<Change> {
+        let mut heard = Heard::default();
+        self.apply(rollout, Event::AbortRequested { by, reason }, now, &mut heard);
+        heard.changes
+    }
+
+    /// An agent is connected, with this lease.
+    pub fn attach(&mut self, hello: &Hello, lease: i64, now: Time) -> Vec<Change> {
+        self.detach(&hello.agent);
+        let orders = hello.held.iter().map(|held| (held.clone(), Told::Work)).collect();
+        self.links.insert(hello.agent.clone(), Link { orders });
+        let before = self.fleet.agents().get(&hello.agent).cloned();
+        let databases = Arc::make_mut(&mut self.fleet).welcome(hello, lease, now);
+        let mut changes: Vec<_> = databases.into_iter().map(Change::Database).collect();
+        if self.fleet.agents().get(&hello.agent) != before.as_ref() {
+            changes.push(Change::Agent(hello.agent.clone()));
+        }
+        changes
+    }
+
+    /// An agent's stream has ended. Its lease lives on for a while, and so does its work.
+    pub fn detach(&mut self, agent: &AgentId) {
+        self.links.remove(agent);
+        self.glances.retain(|_, glance| match glance.found {
+            Found::Asked(_) | Found::Pending => glance.agent != *agent,
+            Found::Held { .. } => true,
+        });
+    }
+
+    /// The leases that agents have, as read from the store. Whose is gone loses its work in the next `advance`.
+    pub fn leases(&mut self, leases: &BTreeMap<AgentId, i64>) {
+        let same = |(id, agent): (&AgentId, &super::fleet::Agent)| leases.get(id) == Some(&agent.lease);
+        if !self.fleet.agents().iter().all(same) {
+            Arc::make_mut(&mut self.fleet).retain(leases);
+        }
+    }
+
+    /// A connected agent said something other than Hello or Heartbeat, which are not for the book.
+    pub fn hear(&mut self, agent: &AgentId, message: FromAgent, now: Time) -> Heard {
+        let mut heard = Heard::default();
+        match message {
+            FromAgent::Hello(_) | FromAgent::Heartbeat { .. } => {}
+            FromAgent::Inventory(located) => {
+                let databases = Arc::make_mut(&mut self.fleet).locate(agent, located);
+                heard.changes.extend(databases.into_iter().map(Change::Database));
+            }
+            FromAgent::Looked {
+                look,
+                database,
+                result,
+            } => {
+                self.looked(agent, look, database, result, now, &mut heard);
+            }
+            FromAgent::Progress { of, progress } => {
+                if self.is_at_work(agent, &of) {
+                    self.progress.insert(of.database.clone(), (of, progress));
+                }
+            }
+            FromAgent::Finished { of, finish } => {
+                if let Some(link) = self.links.get_mut(agent) {
+                    link.orders.remove(&of);
+                }
+                if self.is_at_work(agent, &of) {
+                    let event = Event::Finished {
+                        database: of.database.clone(),
+                        token: of.token,
+                        finish,
+                    };
+                    self.apply(&of.rollout, event, now, &mut heard);
+                }
+                // Of no interest any more, or recorded: either way it need not be repeated.
+                heard.acknowledge = Some(of);
+            }
+        }
+        heard
+    }
+
+    fn looked(
+        &mut self,
+        agent: &AgentId,
+        look: u64,
+        database: DatabaseName,
+        result: Look,
+        now: Time,
+        heard: &mut Heard,
+    ) {
+        let asked = |glance: &&mut Glance| glance.found == Found::Asked(look) && glance.agent == *agent;
+        let Some(glance) = self.glances.get_mut(&database).filter(asked) else {
+            return;
+        };
+        let rollout = glance.rollout.clone();
+        glance.at = now;
+        let agent = agent.clone();
+        match result {
+            Look::Pending { versions: _ } => glance.found = Found::Pending,
+            Look::Held { by } => glance.found = Found::Held { by: clipped(by) },
+            Look::UpToDate { ahead: _ } => {
+                self.apply(&rollout, Event::FoundUpToDate { database, agent }, now, heard);
+            }
+            Look::Failed(failure) => {
+                self.apply(
+                    &rollout,
+                    Event::LookFailed {
+                        database,
+                        agent,
+                        failure,
+                    },
+                    now,
+                    heard,
+                );
+            }
+        }
+    }
+
+    /// Whether this is the work of this agent now.
+    fn is_at_work(&self, agent: &AgentId, of: &Holding) -> bool {
+        let assignment = self
+            .rollouts
+            .get(&of.rollout)
+            .and_then(|rollout| rollout.assignments().get(&of.database));
+        match assignment {
+            Some(Assignment::Running { work, token }) => work.agent == *agent && *token == of.token,
+            Some(
+                Assignment::Waiting { .. }
+                | Assignment::Leasing(_)
+                | Assignment::Done { .. }
+                | Assignment::Failed { .. }
+                | Assignment::Aborted { .. },
+            )
+            | None => false,
+        }
+    }
+
+    /// The write that grants a database's lease is done, at this revision.
+    pub fn granted(&mut self, rollout: &RolloutId, database: &DatabaseName, token: i64, now: Time) {
+        let event = Event::Granted {
+            database: database.clone(),
+            token,
+        };
+        self.apply(rollout, event, now, &mut Heard::default());
+    }
+
+    /// A `Leasing` that was read from the store, and whose lease is not there.
+    pub fn lost(&mut self, rollout: &RolloutId, database: &DatabaseName, now: Time) -> Vec<Change> {
+        let mut heard = Heard::default();
+        self.apply(
+            rollout,
+            Event::LeaseLost {
+                database: database.clone(),
+            },
+            now,
+            &mut heard,
+        );
+        heard.changes
+    }
+
+    /// Changes the state by all that can be decided now. `mint` makes a random holder for each lease.
+    pub fn advance(&mut self, now: Time, mut mint: impl FnMut() -> Holder) -> Advance {
+        let mut advance = Advance::default();
+        loop {
+            let mut applied = 0;
+            for decision in self.board(|board| board.decide(now)) {
+                let Some((rollout, event)) = self.event(&decision, &mut mint) else {
+                    continue;
+                };
+                let mut heard = Heard::default();
+                self.apply(&rollout, event, now, &mut heard);
+                advance.changes.append(&mut heard.changes);
+                match heard.ignored {
+                    Some(error) => advance.refused.push((decision, error)),
+                    None => applied += 1,
+                }
+            }
+            // One decision can make another possible: the last database abandoned ends its rollout.
+            if applied == 0 {
+                return advance;
+            }
+        }
+    }
+
+    /// What a decision that changes the state does to it.
+    fn event(&self, decision: &Decision, mint: &mut impl FnMut() -> Holder) -> Option<(RolloutId, Event)> {
+        match decision {
+            Decision::Lease {
+                rollout,
+                database,
+                agent,
+            } => {
+                let lease = self.fleet.agents().get(agent)?.lease;
+                let (database, agent) = (database.clone(), agent.clone());
+                Some((
+                    rollout.clone(),
+                    Event::Leased {
+                        database,
+                        agent,
+                        lease,
+                        holder: mint(),
+                    },
+                ))
+            }
+            Decision::Lose { rollout, database } => Some((
+                rollout.clone(),
+                Event::LeaseLost {
+                    database: database.clone(),
+                },
+            )),
+            Decision::Abandon { rollout, database } => Some((
+                rollout.clone(),
+                Event::Abandoned {
+                    database: database.clone(),
+                },
+            )),
+            Decision::End { rollout } => Some((rollout.clone(), Event::Ended)),
+            Decision::Look { .. } | Decision::Assign { .. } | Decision::Stop { .. } => None,
+        }
+    }
+
+    /// When there will be something to do though nothing has happened.
+    pub fn next_wake(&self, now: Time) -> Option<Time> {
+        self.board(|board| board.next_wake(now))
+    }
+
+    /// Asks the scheduler.
+    pub(super) fn board<T>(&self, ask: impl FnOnce(&Board<'_>) -> T) -> T {
+        let live = self.live();
+        let snapshot = Snapshot {
+            live: &live,
+            fleet: &self.fleet,
+            links: &self.links,
+            glances: &self.glances,
+        };
+        ask(&Board::new(snapshot))
+    }
+
+    /// Applies an event to a rollout and keeps the rest of the book in step.
+    fn apply(&mut self, id: &RolloutId, event: Event, now: Time, heard: &mut Heard) {
+        let Some(shared) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        let rollout = Arc::make_mut(shared);
+        let effects = match rollout.apply(event, now) {
+            Ok(effects) => effects,
+            Err(error) => {
+                heard.ignored = Some(error);
+                return;
+            }
+        };
+        let changed: BTreeSet<_> = effects.iter().filter_map(Effect::recorded).collect();
+        for database in changed {
+            // Whatever a look found was about the state before.
+            self.glances.remove(database);
+            self.progress.remove(database);
+        }
+        if rollout.phase().is_ended() {
+            self.live.remove(&rollout.spec().number);
+        }
+        if !effects.is_empty() {
+            heard.changes.push(Change::Rollout {
+                rollout: id.clone(),
+                effects,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;

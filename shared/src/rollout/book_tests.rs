@@ -1,0 +1,344 @@
+use super::*;
+use crate::fence::Fence;
+use crate::id::Instance;
+use crate::retry::Retryability;
+use crate::rollout::instruct::Office;
+use crate::rollout::message::{Located, ToAgent};
+use crate::rollout::sample::{agent, database, failure, spec};
+use crate::rollout::work::{Finish, Identity, Summary};
+use crate::rollout::{Phase, Policy, view};
+use uuid::Uuid;
+
+const NOW: Time = Time(1_000_000);
+const OFFICE: Office = Office { term: 3, epoch: 5 };
+
+fn hello(lease: Option<i64>, held: Vec<Holding>) -> Hello {
+    Hello {
+        agent: agent("x"),
+        instance: Instance(Uuid::nil()),
+        version: "1".to_owned(),
+        databases: BTreeMap::from([(database("a"), BTreeMap::new()), (database("b"), BTreeMap::new())]),
+        lease,
+        held,
+    }
+}
+
+fn inventory() -> FromAgent {
+    let at = |name: &str, oid| Located {
+        database: database(name),
+        identity: Ok(Identity {
+            system: 1,
+            database: oid,
+        }),
+    };
+    FromAgent::Inventory(vec![at("a", 1), at("b", 2)])
+}
+
+/// One agent with two databases, and a rollout over both.
+fn book() -> Book {
+    let mut book = Book::default();
+    book.attach(&hello(None, Vec::new()), 1, NOW);
+    book.hear(&agent("x"), inventory(), NOW);
+    book.found(spec(1, &["a", "b"], Policy::default()));
+    book
+}
+
+/// Decides, grants what was decided at `token`, and tells it all.
+fn turn(book: &mut Book, token: i64) -> Vec<ToAgent> {
+    let advance = book.advance(NOW, || Holder(Uuid::from_u128(9)));
+    assert_eq!(advance.refused, []);
+    for change in advance.changes {
+        let Change::Rollout { rollout, effects } = change else {
+            continue;
+        };
+        for effect in effects {
+            if let Effect::Grant(database, _) = effect {
+                book.granted(&rollout, &database, token, NOW);
+            }
+        }
+    }
+    let instructions = book.instructions(OFFICE, NOW);
+    for instruction in &instructions {
+        book.told(instruction, NOW);
+    }
+    instructions
+        .into_iter()
+        .map(|instruction| instruction.message)
+        .collect()
+}
+
+fn answer(book: &mut Book, asked: &ToAgent, result: Look) -> Heard {
+    let ToAgent::Look { look, database, .. } = asked else {
+        panic!("{asked:?}")
+    };
+    book.hear(
+        &agent("x"),
+        FromAgent::Looked {
+            look: *look,
+            database: database.clone(),
+            result,
+        },
+        NOW,
+    )
+}
+
+fn pending() -> Look {
+    Look::Pending {
+        versions: vec!["001".parse().unwrap()],
+    }
+}
+
+/// Database `a` at work with token 7, `b` found up to date.
+fn at_work() -> (Book, Holding) {
+    let mut book = book();
+    let looks = turn(&mut book, 0);
+    answer(&mut book, &looks[0], pending());
+    answer(&mut book, &looks[1], Look::UpToDate { ahead: Vec::new() });
+    let given = turn(&mut book, 7);
+    let [ToAgent::Assign { term: 3, order }] = given.as_slice() else {
+        panic!("{given:?}")
+    };
+    assert_eq!((order.fence, order.attempt), (Fence::of_lease(5, 7), 1));
+    let of = Holding::of(order);
+    (book, of)
+}
+
+fn done() -> Finish {
+    Finish::Done(Summary {
+        migrations: 1,
+        steps: 1,
+        rows: 1,
+    })
+}
+
+fn a(book: &Book) -> Assignment {
+    book.rollouts().values().next().unwrap().assignments()[&database("a")].clone()
+}
+
+#[test]
+fn a_rollout_goes_from_looks_to_work_to_its_end() {
+    let (mut book, of) = at_work();
+    let heard = book.hear(
+        &agent("x"),
+        FromAgent::Finished {
+            of: of.clone(),
+            finish: done(),
+        },
+        NOW,
+    );
+    assert_eq!(heard.acknowledge, Some(of));
+    assert_eq!(heard.ignored, None);
+    assert_eq!(turn(&mut book, 8), []);
+    assert!(matches!(
+        book.rollouts().values().next().unwrap().phase(),
+        Phase::Done { .. }
+    ));
+    assert!(book.live().is_empty());
+}
+
+#[test]
+fn nothing_is_said_twice() {
+    let mut book = book();
+    assert_eq!(turn(&mut book, 0).len(), 2);
+    assert_eq!(turn(&mut book, 0), []);
+    let (mut book, _) = at_work();
+    assert_eq!(turn(&mut book, 0), []);
+}
+
+#[test]
+fn what_could_not_be_sent_comes_again() {
+    let mut book = book();
+    let first = book.instructions(OFFICE, NOW);
+    assert_eq!(first.len(), 2);
+    book.told(&first[0], NOW);
+    let again = book.instructions(OFFICE, NOW);
+    assert_eq!(again.len(), 1);
+    let (ToAgent::Look { look: one, .. }, ToAgent::Look { look: other, .. }) =
+        (&first[0].message, &again[0].message)
+    else {
+        panic!("{again:?}");
+    };
+    assert_ne!(one, other);
+}
+
+#[test]
+fn an_answer_to_another_look_is_ignored() {
+    let mut book = book();
+    let looks = turn(&mut book, 0);
+    let late = FromAgent::Looked {
+        look: 99,
+        database: database("a"),
+        result: Look::UpToDate { ahead: Vec::new() },
+    };
+    assert_eq!(book.hear(&agent("x"), late, NOW), Heard::default());
+    let by_another = FromAgent::Looked {
+        look: 1,
+        database: database("a"),
+        result: pending(),
+    };
+    assert_eq!(book.hear(&agent("y"), by_another, NOW), Heard::default());
+    answer(&mut book, &looks[0], pending());
+    let twice = answer(&mut book, &looks[0], Look::Failed(failure(Retryability::GiveUp)));
+    assert_eq!(twice, Heard::default());
+    assert!(matches!(a(&book), Assignment::Waiting { failures: 0, .. }));
+}
+
+#[test]
+fn an_end_is_recorded_once_and_acknowledged_every_time() {
+    let (mut book, of) = at_work();
+    let finished = FromAgent::Finished {
+        of: of.clone(),
+        finish: done(),
+    };
+    assert_eq!(book.hear(&agent("x"), finished.clone(), NOW).changes.len(), 1);
+    let again = book.hear(&agent("x"), finished, NOW);
+    assert_eq!((again.changes, again.acknowledge), (Vec::new(), Some(of)));
+}
+
+#[test]
+fn an_end_with_another_token_or_by_another_agent_changes_nothing() {
+    let (mut book, of) = at_work();
+    let before = a(&book);
+    let stale = Holding {
+        token: of.token - 1,
+        ..of.clone()
+    };
+    book.hear(
+        &agent("x"),
+        FromAgent::Finished {
+            of: stale,
+            finish: done(),
+        },
+        NOW,
+    );
+    book.hear(&agent("y"), FromAgent::Finished { of, finish: done() }, NOW);
+    assert_eq!(a(&book), before);
+}
+
+#[test]
+fn work_goes_on_over_a_reconnect_and_is_given_again_only_where_it_is_not_known() {
+    let (mut book, of) = at_work();
+    book.detach(&agent("x"));
+    assert_eq!(turn(&mut book, 0), []);
+    assert!(
+        book.attach(&hello(Some(1), vec![of.clone()]), 1, NOW).is_empty(),
+        "nothing has changed"
+    );
+    assert_eq!(turn(&mut book, 0), []);
+    book.attach(&hello(Some(1), Vec::new()), 1, NOW);
+    let given = turn(&mut book, 0);
+    assert!(
+        matches!(given.as_slice(), [ToAgent::Assign { order, .. }] if Holding::of(order) == of),
+        "{given:?}"
+    );
+}
+
+#[test]
+fn another_lease_of_the_same_agent_loses_its_work() {
+    let (mut book, _) = at_work();
+    let changes = book.attach(&hello(None, Vec::new()), 2, NOW);
+    assert_eq!(changes, [Change::Agent(agent("x"))]);
+    let advance = book.advance(NOW, || Holder(Uuid::nil()));
+    let [Change::Rollout { effects, .. }] = advance.changes.as_slice() else {
+        panic!("{advance:?}")
+    };
+    assert!(effects.contains(&Effect::Drop(database("a"))), "{effects:?}");
+    assert!(matches!(a(&book), Assignment::Waiting { failures: 0, .. }));
+}
+
+#[test]
+fn an_agent_whose_lease_is_gone_loses_its_work() {
+    let (mut book, _) = at_work();
+    book.leases(&BTreeMap::from([(agent("x"), 1)]));
+    assert!(book.advance(NOW, || Holder(Uuid::nil())).changes.is_empty());
+    book.leases(&BTreeMap::new());
+    assert_eq!(book.advance(NOW, || Holder(Uuid::nil())).changes.len(), 1);
+}
+
+#[test]
+fn progress_is_shown_while_it_runs_and_forgotten_with_its_end() {
+    let (mut book, of) = at_work();
+    let progress = Progress {
+        rows: 5,
+        ..Progress::default()
+    };
+    let report = FromAgent::Progress {
+        of: of.clone(),
+        progress: progress.clone(),
+    };
+    assert_eq!(book.hear(&agent("x"), report.clone(), NOW), Heard::default());
+    let shown = |book: &Book| book.show_assignments(book.rollouts().values().next().unwrap(), NOW)[0].clone();
+    assert_eq!(shown(&book).progress, Some(progress));
+    assert_eq!(shown(&book).token, Some(7));
+    book.hear(&agent("x"), FromAgent::Finished { of, finish: done() }, NOW);
+    book.hear(&agent("x"), report, NOW);
+    assert_eq!(shown(&book).progress, None);
+    assert_eq!(shown(&book).state, view::AssignmentState::Done);
+}
+
+#[test]
+fn an_aborted_rollout_asks_its_agents_to_stop_and_then_ends() {
+    let (mut book, of) = at_work();
+    let id = of.rollout.clone();
+    assert_eq!(
+        book.abort(&id, "ada".to_owned(), "wrong".to_owned(), NOW).len(),
+        1
+    );
+    assert_eq!(book.abort(&id, "ada".to_owned(), "wrong".to_owned(), NOW), []);
+    let told = turn(&mut book, 0);
+    assert!(
+        matches!(told.as_slice(), [ToAgent::Stop { reason, .. }] if reason.contains("wrong")),
+        "{told:?}"
+    );
+    book.hear(
+        &agent("x"),
+        FromAgent::Finished {
+            of,
+            finish: Finish::Stopped,
+        },
+        NOW,
+    );
+    turn(&mut book, 0);
+    assert!(matches!(book.rollouts()[&id].phase(), Phase::Aborted { .. }));
+}
+
+#[test]
+fn numbers_grow_and_only_ended_rollouts_are_forgotten() {
+    let (mut book, of) = at_work();
+    assert_eq!(book.next_number(), 2);
+    book.forget(&of.rollout);
+    assert_eq!(book.rollouts().len(), 1);
+    book.hear(
+        &agent("x"),
+        FromAgent::Finished {
+            of: of.clone(),
+            finish: done(),
+        },
+        NOW,
+    );
+    turn(&mut book, 0);
+    book.forget(&of.rollout);
+    assert!(book.rollouts().is_empty());
+}
+
+#[test]
+fn the_fleet_is_shown_with_who_serves_it_and_what_is_wrong() {
+    let (mut book, _) = at_work();
+    let databases = book.show_databases();
+    assert_eq!(databases[0].agents, [agent("x")]);
+    assert_eq!(
+        databases[0].rollout,
+        Some(crate::id::RolloutId::try_from("r1").unwrap())
+    );
+    assert_eq!(databases[1].rollout, None);
+    assert_eq!(book.show_agents()[0].running, [database("a")]);
+    let down = Located {
+        database: database("b"),
+        identity: Err("connection refused".to_owned()),
+    };
+    book.hear(&agent("x"), FromAgent::Inventory(vec![down]), NOW);
+    assert!(book.show_databases()[1].problem.contains("connection refused"));
+    book.leases(&BTreeMap::new());
+    assert!(book.show_databases()[0].problem.contains("no agent"));
+    assert_eq!(book.show_agents()[0].connected_at, None);
+}

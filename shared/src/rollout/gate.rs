@@ -1,0 +1,78 @@
+//! May a waiting database go on, and if not, why. The same answer steers the scheduler and is printed by
+//! `rollout show`.
+
+use super::fleet::Conflict;
+use super::time::Time;
+use crate::id::{AgentId, RolloutId};
+use std::fmt;
+
+/// Whether a waiting database may go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate<'a> {
+    /// By one of these agents.
+    Open(Vec<&'a AgentId>),
+    /// Not now.
+    Blocked(Blocked),
+}
+
+/// Why a waiting database does not go on; what `rollout show` prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocked {
+    /// The rollout aborts.
+    Aborting,
+    /// An earlier rollout has this database too and is not finished with it.
+    Earlier(RolloutId),
+    /// The last attempt failed.
+    Backoff {
+        /// The next attempt.
+        until: Time,
+        /// Its number.
+        attempt: u32,
+        /// The last number.
+        of: u32,
+    },
+    /// What agents say about databases does not fit together.
+    Conflict(Conflict),
+    /// Nobody who is connected serves it.
+    NoAgent {
+        /// Who did, or will be back: these have claimed it.
+        known: Vec<AgentId>,
+    },
+    /// Its agents have not asked yet where it is.
+    Unlocated(AgentId),
+    /// Someone who is alive and not of this store holds it.
+    Held {
+        /// Who, for people.
+        by: String,
+        /// When it is looked at again.
+        until: Time,
+    },
+    /// An agent is looking at it.
+    Looking(AgentId),
+    /// As many databases as allowed are at work.
+    Limit(u32),
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aborting => f.write_str("the rollout is being aborted"),
+            Self::Earlier(rollout) => write!(f, "waiting for rollout {rollout}, which came first"),
+            Self::Backoff { until, attempt, of } => write!(f, "attempt {attempt} of {of} at {until}"),
+            Self::Conflict(conflict) => conflict.fmt(f),
+            Self::NoAgent { known } if known.is_empty() => f.write_str("no agent serves it"),
+            Self::NoAgent { known } => {
+                let known: Vec<_> = known.iter().map(AgentId::as_str).collect();
+                write!(
+                    f,
+                    "no agent that serves it is connected (known: {})",
+                    known.join(", ")
+                )
+            }
+            Self::Unlocated(agent) => write!(f, "agent {agent} has not asked yet where it is"),
+            Self::Held { by, until } => write!(f, "held by {by}; next look at {until}"),
+            Self::Looking(agent) => write!(f, "agent {agent} is looking at it"),
+            Self::Limit(limit) => write!(f, "waiting for its turn (at most {limit} at a time)"),
+        }
+    }
+}

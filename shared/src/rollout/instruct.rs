@@ -1,0 +1,153 @@
+//! What agents have to be told so that they know what the state says: looks, work, stops.
+
+use super::board::{Decision, Found, Glance, Told};
+use super::book::Book;
+use super::message::{Holding, ToAgent};
+use super::time::Time;
+use super::work::Order;
+use crate::fence::Fence;
+use crate::id::{AgentId, Digest, RolloutId};
+
+/// Something to tell an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instruction {
+    /// Whom.
+    pub agent: AgentId,
+    /// For which rollout.
+    pub rollout: RolloutId,
+    /// The bundle it must have first.
+    pub needs: Option<Digest>,
+    /// What.
+    pub message: ToAgent,
+}
+
+/// Under which authority instructions are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Office {
+    /// The leader's term.
+    pub term: i64,
+    /// The store's epoch.
+    pub epoch: i64,
+}
+
+impl Book {
+    /// What agents have to be told, given what is written. Each is to be told with [`Self::told`] when it was sent;
+    /// one that could not be sent comes again.
+    pub fn instructions(&self, office: Office, now: Time) -> Vec<Instruction> {
+        let mut looks = self.looks;
+        let decisions = self.board(|board| board.decide(now));
+        decisions
+            .into_iter()
+            .filter_map(|decision| self.instruction(decision, office, &mut looks))
+            .collect()
+    }
+
+    fn instruction(&self, decision: Decision, office: Office, looks: &mut u64) -> Option<Instruction> {
+        match decision {
+            Decision::Look {
+                rollout,
+                database,
+                agent,
+            } => {
+                let spec = self.rollouts().get(&rollout)?.spec();
+                *looks += 1;
+                let (bundle, direction) = (spec.bundle, spec.direction);
+                let message = ToAgent::Look {
+                    term: office.term,
+                    look: *looks,
+                    database,
+                    bundle,
+                    direction,
+                };
+                Some(Instruction {
+                    agent,
+                    rollout,
+                    needs: Some(bundle),
+                    message,
+                })
+            }
+            Decision::Assign { agent, holding } => {
+                let order = self.order(&holding, office)?;
+                let (rollout, needs) = (holding.rollout, Some(order.bundle));
+                Some(Instruction {
+                    agent,
+                    rollout,
+                    needs,
+                    message: ToAgent::Assign {
+                        term: office.term,
+                        order,
+                    },
+                })
+            }
+            Decision::Stop {
+                agent,
+                holding,
+                reason,
+            } => {
+                let rollout = holding.rollout.clone();
+                let message = ToAgent::Stop {
+                    term: office.term,
+                    of: holding,
+                    reason,
+                };
+                Some(Instruction {
+                    agent,
+                    rollout,
+                    needs: None,
+                    message,
+                })
+            }
+            Decision::Lease { .. }
+            | Decision::Lose { .. }
+            | Decision::Abandon { .. }
+            | Decision::End { .. } => None,
+        }
+    }
+
+    fn order(&self, holding: &Holding, office: Office) -> Option<Order> {
+        let rollout = self.rollouts().get(&holding.rollout)?;
+        let work = rollout.assignments().get(&holding.database)?.work()?;
+        Some(Order {
+            rollout: holding.rollout.clone(),
+            database: holding.database.clone(),
+            bundle: rollout.spec().bundle,
+            direction: rollout.spec().direction,
+            fence: Fence::of_lease(office.epoch, holding.token),
+            holder: work.holder,
+            attempt: work.attempt(),
+        })
+    }
+
+    /// The instruction was sent.
+    pub fn told(&mut self, instruction: &Instruction, now: Time) {
+        let agent = &instruction.agent;
+        let order = match &instruction.message {
+            ToAgent::Look { look, database, .. } => {
+                self.looks = self.looks.max(*look);
+                let (rollout, agent, found) =
+                    (instruction.rollout.clone(), agent.clone(), Found::Asked(*look));
+                self.glances.insert(
+                    database.clone(),
+                    Glance {
+                        rollout,
+                        agent,
+                        at: now,
+                        found,
+                    },
+                );
+                return;
+            }
+            ToAgent::Assign { order, .. } => (Holding::of(order), Told::Work),
+            ToAgent::Stop { of, .. } => (of.clone(), Told::Stop),
+            ToAgent::Welcome(_)
+            | ToAgent::Redirect { .. }
+            | ToAgent::HeartbeatAnswer { .. }
+            | ToAgent::Bundle { .. }
+            | ToAgent::Acknowledged(_)
+            | ToAgent::Goodbye { .. } => return,
+        };
+        if let Some(link) = self.links.get_mut(agent) {
+            link.orders.insert(order.0, order.1);
+        }
+    }
+}

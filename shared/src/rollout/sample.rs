@@ -1,0 +1,87 @@
+//! Rollouts and events for tests.
+
+use super::event::Event;
+use super::machine::Rollout;
+use super::policy::Policy;
+use super::selector::Selector;
+use super::spec::Spec;
+use super::time::Time;
+use super::work::{Exit, Failure, Finish};
+use crate::id::{AgentId, DatabaseName, Digest, Direction, Holder, RolloutId, SetName};
+use crate::retry::Retryability;
+use uuid::Uuid;
+
+pub(crate) fn agent(name: &str) -> AgentId {
+    AgentId::try_from(name).unwrap()
+}
+
+pub(crate) fn database(name: &str) -> DatabaseName {
+    DatabaseName::try_from(name).unwrap()
+}
+
+pub(crate) fn spec(number: u64, databases: &[&str], policy: Policy) -> Spec {
+    Spec {
+        id: RolloutId::try_from(format!("r{number}")).unwrap(),
+        number,
+        set: SetName::default_set(),
+        bundle: Digest::of(&number.to_be_bytes()),
+        versions: vec!["001".parse().unwrap()],
+        direction: Direction::Up,
+        selector: Selector::All,
+        policy,
+        created_by: "ada".to_owned(),
+        created_at: Time(0),
+        databases: databases.iter().map(|name| database(name)).collect(),
+    }
+}
+
+pub(crate) fn rollout(number: u64, databases: &[&str], policy: Policy) -> Rollout {
+    Rollout::new(spec(number, databases, policy))
+}
+
+pub(crate) fn failure(retry: Retryability) -> Failure {
+    Failure {
+        message: "it broke".to_owned(),
+        retry,
+        exit: Exit::Failed,
+    }
+}
+
+pub(crate) fn leased(name: &str, by: &str) -> Event {
+    Event::Leased {
+        database: database(name),
+        agent: agent(by),
+        lease: 1,
+        holder: Holder(Uuid::from_u128(1)),
+    }
+}
+
+pub(crate) fn granted(name: &str, token: i64) -> Event {
+    Event::Granted {
+        database: database(name),
+        token,
+    }
+}
+
+pub(crate) fn finished(name: &str, token: i64, finish: Finish) -> Event {
+    Event::Finished {
+        database: database(name),
+        token,
+        finish,
+    }
+}
+
+pub(crate) fn look_failed(name: &str) -> Event {
+    Event::LookFailed {
+        database: database(name),
+        agent: agent("a"),
+        failure: failure(Retryability::GiveUp),
+    }
+}
+
+pub(crate) fn up_to_date(name: &str) -> Event {
+    Event::FoundUpToDate {
+        database: database(name),
+        agent: agent("a"),
+    }
+}

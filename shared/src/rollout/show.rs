@@ -1,0 +1,360 @@
+//! The book as people and programs read it.
+
+use super::assignment::{Assignment, Setback, Work};
+use super::book::Book;
+use super::fleet::Place;
+use super::machine::Rollout;
+use super::phase::{Phase, Why};
+use super::time::Time;
+use super::view;
+use super::work::Summary;
+use crate::id::{AgentId, DatabaseName, RolloutId};
+
+/// Why an id or the beginning of one names no rollout.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// None has it.
+    #[error("there is no rollout `{0}`: `confiture rollout list` shows all")]
+    Unknown(String),
+    /// Several begin with it.
+    #[error("`{given}` is the beginning of several rollouts: {}", names(.candidates))]
+    Ambiguous {
+        /// What was given.
+        given: String,
+        /// Those that begin with it.
+        candidates: Vec<RolloutId>,
+    },
+}
+
+fn names(ids: &[RolloutId]) -> String {
+    ids.iter().map(RolloutId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// How many names a summary lists before it only counts.
+const NAMED: usize = 5;
+
+impl Book {
+    /// The rollout with this id, or the only one whose id begins so.
+    pub fn find(&self, given: &str) -> Result<&Rollout, Error> {
+        let unknown = || Error::Unknown(given.to_owned());
+        if given.is_empty() {
+            return Err(unknown());
+        }
+        if let Some((_, exact)) = self.rollouts().iter().find(|(id, _)| id.as_str() == given) {
+            return Ok(exact);
+        }
+        let candidates: Vec<_> = self
+            .rollouts()
+            .iter()
+            .filter(|(id, _)| id.as_str().starts_with(given))
+            .collect();
+        match candidates.as_slice() {
+            [] => Err(unknown()),
+            [(_, only)] => Ok(only),
+            several => {
+                let candidates = several.iter().map(|(id, _)| (*id).clone()).collect();
+                Err(Error::Ambiguous {
+                    given: given.to_owned(),
+                    candidates,
+                })
+            }
+        }
+    }
+
+    /// All databases of a rollout.
+    pub fn show_assignments(&self, rollout: &Rollout, now: Time) -> Vec<view::Assignment> {
+        self.board(|board| {
+            let show = |(database, assignment): (&DatabaseName, &Assignment)| {
+                let mut shown = show_assignment(database, assignment);
+                shown.blocked = board
+                    .blocked(rollout, database, now)
+                    .map(|by| by.to_string())
+                    .unwrap_or_default();
+                shown.progress = match shown.state {
+                    view::AssignmentState::Running => self.progress(&rollout.spec().id, database).cloned(),
+                    view::AssignmentState::Waiting
+                    | view::AssignmentState::Done
+                    | view::AssignmentState::Failed
+                    | view::AssignmentState::Aborted => None,
+                };
+                shown
+            };
+            rollout.assignments().iter().map(show).collect()
+        })
+    }
+
+    /// All rollouts, newest first.
+    pub fn show_rollouts(&self) -> Vec<view::Rollout> {
+        let mut rollouts: Vec<_> = self.rollouts().values().collect();
+        rollouts.sort_by_key(|rollout| std::cmp::Reverse(rollout.spec().number));
+        rollouts
+            .into_iter()
+            .map(|rollout| show_rollout(rollout))
+            .collect()
+    }
+
+    /// All databases of the fleet.
+    pub fn show_databases(&self) -> Vec<view::Database> {
+        let fleet = self.fleet();
+        let show = |name: &DatabaseName| view::Database {
+            name: name.clone(),
+            labels: fleet
+                .databases()
+                .get(name)
+                .map(super::fleet::Database::labels)
+                .unwrap_or_default(),
+            agents: fleet.claims(name).map(|(agent, _)| agent.clone()).collect(),
+            identity: fleet.claims(name).find_map(|(_, claim)| claim.identity()),
+            rollout: self.at_work(name).map(|rollout| rollout.spec().id.clone()),
+            problem: self.problem(name),
+        };
+        fleet.databases().keys().map(show).collect()
+    }
+
+    /// All agents, connected or known from the databases they served.
+    pub fn show_agents(&self) -> Vec<view::Agent> {
+        let fleet = self.fleet();
+        let claimed = fleet
+            .databases()
+            .values()
+            .flat_map(|database| database.claims.keys());
+        let ids: std::collections::BTreeSet<_> = fleet.agents().keys().chain(claimed).collect();
+        let show = |id: &AgentId| {
+            let agent = fleet.agents().get(id);
+            let serves = fleet
+                .databases()
+                .iter()
+                .filter(|(_, database)| database.claims.contains_key(id));
+            view::Agent {
+                id: id.clone(),
+                version: agent.map(|agent| agent.version.clone()).unwrap_or_default(),
+                connected_at: agent.map(|agent| agent.connected_at),
+                databases: serves.map(|(name, _)| name.clone()).collect(),
+                running: self.work_of(id).map(|(database, _)| database.clone()).collect(),
+            }
+        };
+        ids.into_iter().map(show).collect()
+    }
+
+    fn at_work(&self, database: &DatabaseName) -> Option<&Rollout> {
+        let works = |rollout: &&Rollout| {
+            rollout
+                .assignments()
+                .get(database)
+                .is_some_and(|a| a.work().is_some())
+        };
+        self.live().into_iter().find(works)
+    }
+
+    fn work_of<'a>(&'a self, agent: &'a AgentId) -> impl Iterator<Item = (&'a DatabaseName, &'a Work)> {
+        let assignments = self.live().into_iter().flat_map(Rollout::assignments);
+        let work = assignments.filter_map(|(database, assignment)| Some((database, assignment.work()?)));
+        work.filter(move |(_, work)| work.agent == *agent)
+    }
+
+    /// Why a database cannot be worked on; empty when it can.
+    fn problem(&self, database: &DatabaseName) -> String {
+        if let Some(conflict) = self.fleet().conflict(database) {
+            return conflict.to_string();
+        }
+        let places: Vec<_> = self
+            .fleet()
+            .claims(database)
+            .map(|(agent, claim)| (agent, &claim.place))
+            .collect();
+        if places.is_empty() {
+            return "no agent that serves it is connected".to_owned();
+        }
+        let unreachable = places.iter().map(|(agent, place)| match place {
+            Place::Unreachable { problem, .. } => Some(format!("agent {agent}: {problem}")),
+            Place::Unasked | Place::Known(_) => None,
+        });
+        // One agent that reaches it is enough.
+        unreachable
+            .collect::<Option<Vec<_>>>()
+            .map(|problems| problems.join("; "))
+            .unwrap_or_default()
+    }
+}
+
+/// One rollout.
+pub fn show_rollout(rollout: &Rollout) -> view::Rollout {
+    let spec = rollout.spec();
+    let (state, ended_at) = match rollout.phase() {
+        Phase::Running => (view::State::Running, None),
+        Phase::Aborting { .. } => (view::State::Aborting, None),
+        Phase::Done { at } => (view::State::Done, Some(*at)),
+        Phase::Failed { at, .. } => (view::State::Failed, Some(*at)),
+        Phase::Aborted { at, .. } => (view::State::Aborted, Some(*at)),
+    };
+    view::Rollout {
+        id: spec.id.clone(),
+        set: spec.set.clone(),
+        bundle: spec.bundle,
+        versions: spec.versions.clone(),
+        selector: spec.selector.clone(),
+        policy: spec.policy,
+        created_by: spec.created_by.clone(),
+        created_at: spec.created_at,
+        ended_at,
+        state,
+        reason: reason(rollout),
+        databases: counts(rollout),
+    }
+}
+
+/// Why a rollout does not go on, or failed.
+fn reason(rollout: &Rollout) -> String {
+    let why: Option<&Why> = match rollout.phase() {
+        Phase::Running | Phase::Done { .. } => return String::new(),
+        Phase::Aborting { why } | Phase::Aborted { why, .. } => Some(why),
+        Phase::Failed { why, .. } => why.as_ref(),
+    };
+    let mut parts: Vec<_> = why.map(ToString::to_string).into_iter().collect();
+    let failed = rollout
+        .assignments()
+        .iter()
+        .filter(|(_, a)| matches!(a, Assignment::Failed { .. }));
+    let failed: Vec<_> = failed.map(|(database, _)| database.as_str()).collect();
+    if !failed.is_empty() {
+        let more = if failed.len() > NAMED { ", .." } else { "" };
+        let named = failed[..failed.len().min(NAMED)].join(", ");
+        parts.push(format!(
+            "{} of {} databases failed: {named}{more}",
+            failed.len(),
+            rollout.assignments().len()
+        ));
+    }
+    parts.join("; ")
+}
+
+fn counts(rollout: &Rollout) -> view::Counts {
+    let mut counts = view::Counts::default();
+    for assignment in rollout.assignments().values() {
+        counts.total += 1;
+        match assignment {
+            Assignment::Waiting { .. } => counts.waiting += 1,
+            Assignment::Leasing(_) | Assignment::Running { .. } => counts.running += 1,
+            Assignment::Done { .. } => counts.done += 1,
+            Assignment::Failed { .. } => counts.failed += 1,
+            Assignment::Aborted { .. } => counts.aborted += 1,
+        }
+    }
+    counts
+}
+
+fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::Assignment {
+    let error = |last: &Option<Setback>| last.as_ref().map(ToString::to_string).unwrap_or_default();
+    let blank = |state| view::Assignment {
+        database: database.clone(),
+        state,
+        agent: None,
+        attempt: 0,
+        blocked: String::new(),
+        error: String::new(),
+        progress: None,
+        started_at: None,
+        ended_at: None,
+        summary: Summary::default(),
+        token: None,
+    };
+    let at_work = |work: &Work, token| view::Assignment {
+        agent: Some(work.agent.clone()),
+        attempt: work.attempt(),
+        error: error(&work.last),
+        started_at: Some(work.started_at),
+        token,
+        ..blank(view::AssignmentState::Running)
+    };
+    match assignment {
+        Assignment::Waiting { failures, last, .. } => view::Assignment {
+            agent: last.as_ref().map(|setback| setback.agent().clone()),
+            attempt: *failures,
+            error: error(last),
+            ..blank(view::AssignmentState::Waiting)
+        },
+        Assignment::Leasing(work) => at_work(work, None),
+        Assignment::Running { work, token } => at_work(work, Some(*token)),
+        Assignment::Done {
+            agent,
+            attempt,
+            started_at,
+            ended_at,
+            summary,
+        } => view::Assignment {
+            agent: Some(agent.clone()),
+            attempt: *attempt,
+            started_at: *started_at,
+            ended_at: Some(*ended_at),
+            summary: *summary,
+            ..blank(view::AssignmentState::Done)
+        },
+        Assignment::Failed {
+            agent,
+            attempt,
+            started_at,
+            ended_at,
+            failure,
+        } => view::Assignment {
+            agent: Some(agent.clone()),
+            attempt: *attempt,
+            error: failure.message.clone(),
+            started_at: *started_at,
+            ended_at: Some(*ended_at),
+            ..blank(view::AssignmentState::Failed)
+        },
+        Assignment::Aborted {
+            agent,
+            attempt,
+            started_at,
+            ended_at,
+            last,
+        } => view::Assignment {
+            agent: agent.clone(),
+            attempt: *attempt,
+            error: error(last),
+            started_at: *started_at,
+            ended_at: Some(*ended_at),
+            ..blank(view::AssignmentState::Aborted)
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::{Policy, sample};
+
+    #[test]
+    fn an_id_may_be_given_by_its_beginning_if_only_one_begins_so() {
+        let mut book = Book::default();
+        for id in ["abc", "abd", "ab"] {
+            let rollout = sample::rollout(u64::from(id.as_bytes()[id.len() - 1]), &["x"], Policy::default());
+            book.found(crate::rollout::Spec {
+                id: RolloutId::try_from(id).unwrap(),
+                ..rollout.spec().clone()
+            });
+        }
+        assert_eq!(book.find("abd").unwrap().spec().id.as_str(), "abd");
+        assert_eq!(
+            book.find("ab").unwrap().spec().id.as_str(),
+            "ab",
+            "an exact id wins"
+        );
+        assert!(matches!(book.find("a"), Err(Error::Ambiguous { candidates, .. }) if candidates.len() == 3));
+        assert!(matches!(book.find("x"), Err(Error::Unknown(_))));
+        assert!(matches!(book.find(""), Err(Error::Unknown(_))));
+    }
+
+    #[test]
+    fn a_failed_rollout_says_where() {
+        let mut rollout = sample::rollout(1, &["a", "b"], Policy::default());
+        rollout.apply(sample::look_failed("a"), Time(1)).unwrap();
+        rollout.apply(sample::up_to_date("b"), Time(1)).unwrap();
+        rollout.apply(crate::rollout::Event::Ended, Time(2)).unwrap();
+        let shown = show_rollout(&rollout);
+        assert_eq!(shown.state, view::State::Failed);
+        assert_eq!(shown.reason, "1 of 2 databases failed: a");
+        assert_eq!((shown.databases.done, shown.databases.failed), (1, 1));
+    }
+}

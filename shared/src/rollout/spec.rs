@@ -1,0 +1,36 @@
+//! What was asked for.
+
+use super::policy::Policy;
+use super::selector::Selector;
+use super::time::Time;
+use crate::id::{DatabaseName, Digest, Direction, RolloutId, SetName};
+use crate::migration::Version;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What was asked for; never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The rollout's id.
+    pub id: RolloutId,
+    /// Grows by one with each rollout: the order in which they take turns on a database they share.
+    pub number: u64,
+    /// The set it brings.
+    pub set: SetName,
+    /// The bundle of that set.
+    pub bundle: Digest,
+    /// The versions in the bundle.
+    pub versions: Vec<Version>,
+    /// Which way.
+    pub direction: Direction,
+    /// How databases were chosen.
+    pub selector: Selector,
+    /// Its limits.
+    pub policy: Policy,
+    /// Who asked for it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Time,
+    /// The databases chosen, as the fleet was then.
+    pub databases: BTreeSet<DatabaseName>,
+}
