@@ -601,9 +601,14 @@ impl World {
         let book = self.leader.as_mut().unwrap();
         match change {
             Change::Agent(id) => {
-                self.store
-                    .agents
-                    .insert(id.clone(), book.fleet().agents()[id].clone());
+                let agent = book.fleet().agents()[id].clone();
+                let before = self.store.agents.insert(id.clone(), agent.clone());
+                if let Some(before) = before.filter(|before| before.lease != agent.lease) {
+                    // The earlier lease is revoked.
+                    self.store
+                        .leases
+                        .retain(|_, (lease, _, _)| *lease != before.lease);
+                }
             }
             Change::Database(name) => {
                 self.store
@@ -657,11 +662,30 @@ impl World {
         true
     }
 
+    /// An agent that is gone for good, if others serve all its databases; its lease runs out.
+    fn bury(&mut self, id: &AgentId) {
+        let others = |name: &DatabaseName| {
+            self.served
+                .iter()
+                .any(|(other, names)| other != id && names.contains(name))
+        };
+        if self.served[id].iter().all(others) {
+            self.kill(id);
+            self.expire(id);
+            self.served.remove(id);
+        }
+    }
+
     /// The faults stop; everything must come to its end.
     fn calm(&mut self) {
         self.faults = false;
         for agent in self.agents.values_mut() {
             agent.frozen = false;
+        }
+        for id in self.served.keys().cloned().collect::<Vec<_>>() {
+            if self.random.percent(50) {
+                self.bury(&id);
+            }
         }
         for _ in 0..CALM_STEPS {
             let ended = |book: &Book| book.live().is_empty();
