@@ -5,7 +5,7 @@ use crate::database::Database;
 use crate::work::{self, Control};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use shared::id::{AgentId, DatabaseName, Direction, StoreId};
+use shared::id::{DatabaseName, Direction, StoreId};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::work::{Exit, Failure, Finish, Identity, Look, Order};
@@ -37,25 +37,26 @@ pub trait Worker: Send + Sync + 'static {
 }
 
 /// Idle connections are looked through this often; their times to live are minutes.
-const TEND: Duration = Duration::from_secs(15);
+const TEND: Duration = Duration::from_secs(10);
 
 /// The databases of this agent.
 #[derive(Clone)]
 pub struct Databases {
     databases: BTreeMap<DatabaseName, Arc<Database>>,
-    /// Who we are, for people who meet us as the holder of a database.
     description: String,
 }
 
 impl Databases {
-    /// All databases of an agent; names are unique, as the settings have checked.
-    pub fn new(agent: &AgentId, databases: impl IntoIterator<Item = Database>) -> Self {
+    /// All databases of an agent; names are unique, as the settings have checked. `description`: who works, for people
+    /// who meet us as the holder of a database.
+    pub fn new(databases: impl IntoIterator<Item = Database>, description: String) -> Self {
         let databases = databases
             .into_iter()
-            .map(|database| (database.name().clone(), Arc::new(database)));
+            .map(|database| (database.name().clone(), Arc::new(database)))
+            .collect();
         Self {
-            databases: databases.collect(),
-            description: format!("agent {agent}"),
+            databases,
+            description,
         }
     }
 
