@@ -110,9 +110,9 @@ pub fn script(options: &Options, steps: &[Step]) -> Digest {
     let canonical = Canonical::new()
         .optional("lock_timeout", options.lock_timeout.map(nanoseconds))
         .optional("statement_timeout", options.statement_timeout.map(nanoseconds));
-    let canonical = steps
-        .iter()
-        .fold(canonical, |canonical, step| canonical.field("step", step.checksum));
+    let canonical = steps.iter().fold(canonical, |canonical, step| {
+        canonical.field("step", step.checksum)
+    });
     digest(&canonical.finish())
 }
 

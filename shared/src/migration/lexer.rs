@@ -115,9 +115,7 @@ pub(super) fn split_operators(mut run: &str) -> impl Iterator<Item = &str> {
 fn operator_length(run: &str) -> usize {
     let keeps_sign = |operator: &str| operator.contains(['~', '!', '@', '#', '%', '^', '&', '|', '?', '`']);
     let mut operator = run;
-    while operator.len() > 1
-        && operator.ends_with(['+', '-'])
-        && !keeps_sign(&operator[..operator.len() - 1])
+    while operator.len() > 1 && operator.ends_with(['+', '-']) && !keeps_sign(&operator[..operator.len() - 1])
     {
         operator = &operator[..operator.len() - 1];
     }
@@ -234,7 +232,9 @@ pub(super) fn scan(text: &str) -> Scan<'_> {
 fn unclosed(kind: TokenKind) -> Option<Flaw> {
     match kind {
         TokenKind::BlockComment { terminated: false } => Some(Flaw::Unclosed("comment")),
-        TokenKind::QuotedIdent { terminated: false, .. } => Some(Flaw::Unclosed("double quote")),
+        TokenKind::QuotedIdent {
+            terminated: false, ..
+        } => Some(Flaw::Unclosed("double quote")),
         TokenKind::Literal {
             kind: LiteralKind::DollarQuotedString { terminated: false },
         } => Some(Flaw::Unclosed("dollar quote")),
@@ -334,7 +334,10 @@ impl Nesting {
             // At the top a statement ends here, and all that was left open with it.
             TokenKind::Semi if self.open.iter().all(|level| level.closer == Closer::End) => {
                 let reported = self.reported;
-                *self = Self { reported, ..Self::default() };
+                *self = Self {
+                    reported,
+                    ..Self::default()
+                };
             }
             TokenKind::Semi | TokenKind::Comma => self.end_chain(),
             TokenKind::Ident if in_case && ["when", "then", "else"].iter().any(|w| token.is_word(w)) => {

@@ -1,1 +1,307 @@
-//! yaml
+//! A migration as YAML: `name`, overrides, and the steps of `up` and `down`.
+
+use super::{Change, Options, Position, Problem, Script, Step, checksum};
+use crate::settings::duration::Milliseconds;
+use crate::yaml::{self, Entry, Node, Value};
+
+/// What a YAML file says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Parsed {
+    /// Its `name`, when it gives one.
+    pub(super) name: Option<String>,
+    /// Its `up`.
+    pub(super) up: Script,
+    /// Its `down`, when it has one.
+    pub(super) down: Option<Script>,
+}
+
+const KEYS: &[&str] = &["name", "lock_timeout", "statement_timeout", "up", "down"];
+
+/// Reads a file.
+///
+/// # Errors
+/// All that is wrong with it, in the order of the file.
+pub(super) fn parse(file: &str, text: &str) -> Result<Parsed, Vec<Problem>> {
+    let mut reader = Reader {
+        file,
+        problems: Vec::new(),
+    };
+    let root = match yaml::parse(text) {
+        Ok(Some(root)) => root,
+        Ok(None) => {
+            reader.problem(
+                None,
+                "the file is empty",
+                Some("write at least `up:` with one step"),
+            );
+            return Err(reader.problems);
+        }
+        Err(error) => {
+            reader.error(error);
+            return Err(reader.problems);
+        }
+    };
+    let parsed = reader.migration(&root, text);
+    match parsed {
+        Some(parsed) if reader.problems.is_empty() => Ok(parsed),
+        _ => Err(reader.problems),
+    }
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn migration(&mut self, root: &Node, text: &str) -> Option<Parsed> {
+        let Value::Mapping(entries) = &root.value else {
+            self.problem(
+                Some(root.at),
+                "a migration is a mapping of keys",
+                Some("begin with `up:` and a list of steps"),
+            );
+            return None;
+        };
+        let (mut name, mut options, mut up, mut down) = (None, Options::default(), None, None);
+        for entry in entries {
+            match entry.key.as_str() {
+                "name" => name = self.value::<String>(entry),
+                "lock_timeout" => {
+                    options.lock_timeout = self.value::<Milliseconds>(entry).map(|duration| duration.0)
+                }
+                "statement_timeout" => {
+                    options.statement_timeout = self.value::<Milliseconds>(entry).map(|duration| duration.0);
+                }
+                "up" => up = Some(self.steps(entry)),
+                "down" => down = Some(self.steps(entry)),
+                unknown => {
+                    let advice = yaml::advice(unknown, KEYS);
+                    self.problem(Some(entry.at), &format!("unknown key `{unknown}`"), Some(&advice));
+                }
+            }
+        }
+        if up.is_none() {
+            self.problem(
+                Some(root.at),
+                "the key `up` is missing",
+                Some("write `up:` with a list of steps"),
+            );
+        }
+        let script = |steps: Vec<Step>| Script {
+            file: self.file.to_owned(),
+            text: text.to_owned(),
+            checksum: checksum::script(&options, &steps),
+            options: options.clone(),
+            steps,
+        };
+        Some(Parsed {
+            name,
+            up: script(up?),
+            down: down.map(script),
+        })
+    }
+
+    fn value<'de, T: serde::Deserialize<'de>>(&mut self, entry: &'de Entry) -> Option<T> {
+        match yaml::read(&entry.value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let what = format!("{}: {}", entry.key, error.what);
+                self.problem(
+                    error.position.or(Some(entry.value.at)),
+                    &what,
+                    error.advice.as_deref(),
+                );
+                None
+            }
+        }
+    }
+
+    fn steps(&mut self, entry: &Entry) -> Vec<Step> {
+        let Value::Sequence(items) = &entry.value.value else {
+            let what = format!(
+                "{}: expected a list of steps, found {}",
+                entry.key,
+                entry.value.describe()
+            );
+            self.problem(Some(entry.value.at), &what, Some("begin each step with `- `"));
+            return Vec::new();
+        };
+        if items.is_empty() {
+            self.problem(
+                Some(entry.value.at),
+                &format!("{}: there is no step", entry.key),
+                None,
+            );
+        }
+        items.iter().filter_map(|item| self.step(item)).collect()
+    }
+
+    fn step(&mut self, item: &Node) -> Option<Step> {
+        let known = || format!("known steps are {}", Change::KNOWN.join(", "));
+        let Value::Mapping(entries) = &item.value else {
+            let what = format!("expected a step, found {}", item.describe());
+            self.problem(Some(item.at), &what, Some(&known()));
+            return None;
+        };
+        let [entry] = entries.as_slice() else {
+            self.problem(
+                Some(item.at),
+                "a step has exactly one key, its kind",
+                Some("begin each step with a `- ` of its own, and indent what belongs to it"),
+            );
+            return None;
+        };
+        let change = match Change::deserialize(&entry.key, &entry.value) {
+            None => {
+                let nearest = yaml::nearest(&entry.key, Change::KNOWN.iter().copied());
+                let meant = nearest.map_or_else(String::new, |name| format!("did you mean `{name}`? "));
+                self.problem(
+                    Some(entry.at),
+                    &format!("unknown step `{}`", entry.key),
+                    Some(&(meant + &known())),
+                );
+                return None;
+            }
+            Some(Err(error)) => {
+                for error in error.all() {
+                    let what = format!("{}: {}", entry.key, error.what);
+                    self.problem(error.position.or(Some(entry.at)), &what, error.advice.as_deref());
+                }
+                return None;
+            }
+            Some(Ok(change)) => change,
+        };
+        if let Err(problems) = change.check() {
+            for problem in problems {
+                self.problem(Some(entry.at), &format!("{}: {problem}", entry.key), None);
+            }
+            return None;
+        }
+        let checksum = checksum::step(change.name(), &change.canonical());
+        Some(Step {
+            at: entry.at,
+            checksum,
+            change,
+        })
+    }
+
+    fn error(&mut self, error: yaml::Error) {
+        for error in error.all() {
+            self.problem(error.position, &error.what, error.advice.as_deref());
+        }
+    }
+
+    fn problem(&mut self, at: Option<Position>, what: &str, advice: Option<&str>) {
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            at,
+            what: what.to_owned(),
+            advice: advice.map(str::to_owned),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        parse("m.yaml", text)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_migration_is_read_with_its_overrides_and_both_ways() {
+        let parsed = parse(
+            "m.yaml",
+            "name: order totals\nlock_timeout: 60s\nstatement_timeout: 5000\nup:\n  - add_column: { table: orders, column: tax, type: numeric, default: 1.10 }\n  - backfill: { table: orders, set: { tax: total * 1.2 }, where: tax IS NULL, batch: { size: 10000, pause: 100ms } }\n  - set_not_null: { table: orders, column: tax }\ndown:\n  - drop_column: { table: orders, column: tax }\n",
+        )
+        .unwrap();
+        assert_eq!(parsed.name.as_deref(), Some("order totals"));
+        assert_eq!(
+            parsed.up.options.lock_timeout,
+            Some(std::time::Duration::from_mins(1))
+        );
+        assert_eq!(
+            parsed.up.options.statement_timeout,
+            Some(std::time::Duration::from_secs(5))
+        );
+        let names: Vec<_> = parsed.up.steps.iter().map(|step| step.change.name()).collect();
+        assert_eq!(names, ["add_column", "backfill", "set_not_null"]);
+        assert_eq!(parsed.up.steps[1].at, Position { line: 6, column: 5 });
+        let Change::AddColumn(add) = &parsed.up.steps[0].change else {
+            panic!()
+        };
+        assert_eq!(
+            add.default
+                .as_ref()
+                .map(super::super::expression::Expression::text),
+            Some("1.10")
+        );
+        assert_eq!(parsed.down.map(|down| down.steps.len()), Some(1));
+    }
+
+    #[test]
+    fn comments_white_space_and_the_order_of_keys_do_not_change_a_checksum() {
+        let checksum = |text: &str| parse("m.yaml", text).unwrap().up.checksum;
+        let before = checksum("up:\n  - backfill: { table: t, set: { a: b + 1 }, where: c }\n");
+        assert_eq!(
+            before,
+            checksum(
+                "# why\nname: x\nup:\n  - backfill:\n      where: c -- only those\n      set:\n        a: 'B +  1'\n      table: T\n"
+            )
+        );
+        assert_ne!(
+            before,
+            checksum("up:\n  - backfill: { table: t, set: { a: b + 2 }, where: c }\n")
+        );
+        assert_ne!(
+            before,
+            checksum("lock_timeout: 1s\nup:\n  - backfill: { table: t, set: { a: b + 1 }, where: c }\n")
+        );
+    }
+
+    #[test]
+    fn an_unknown_step_is_refused_with_the_list_of_known_ones() {
+        let said = problems("up:\n  - backfil: { table: t }\n");
+        assert_eq!(said.len(), 1);
+        assert!(said[0].starts_with("m.yaml:2:5: unknown step `backfil`\n  help: did you mean `backfill`? known steps are sql, add_column"), "{}", said[0]);
+    }
+
+    #[test]
+    fn every_problem_is_said_at_once_with_its_place() {
+        let said = problems(
+            "naem: x\nlock_timeout: soon\nup:\n  - drop_column: { table: a.b.c, column: x }\n  - drop_column: { table: t, colum: x }\n  - set_not_null: 3\n  - { sql: SELECT 1, assert: { query: SELECT 1 } }\n",
+        );
+        let places: Vec<_> = said.iter().map(|text| text.split(": ").next().unwrap()).collect();
+        assert!(said.len() >= 6, "{said:#?}");
+        for line in [
+            "m.yaml:1:1",
+            "m.yaml:2:",
+            "m.yaml:4:",
+            "m.yaml:5:",
+            "m.yaml:6:",
+            "m.yaml:7:",
+        ] {
+            assert!(
+                places.iter().any(|place| place.starts_with(line)),
+                "{line} is not in {said:#?}"
+            );
+        }
+        assert!(said[0].contains("did you mean `name`?"), "{}", said[0]);
+        assert!(said.iter().any(|text| text.contains("`column`")), "{said:#?}");
+    }
+
+    #[test]
+    fn a_file_without_steps_is_refused() {
+        assert!(problems("")[0].contains("empty"));
+        assert!(problems("name: x\n")[0].contains("`up` is missing"));
+        assert!(problems("up: []\n")[0].contains("no step"));
+        assert!(problems("up: x\n")[0].contains("expected a list"));
+        assert!(problems("up:\n - sql: [\n")[0].starts_with("m.yaml:"));
+    }
+}

@@ -99,9 +99,7 @@ fn is_last_part(name: &SyntaxNode) -> bool {
     if let Some(field) = field_of(&part)
         && field.first_child().as_ref() != Some(&part)
     {
-        let dotted_names_only = field
-            .first_child()
-            .is_some_and(|base| is_dotted_name(&base));
+        let dotted_names_only = field.first_child().is_some_and(|base| is_dotted_name(&base));
         if !dotted_names_only {
             return false;
         }

@@ -69,7 +69,9 @@ pub(super) fn read(scan: &Scan<'_>, findings: &mut Vec<Finding>) -> Directives {
         }
         for (at, word) in words(text, start) {
             let mut refuse = |what: String, advice: String| findings.push(Finding { at, what, advice });
-            let Some((key, value)) = word.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty())
+            let Some((key, value)) = word
+                .split_once('=')
+                .filter(|(key, value)| !key.is_empty() && !value.is_empty())
             else {
                 refuse(
                     format!("`{word}` is not a directive"),
@@ -87,7 +89,8 @@ pub(super) fn read(scan: &Scan<'_>, findings: &mut Vec<Finding>) -> Directives {
             let problem = match key {
                 "lock_timeout" => timeout(value, &mut directives.options.lock_timeout).or_else(|| {
                     (directives.options.lock_timeout == Some(Duration::ZERO)).then(|| {
-                        "`lock_timeout=0` would never wait and never get a lock: give a time such as 30s".to_owned()
+                        "`lock_timeout=0` would never wait and never get a lock: give a time such as 30s"
+                            .to_owned()
                     })
                 }),
                 "statement_timeout" => timeout(value, &mut directives.options.statement_timeout),
@@ -112,7 +115,8 @@ pub(super) fn read(scan: &Scan<'_>, findings: &mut Vec<Finding>) -> Directives {
             }
         }
     }
-    if let (Transaction::Each, Parse::Off, Some(at)) = (directives.transaction, directives.parse, off.last()) {
+    if let (Transaction::Each, Parse::Off, Some(at)) = (directives.transaction, directives.parse, off.last())
+    {
         findings.push(Finding::new(
             *at,
             "`transaction=off` and `parse=off` exclude each other: what is not read cannot be cut into statements",

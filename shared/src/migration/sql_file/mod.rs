@@ -66,7 +66,10 @@ pub fn inline(text: &str) -> Result<Sql, String> {
         }
         let Finding { at, what, advice } = findings.swap_remove(0);
         let at = Position::of_offset(whole, at);
-        format!("{what} (line {}, column {} of the text); {advice}", at.line, at.column)
+        format!(
+            "{what} (line {}, column {} of the text); {advice}",
+            at.line, at.column
+        )
     })
 }
 
@@ -241,9 +244,9 @@ fn unread(text: &str, scan: &Scan<'_>, tree: parser::Tree) -> Vec<Finding> {
 }
 
 fn is_psql_variable(text: &str, at: usize) -> bool {
-    text.get(at..).and_then(|rest| rest.strip_prefix(':')).is_some_and(|rest| {
-        rest.starts_with(|c: char| c.is_alphabetic() || matches!(c, '_' | '\'' | '"'))
-    })
+    text.get(at..)
+        .and_then(|rest| rest.strip_prefix(':'))
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_alphabetic() || matches!(c, '_' | '\'' | '"')))
 }
 
 /// What the tokens show to be wrong, psql's commands once for each line.

@@ -47,7 +47,10 @@ pub(super) fn classify(statement: &SyntaxNode, scan: &Scan<'_>) -> Result<Class,
         | SyntaxKind::ROLLBACK_TRANSACTION
         | SyntaxKind::ROLLBACK_PREPARED
         | SyntaxKind::PREPARE_TRANSACTION => refuse(
-            format!("{} is not allowed: the file runs in one transaction, which records it as applied", verb(statement, 2)),
+            format!(
+                "{} is not allowed: the file runs in one transaction, which records it as applied",
+                verb(statement, 2)
+            ),
             "remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top",
         ),
         SyntaxKind::COPY => copy(statement),
@@ -91,7 +94,9 @@ pub(super) fn classify(statement: &SyntaxNode, scan: &Scan<'_>) -> Result<Class,
             None => Session::Clean,
         })),
 
-        SyntaxKind::CREATE_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => create_index(statement),
+        SyntaxKind::CREATE_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => {
+            create_index(statement)
+        }
         SyntaxKind::DROP_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => drop_index(statement),
         SyntaxKind::REINDEX => reindex(statement),
         SyntaxKind::CLUSTER => match [SyntaxKind::TABLE_NAME_REF, SyntaxKind::CLUSTER_LEGACY]
@@ -132,7 +137,9 @@ pub(super) fn classify(statement: &SyntaxNode, scan: &Scan<'_>) -> Result<Class,
         }
         SyntaxKind::ALTER_SUBSCRIPTION => alter_subscription(statement),
         // It needs no transaction of its own once its slot is taken away; PostgreSQL says so where it does.
-        SyntaxKind::DROP_SUBSCRIPTION if child(statement, SyntaxKind::IF_EXISTS).is_some() => Ok(Class::Either),
+        SyntaxKind::DROP_SUBSCRIPTION if child(statement, SyntaxKind::IF_EXISTS).is_some() => {
+            Ok(Class::Either)
+        }
 
         // What these hold runs later, if ever.
         SyntaxKind::CREATE_FUNCTION
@@ -202,7 +209,10 @@ fn copy(statement: &SyntaxNode) -> Result<Class, Refusal> {
             "COPY FROM STDIN is not allowed: a migration has no input",
             "write the rows as INSERT statements (`pg_dump --inserts`)",
         ),
-        (true, false) => refuse("COPY TO STDOUT is not allowed: a migration has no output", "remove it"),
+        (true, false) => refuse(
+            "COPY TO STDOUT is not allowed: a migration has no output",
+            "remove it",
+        ),
         (false, _) => Ok(Class::Inside(Session::Clean)),
     }
 }
@@ -246,9 +256,8 @@ fn drop_index(statement: &SyntaxNode) -> Result<Class, Refusal> {
 }
 
 fn relation(schema: Option<String>, name: String) -> Result<Table, Refusal> {
-    let ident = |name: String| {
-        Ident::exact(name).or_else(|error| refuse(error.to_string(), "choose another name"))
-    };
+    let ident =
+        |name: String| Ident::exact(name).or_else(|error| refuse(error.to_string(), "choose another name"));
     Ok(Table {
         schema: schema.map(ident).transpose()?,
         name: ident(name)?,
@@ -272,7 +281,9 @@ fn alter_subscription(statement: &SyntaxNode) -> Result<Class, Refusal> {
     let has = |kind| child(statement, kind).is_some();
     if has(SyntaxKind::REFRESH_PUBLICATION) || (has(SyntaxKind::SET_PUBLICATION) && refreshes) {
         Ok(Class::Outside(Verify::Repeat))
-    } else if (has(SyntaxKind::ADD_PUBLICATION) || has(SyntaxKind::DROP_SUBSCRIPTION_PUBLICATION)) && refreshes {
+    } else if (has(SyntaxKind::ADD_PUBLICATION) || has(SyntaxKind::DROP_SUBSCRIPTION_PUBLICATION))
+        && refreshes
+    {
         unverifiable(
             statement,
             "write WITH (refresh = false), and refresh in a migration of its own",
@@ -307,7 +318,8 @@ fn is_temporary(statement: &SyntaxNode) -> bool {
     {
         into = clause;
     }
-    let dropped = child(&into, SyntaxKind::ON_COMMIT).is_some_and(|on| child(&on, SyntaxKind::DROP).is_some());
+    let dropped =
+        child(&into, SyntaxKind::ON_COMMIT).is_some_and(|on| child(&on, SyntaxKind::DROP).is_some());
     let in_temporary_schema = into
         .descendants()
         .find(|node| node.kind() == SyntaxKind::PATH)

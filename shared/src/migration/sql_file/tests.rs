@@ -1,3 +1,5 @@
 use super::*;
 #[test]
-fn x() { parse("f", "select 1").unwrap(); }
+fn x() {
+    parse("f", "select 1").unwrap();
+}

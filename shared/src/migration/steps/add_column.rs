@@ -53,7 +53,10 @@ impl Kind for AddColumn {
             .field("table", &self.table)
             .field("column", &self.column)
             .field("type", tokens(self.data_type.as_str()))
-            .optional("default", self.default.as_ref().map(|default| tokens(default.text())))
+            .optional(
+                "default",
+                self.default.as_ref().map(|default| tokens(default.text())),
+            )
             .optional("not_null", self.not_null.then_some(true))
             .finish()
     }

@@ -114,6 +114,11 @@ macro_rules! steps {
                 checksum::step(self.name(), &canonical)
             }
 
+            /// See [`Kind::canonical`].
+            pub fn canonical(&self) -> String {
+                match self { $(Self::$variant(step) => step.canonical(),)* }
+            }
+
             /// See [`Kind::title`].
             pub fn title(&self) -> String {
                 match self { $(Self::$variant(step) => step.title(),)* }

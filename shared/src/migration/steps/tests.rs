@@ -232,7 +232,7 @@ fn a_column_is_added_with_what_was_written() {
     );
     assert_eq!(
         add(json!({"table": "t", "column": "x", "type": "int", "default": "0", "not_null": true})),
-        ["ALTER TABLE \"public\".\"t\" ADD COLUMN \"x\" int DEFAULT 0 NOT NULL"]
+        ["ALTER TABLE \"public\".\"t\" ADD COLUMN \"x\" int DEFAULT (0\n) NOT NULL"]
     );
     let again =
         change(&json!({"add_column": {"table": "t", "column": "n", "type": "int"}})).plan(&facts(table()));
