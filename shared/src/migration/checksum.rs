@@ -119,3 +119,190 @@ pub fn script(options: &Options, steps: &[Step]) -> Digest {
 fn digest(canonical: &str) -> Digest {
     Digest::of(format!("confiture checksum {SCHEME}\n{canonical}").as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::Change;
+    use proptest::prelude::*;
+
+    #[test]
+    fn tokens_fold_names_and_keep_literals() {
+        for (sql, expected) in [
+            (
+                "SELECT  A.\"B c\" , 'X' FROM t",
+                "select a . \"B c\" , 'X' from t",
+            ),
+            ("a -- b\n/* c /* d */ e */b", "a b"),
+            ("\u{feff}a\r\n", "a"),
+            ("E'a\\'b' $x$ Y $x$ X'1F' 1E5", "E'a\\'b' $x$ Y $x$ X'1F' 1E5"),
+            ("", ""),
+        ] {
+            assert_eq!(tokens(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn operators_are_cut_as_postgresql_cuts_them() {
+        for (sql, expected) in [
+            ("a=-1", "a = - 1"),
+            ("a= -1", "a = - 1"),
+            ("a<>b", "a <> b"),
+            ("a@-b", "a @- b"),
+            ("a @ -b", "a @ - b"),
+            ("a||-b", "a ||- b"),
+            ("a*-+b", "a * - + b"),
+            ("a::int", "a :: int"),
+            ("x[1:-1]", "x [ 1 : - 1 ]"),
+            ("x:=1", "x := 1"),
+            ("a->>'b'", "a ->> 'b'"),
+            ("a=>1", "a => 1"),
+            ("1..2", "1 .. 2"),
+            ("a</* c */>b", "a < > b"),
+        ] {
+            assert_eq!(tokens(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_of_scheme_1_never_changes() {
+        let step = super::step("sql", &Canonical::new().field("sql", tokens("SELECT 1")).finish());
+        assert_eq!(
+            step.to_string(),
+            "7fca378673a5016e7301bef16f72de9fe56cfd803f98396c19980c96b50f2297"
+        );
+        let script = script(
+            &Options {
+                lock_timeout: Some(Duration::from_mins(1)),
+                statement_timeout: None,
+            },
+            &[],
+        );
+        assert_eq!(
+            script.to_string(),
+            "3b5033f275be1a52b397c08f5af8b5178053e6c705b44bd4c89436a1af818b50"
+        );
+    }
+
+    #[test]
+    fn no_value_can_be_taken_for_another_field() {
+        let one = Canonical::new().field("a", "1\nb 1:2").finish();
+        let two = Canonical::new().field("a", 1).field("b", 2).finish();
+        assert_ne!(one, two);
+        assert_eq!(Canonical::new().optional("a", None::<u8>).finish(), "");
+    }
+
+    fn change(kind: &str, yaml: &str) -> Digest {
+        let body: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
+        Change::deserialize(kind, body).unwrap().unwrap().checksum()
+    }
+
+    #[test]
+    fn the_order_of_keys_the_pace_and_the_layout_of_sql_do_not_count() {
+        let base = change(
+            "backfill",
+            "{table: Orders, set: {b: \"a  + 1\", c: \"2\"}, where: \"b IS NULL\"}",
+        );
+        for same in [
+            "{where: \"B is null -- why\", set: {c: 2, B: \"A+1\"}, table: \"orders\"}",
+            "{table: orders, set: {b: \"a + 1\", c: \"2\"}, where: \"b IS NULL\", batch: {size: 5}}",
+        ] {
+            assert_eq!(change("backfill", same), base, "{same}");
+        }
+        for other in [
+            "{table: orders, set: {b: \"a + 1\", c: \"2\"}}",
+            "{table: orders, set: {b: \"a + 2\", c: \"2\"}, where: \"b IS NULL\"}",
+            "{table: orders, set: {b: \"a + 1\"}, where: \"b IS NULL\"}",
+            "{table: app.orders, set: {b: \"a + 1\", c: \"2\"}, where: \"b IS NULL\"}",
+            "{table: orders, set: {b: \"a + 1\", c: \"2\"}, where: \"b IS NULL\", new_rows: either}",
+        ] {
+            assert_ne!(change("backfill", other), base, "{other}");
+        }
+        assert_eq!(
+            change(
+                "add_column",
+                "{table: t, column: a, type: \"numeric(10, 2)\", not_null: false}"
+            ),
+            change("add_column", "{type: \"NUMERIC(10,2)\", column: A, table: T}")
+        );
+        assert_ne!(
+            change("set_not_null", "{table: t, column: a}"),
+            change("drop_not_null", "{table: t, column: a}")
+        );
+    }
+
+    /// Tokens that need no separator to be told apart from any neighbour but white space.
+    fn token() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z_][a-z0-9_]{0,5}",
+            "\"[ -!#-~]{1,5}\"",
+            "'[ -&(-\\[\\]-~]{0,5}'",
+            "[1-9][0-9]{0,4}",
+            prop::sample::select(vec![
+                "(", ")", ",", ";", "[", "]", "+", "<=", "->>", "::", ":=", "."
+            ])
+            .prop_map(str::to_owned),
+            "\\$x\\$[a-z' ]{0,5}\\$x\\$",
+        ]
+    }
+
+    /// What may stand between tokens.
+    fn gap() -> impl Strategy<Value = String> {
+        prop::collection::vec(
+            prop_oneof![
+                Just(" ".to_owned()),
+                Just("\r\n\t".to_owned()),
+                "-- [ -~]{0,8}\n",
+                "/\\* [a-z';$\"-]{0,8} \\*/",
+                Just("/* a /* 'b */ -- */".to_owned()),
+            ],
+            1..4,
+        )
+        .prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn comments_and_white_space_never_count(
+            parts in prop::collection::vec((token(), gap(), gap()), 0..12)
+        ) {
+            let with = |gap: fn(&(String, String, String)) -> &str| -> String {
+                parts.iter().map(|part| format!("{}{}", part.0, gap(part))).collect()
+            };
+            let plain = with(|_| " ");
+            prop_assert_eq!(tokens(&with(|part| &part.1)), tokens(&plain));
+            prop_assert_eq!(tokens(&with(|part| &part.2)), tokens(&plain));
+            let upper: String = plain
+                .split_inclusive(' ')
+                .map(|word| if word.starts_with(|c: char| c.is_ascii_lowercase()) { word.to_uppercase() } else { word.to_owned() })
+                .collect();
+            if !plain.contains(['\'', '"', '$']) {
+                prop_assert_eq!(tokens(&upper), tokens(&plain));
+            }
+        }
+
+        #[test]
+        fn another_token_counts(
+            parts in prop::collection::vec(token(), 1..12),
+            index in any::<prop::sample::Index>(),
+            other in token(),
+        ) {
+            let mut changed = parts.clone();
+            let place = index.index(parts.len());
+            changed[place].clone_from(&other);
+            prop_assume!(changed != parts);
+            prop_assert_ne!(tokens(&changed.join(" ")), tokens(&parts.join(" ")));
+            let mut longer = parts.clone();
+            longer.insert(place, other);
+            prop_assert_ne!(tokens(&longer.join(" ")), tokens(&parts.join(" ")));
+        }
+
+        #[test]
+        fn tokens_read_again_are_the_same(text in any::<String>(), sql in "[-a'\"$/*\\n (;E+=:|.1]{0,40}") {
+            for text in [text, sql] {
+                let once = tokens(&text);
+                prop_assert_eq!(tokens(&once), once);
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::migration::parser;
 use crate::name::{self, Ident};
-use squawk_syntax::ast::{self, AstNode, PrefixOp};
+use squawk_syntax::ast::{self, AstNode, BinOp, PrefixOp};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 use std::collections::BTreeSet;
 
@@ -10,7 +10,13 @@ use std::collections::BTreeSet;
 pub(super) fn columns(expression: &SyntaxNode) -> Result<BTreeSet<Ident>, name::Error> {
     values(expression)
         .filter(|node| match node.kind() {
-            SyntaxKind::NAME_REF => is_name(node) && !is_callee(node) && is_last_part(node),
+            SyntaxKind::NAME_REF => {
+                is_name(node)
+                    && !is_callee(node)
+                    && !is_normal_form(node)
+                    && !is_predicate(node)
+                    && is_last_part(node)
+            }
             // `USING (a)` of a join in a sub-select.
             SyntaxKind::COLUMN_NAME_REF => true,
             _ => false,
@@ -89,6 +95,34 @@ fn is_callee(name: &SyntaxNode) -> bool {
             parent.kind() == SyntaxKind::CALL_EXPR && parent.first_child().as_ref() == Some(&callee)
         })
     })
+}
+
+/// `NFC` in `normalize(a, NFC)`.
+fn is_normal_form(name: &SyntaxNode) -> bool {
+    let is_keyword = name.first_token().is_some_and(|token| {
+        matches!(
+            token.kind(),
+            SyntaxKind::NFC_KW | SyntaxKind::NFD_KW | SyntaxKind::NFKC_KW | SyntaxKind::NFKD_KW
+        )
+    });
+    is_keyword
+        && name
+            .ancestors()
+            .nth(3)
+            .is_some_and(|call| call.kind() == SyntaxKind::CALL_EXPR && parser::calls(&call, "normalize"))
+}
+
+/// `UNKNOWN` in `a IS UNKNOWN`, `DOCUMENT` in `a IS NOT DOCUMENT`.
+fn is_predicate(name: &SyntaxNode) -> bool {
+    let is_keyword = name
+        .first_token()
+        .is_some_and(|token| matches!(token.kind(), SyntaxKind::UNKNOWN_KW | SyntaxKind::DOCUMENT_KW));
+    is_keyword
+        && name
+            .parent()
+            .and_then(ast::BinExpr::cast)
+            .and_then(|comparison| comparison.op())
+            .is_some_and(|op| matches!(op, BinOp::Is(_) | BinOp::IsNot(_)))
 }
 
 /// Whether it is the last part of a dotted name: `c` of `a.b.c`, `t` of `t.*`; not the field of a value, as `f` of
