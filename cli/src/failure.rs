@@ -46,6 +46,12 @@ impl From<agent::error::Error> for Failure {
     }
 }
 
+impl From<agent::link::Error> for Failure {
+    fn from(error: agent::link::Error) -> Self {
+        Self::failed(chain(&error))
+    }
+}
+
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
         Self::usage(problems.to_string())

@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use shared::id::SetName;
 use shared::migration::{File, Set};
+use shared::rollout::Bundle;
 use std::path::Path;
 
 /// All files of a folder, not of the folders in it, in order of their names.
@@ -41,12 +42,32 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<File>, Failure> {
 
 /// The set in a folder.
 pub(crate) fn set(folder: &Path, name: Option<SetName>) -> Result<Set, Failure> {
+    parse(folder, name, &read(folder)?)
+}
+
+/// The files of a set for a coordinator, checked here first so that mistakes are shown with their place on this
+/// machine. They travel under their names alone: the same set is the same bundle wherever it was checked out.
+pub(crate) fn bundle(folder: &Path, name: Option<SetName>) -> Result<Bundle, Failure> {
     let files = read(folder)?;
+    let set = parse(folder, name, &files)?;
+    let files = files.into_iter().map(|file| File {
+        path: Path::new(&file.path)
+            .file_name()
+            .map_or(file.path.clone(), |name| name.to_string_lossy().into_owned()),
+        content: file.content,
+    });
+    Ok(Bundle {
+        set: set.name,
+        files: files.collect(),
+    })
+}
+
+fn parse(folder: &Path, name: Option<SetName>, files: &[File]) -> Result<Set, Failure> {
     if files.is_empty() {
         return Err(Failure::usage(format!(
             "there is no migration in `{}`\n  help: make one with `confiture new NAME`",
             folder.display()
         )));
     }
-    Ok(Set::parse(name, &files)?)
+    Ok(Set::parse(name, files)?)
 }

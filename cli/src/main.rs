@@ -4,6 +4,7 @@ mod command;
 mod context;
 mod failure;
 mod files;
+mod operator;
 mod output;
 
 use clap::Parser as _;

@@ -1,9 +1,12 @@
 //! The commands, one file each.
 
+mod agent;
 mod completions;
+mod fleet;
 mod init;
 mod migrate;
 mod new;
+mod rollout;
 
 use crate::context::Global;
 use crate::failure::Failure;
@@ -32,6 +35,14 @@ enum Command {
     /// Migrate one database
     #[command(subcommand)]
     Migrate(migrate::Migrate),
+    /// Bring migrations to the databases of a fleet, and see how it goes
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
+    /// See the databases and agents of a fleet
+    #[command(subcommand)]
+    Fleet(fleet::Fleet),
+    /// Serve databases: carry out what a coordinator asks for
+    Agent(agent::Agent),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -44,6 +55,9 @@ impl Arguments {
             Command::Init(command) => command.run(),
             Command::New(command) => command.run(global),
             Command::Migrate(command) => command.run(global).await,
+            Command::Rollout(command) => command.run(global).await,
+            Command::Fleet(command) => command.run(global).await,
+            Command::Agent(command) => command.run(global).await,
             Command::Completions(command) => command.run(),
         }
     }

@@ -1,0 +1,74 @@
+//! `confiture agent`: the process beside the databases.
+
+use crate::context::{self, Global};
+use crate::failure::Failure;
+use agent::database::Database;
+use agent::link::{self, Databases};
+use runtime::telemetry;
+use shared::rollout::work::Exit;
+use shared::settings::{Flag, Settings};
+use std::sync::Arc;
+
+/// `confiture agent`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Agent {
+    /// The agent's name, unique in the fleet [default: `agent.id` of the settings, else the host's name]
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// URLs of the coordinators, tried in turn [default: `agent.coordinator` of the settings]
+    #[arg(long, value_name = "URL,..")]
+    coordinator: Option<String>,
+}
+
+impl Agent {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        telemetry::init(telemetry::Format::Text)?;
+        let settings = context::settings(global, self.flags())?;
+        let databases = databases(&settings)?;
+        let stop = runtime::shutdown::token()?;
+        let description = format!("agent {} on {}", settings.agent.id, context::host());
+        let worker = Arc::new(Databases::new(databases, description));
+        let of_link = link::Settings {
+            id: settings.agent.id,
+            coordinators: settings.agent.coordinators,
+        };
+        tokio::select! {
+            served = link::serve(of_link, worker.clone(), stop) => served?,
+            never = worker.tend() => match never {},
+        }
+        Ok(Exit::Done)
+    }
+
+    fn flags(self) -> Vec<Flag> {
+        let flag = |key, flag, value: Option<String>| value.map(|value| Flag { key, flag, value });
+        [
+            flag("agent.id", "--id", self.id),
+            flag("agent.coordinator", "--coordinator", self.coordinator),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// All databases of the settings, with all that is wrong with any of them.
+fn databases(settings: &Settings) -> Result<Vec<Database>, Failure> {
+    let declared = context::with_lookups(|lookups| settings.databases(lookups))?;
+    if declared.is_empty() {
+        return Err(Failure::usage(
+            "the agent has no database to serve\n  help: list its databases under `databases:` in the settings file",
+        ));
+    }
+    let (mut opened, mut problems) = (Vec::new(), Vec::new());
+    for database in &declared {
+        match Database::open(database, &settings.connection, &settings.migration) {
+            Ok(database) => opened.push(database),
+            Err(error) => problems.push(format!("database {}: {error}", database.name)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(opened)
+    } else {
+        Err(Failure::usage(problems.join("\n")))
+    }
+}

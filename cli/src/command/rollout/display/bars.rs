@@ -1,0 +1,219 @@
+//! Live bars on a terminal: one for the rollout, one for each running database.
+
+use super::super::board::{Board, Change};
+use super::super::text;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use shared::id::DatabaseName;
+use shared::rollout::view::{Assignment, AssignmentState};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Databases with a bar of their own; a terminal has few lines.
+const MOST_BARS: usize = 16;
+
+/// Weight of the newest measurement of a rate.
+const NEWEST: f64 = 0.3;
+
+/// The bars.
+pub(in crate::command::rollout) struct Bars {
+    all: MultiProgress,
+    overall: ProgressBar,
+    databases: BTreeMap<DatabaseName, Bar>,
+}
+
+struct Bar {
+    bar: ProgressBar,
+    pace: Pace,
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        let all = MultiProgress::new();
+        let overall =
+            all.add(ProgressBar::new(0).with_style(style("{bar:30} {pos}/{len} databases, {wide_msg}")));
+        Self {
+            all,
+            overall,
+            databases: BTreeMap::new(),
+        }
+    }
+}
+
+impl Bars {
+    pub(super) fn show(&mut self, board: &Board, changes: &[Change]) {
+        for change in changes {
+            self.say(change);
+            let after = &change.after;
+            match after.state {
+                AssignmentState::Running => self.running(after),
+                AssignmentState::Waiting
+                | AssignmentState::Done
+                | AssignmentState::Failed
+                | AssignmentState::Aborted => self.gone(&after.database),
+            }
+        }
+        let counts = &board.rollout.databases;
+        self.overall.set_length(counts.total.into());
+        self.overall
+            .set_position((counts.done + counts.failed + counts.aborted).into());
+        self.overall.set_message(overall(board));
+    }
+
+    pub(super) fn tick(&self) {
+        self.overall.tick();
+        self.databases.values().for_each(|bar| bar.bar.tick());
+    }
+
+    pub(super) fn end(&mut self) {
+        self.databases.values().for_each(|bar| bar.bar.finish_and_clear());
+        self.databases.clear();
+        self.overall.finish_and_clear();
+        // A terminal that went away is nobody to tell.
+        let _gone = self.all.clear();
+    }
+
+    /// What must not be overlooked stays above the bars.
+    fn say(&self, change: &Change) {
+        let after = &change.after;
+        let error_is_new = change
+            .before
+            .as_ref()
+            .is_none_or(|before| before.error != after.error);
+        if error_is_new && !after.error.is_empty() {
+            let what = match after.state {
+                AssignmentState::Failed => "failed",
+                AssignmentState::Waiting
+                | AssignmentState::Running
+                | AssignmentState::Done
+                | AssignmentState::Aborted => "will be tried again",
+            };
+            let error = text::first_line(&after.error);
+            let _gone = self.all.println(format!("{}: {what}: {error}", after.database));
+        }
+    }
+
+    fn running(&mut self, of: &Assignment) {
+        if !self.databases.contains_key(&of.database) && self.databases.len() >= MOST_BARS {
+            return;
+        }
+        let bar = self.databases.entry(of.database.clone()).or_insert_with(|| {
+            let bar = ProgressBar::new(0).with_style(style("  {prefix:20} {bar:20} {wide_msg}"));
+            Bar {
+                bar: self.all.add(bar.with_prefix(of.database.to_string())),
+                pace: Pace::default(),
+            }
+        });
+        let Some(progress) = &of.progress else {
+            bar.bar.set_message("beginning");
+            return;
+        };
+        let rate = bar.pace.measure(
+            (of.token, progress.migrations_done, progress.step),
+            progress.rows,
+            Instant::now(),
+        );
+        let rate = rate.map_or(String::new(), |rate| format!(", {}/s", text::grouped(rate)));
+        // Where rows can be counted they say more than steps.
+        let (position, length) = if progress.estimated_rows > 0 {
+            (
+                progress.rows.min(progress.estimated_rows),
+                progress.estimated_rows,
+            )
+        } else {
+            (progress.step.saturating_sub(1).into(), progress.steps.into())
+        };
+        bar.bar.set_length(length);
+        bar.bar.set_position(position);
+        bar.bar.set_message(format!("{}{rate}", text::progress(progress)));
+    }
+
+    fn gone(&mut self, database: &DatabaseName) {
+        if let Some(bar) = self.databases.remove(database) {
+            bar.bar.finish_and_clear();
+            self.all.remove(&bar.bar);
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants and parse; a plain bar is no reason to end a rollout's watch.
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+fn overall(board: &Board) -> String {
+    let counts = &board.rollout.databases;
+    let rows: u64 = board.assignments.values().map(rows).sum();
+    let mut parts = vec![
+        format!("{} running", counts.running),
+        format!("{} waiting", counts.waiting),
+    ];
+    if counts.failed > 0 {
+        parts.push(format!("{} failed", counts.failed));
+    }
+    if rows > 0 {
+        parts.push(text::count(rows, "row"));
+    }
+    parts.join(", ")
+}
+
+/// Rows changed so far: of what has ended, and of the step at work.
+fn rows(of: &Assignment) -> u64 {
+    match (of.state, &of.progress) {
+        (AssignmentState::Running, Some(progress)) => progress.rows,
+        (_, _) => of.summary.rows,
+    }
+}
+
+/// Rows per second of one step, smoothed.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<((Option<i64>, u32, u32), u64, Instant)>,
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// Takes a measurement of a step (of a lease, a migration); `None` while there is no rate.
+    fn measure(&mut self, step: (Option<i64>, u32, u32), rows: u64, now: Instant) -> Option<u64> {
+        match self.last {
+            Some((last_step, last_rows, at)) if last_step == step && last_rows <= rows => {
+                let seconds = now.duration_since(at).as_secs_f64();
+                if seconds < 0.2 {
+                    return self.shown();
+                }
+                #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+                let newest = (rows - last_rows) as f64 / seconds;
+                self.rate = Some(self.rate.map_or(newest, |rate| rate + NEWEST * (newest - rate)));
+            }
+            Some(_) | None => self.rate = None,
+        }
+        self.last = Some((step, rows, now));
+        self.shown()
+    }
+
+    fn shown(&self) -> Option<u64> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "rows and seconds only grow"
+        )]
+        self.rate.map(|rate| rate.round() as u64).filter(|rate| *rate > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_rate_is_smoothed_and_begins_anew_with_each_step() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(pace.measure((Some(1), 0, 1), 0, at(0)), None);
+        assert_eq!(pace.measure((Some(1), 0, 1), 1000, at(1)), Some(1000));
+        assert_eq!(pace.measure((Some(1), 0, 1), 3000, at(2)), Some(1300));
+        assert_eq!(pace.measure((Some(1), 0, 2), 5000, at(3)), None);
+    }
+}

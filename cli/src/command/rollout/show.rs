@@ -1,0 +1,92 @@
+//! `confiture rollout show`.
+
+use super::{not_understood, required, text, view};
+use crate::context::Global;
+use crate::failure::Failure;
+use crate::operator::{At, Operator};
+use crate::output::{self, Format};
+use proto::{convert, v1};
+use shared::rollout::view::{Assignment, Rollout};
+use shared::rollout::work::Exit;
+
+/// `confiture rollout show ID`
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = view::HELP)]
+pub(crate) struct Show {
+    /// Its id, or the beginning of it
+    #[arg(value_name = "ID")]
+    rollout: String,
+    #[command(flatten)]
+    at: At,
+}
+
+impl Show {
+    pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let mut operator = Operator::new(&self.at, global)?;
+        let doing = format!("show rollout {}", self.rollout);
+        let request = v1::GetRolloutRequest { id: self.rollout };
+        let answer = operator
+            .ask(&doing, async |mut client| {
+                client.get_rollout(request.clone()).await
+            })
+            .await?;
+        let rollout = convert::view::rollout_from_wire(required(answer.rollout, "rollout")?)
+            .map_err(|error| not_understood(&error))?;
+        let assignments: Vec<Assignment> = answer
+            .assignments
+            .into_iter()
+            .map(convert::view::assignment_from_wire)
+            .collect::<Result<_, _>>()
+            .map_err(|error| not_understood(&error))?;
+        match global.output {
+            Format::Json => output::json(&view::with_databases(&rollout, assignments.iter())),
+            Format::Text => output::data(&page(&rollout, &assignments)),
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Everything about a rollout for people.
+fn page(rollout: &Rollout, assignments: &[Assignment]) -> String {
+    let versions: Vec<_> = rollout.versions.iter().map(ToString::to_string).collect();
+    let mut parts = vec![
+        text::standing(rollout),
+        format!(
+            "  set {} ({}), bundle {}",
+            rollout.set,
+            versions.join(", "),
+            rollout.bundle.short()
+        ),
+        format!(
+            "  for {}, at most {} at a time, {} attempts each",
+            rollout.selector, rollout.policy.max_in_flight, rollout.policy.max_attempts
+        ),
+        format!("  created {} by {}", rollout.created_at, rollout.created_by),
+    ];
+    if !assignments.is_empty() {
+        let head = ["DATABASE", "STATE", "AGENT", "ATTEMPT", ""];
+        let rows: Vec<_> = assignments.iter().map(row).collect();
+        parts.push(String::new());
+        parts.push(output::table(&head, &rows));
+    }
+    let errors = text::errors(assignments.iter());
+    if !errors.is_empty() {
+        parts.push(String::new());
+        parts.push(errors);
+    }
+    parts.join("\n")
+}
+
+fn row(of: &Assignment) -> Vec<String> {
+    vec![
+        of.database.to_string(),
+        of.state.as_str().to_owned(),
+        of.agent.as_ref().map_or("-".to_owned(), ToString::to_string),
+        if of.attempt == 0 {
+            "-".to_owned()
+        } else {
+            of.attempt.to_string()
+        },
+        text::detail(of),
+    ]
+}

@@ -1,0 +1,140 @@
+//! `confiture rollout start`.
+
+use super::display::Display;
+use super::{not_understood, required, text, view, watch};
+use crate::context::{self, Global};
+use crate::failure::Failure;
+use crate::files;
+use crate::operator::{At, Operator};
+use crate::output::{self, Format};
+use proto::convert;
+use proto::convert::request::Create;
+use shared::id::{RequestId, SetName};
+use shared::rollout::view::Rollout;
+use shared::rollout::work::Exit;
+use shared::rollout::{Policy, Selector};
+use std::path::PathBuf;
+
+/// `confiture rollout start`
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = view::HELP)]
+pub(crate) struct Start {
+    /// Folder of the migrations [default: `migration.directory` of the settings, else db/migrations]
+    #[arg(long, value_name = "DIR")]
+    migrations: Option<PathBuf>,
+    /// Name of the set [default: that of `confiture.set.yaml`, else `default`]
+    #[arg(long, value_name = "NAME")]
+    set: Option<String>,
+    /// The databases whose labels hold all of these pairs
+    #[arg(long, value_name = "LABEL=VALUE,..", conflicts_with = "all")]
+    select: Option<String>,
+    /// All databases of the fleet
+    #[arg(long)]
+    all: bool,
+    /// Databases at work at the same time [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_in_flight: Option<u32>,
+    /// Attempts for each database, the first included; only passing troubles are tried again [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_attempts: Option<u32>,
+    /// Makes repeating this command harmless: the same id is the same rollout [default: a random one]
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Show what happens until the rollout has ended; the exit code says how it ended
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    at: At,
+}
+
+impl Start {
+    pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let request = self.request(global)?;
+        let mut operator = Operator::new(&self.at, global)?;
+        let answer = operator
+            .ask("start the rollout", async |mut client| {
+                client.create_rollout(request.clone().to_wire()).await
+            })
+            .await?;
+        let rollout = convert::view::rollout_from_wire(required(answer.rollout, "rollout")?)
+            .map_err(|error| not_understood(&error))?;
+        if self.watch {
+            output::note(&founded(&rollout, answer.created));
+            return watch::to_the_end(&mut operator, rollout.id.as_str(), Display::new(global.output)).await;
+        }
+        match global.output {
+            Format::Json => {
+                let mut value = view::rollout(&rollout);
+                value["created"] = answer.created.into();
+                output::json(&value);
+            }
+            Format::Text => {
+                output::data(&founded(&rollout, answer.created));
+                output::note(&format!(
+                    "see what happens with `confiture rollout watch {}`",
+                    rollout.id
+                ));
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    /// Everything that can be found wrong before anybody is asked.
+    fn request(&self, global: &Global) -> Result<Create, Failure> {
+        let selector = self.selector()?;
+        let policy = Policy::new(self.max_in_flight.unwrap_or(0), self.max_attempts.unwrap_or(0))
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let request = match &self.request_id {
+            Some(given) => RequestId::try_from(given.as_str()),
+            None => RequestId::try_from(uuid::Uuid::new_v4().to_string()),
+        };
+        let request = request.map_err(|error| Failure::usage(format!("--request-id: {error}")))?;
+        let bundle = match (&self.migrations, &self.set) {
+            (Some(folder), Some(set)) => files::bundle(folder, Some(set_name(set)?))?,
+            (folder, set) => {
+                let of_settings = context::settings(global, Vec::new())?.migration;
+                let set = set.as_deref().map(set_name).transpose()?;
+                files::bundle(
+                    folder.as_ref().unwrap_or(&of_settings.directory),
+                    set.or(of_settings.set),
+                )?
+            }
+        };
+        Ok(Create {
+            request,
+            bundle,
+            selector,
+            policy,
+            created_by: context::who("confiture rollout start"),
+        })
+    }
+
+    fn selector(&self) -> Result<Selector, Failure> {
+        match (&self.select, self.all) {
+            (Some(pairs), _) => {
+                Selector::parse(pairs).map_err(|error| Failure::usage(format!("--select: {error}")))
+            }
+            (None, true) => Ok(Selector::All),
+            (None, false) => Err(Failure::usage(
+                "which databases?\n  help: choose some by their labels with --select LABEL=VALUE (`confiture fleet databases` shows them), or take every one with --all",
+            )),
+        }
+    }
+}
+
+fn set_name(given: &str) -> Result<SetName, Failure> {
+    SetName::try_from(given).map_err(|error| Failure::usage(format!("--set: {error}")))
+}
+
+fn founded(rollout: &Rollout, created: bool) -> String {
+    let databases = text::count(rollout.databases.total.into(), "database");
+    if created {
+        format!("rollout {} started: {databases}", rollout.id)
+    } else {
+        format!(
+            "rollout {} was started before with this request id: {databases}, {}",
+            rollout.id,
+            rollout.state.as_str()
+        )
+    }
+}

@@ -1,0 +1,194 @@
+//! Rollouts in words. Pure.
+
+use shared::rollout::view::{Assignment, AssignmentState, Rollout, State};
+use shared::rollout::work::{Progress, Summary};
+use std::time::Duration;
+
+/// `1 database`, `12 databases`.
+pub(super) fn count(number: u64, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", grouped(number))
+}
+
+/// `1,234,567`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let first = (digits.len() + 2) % 3 + 1;
+    let (head, tail) = digits.split_at(first);
+    let groups = tail.as_bytes().chunks(3).map(String::from_utf8_lossy);
+    groups.fold(head.to_owned(), |text, group| format!("{text},{group}"))
+}
+
+/// `340 ms`, `4.2 s`, `3 min 5 s`, `2 h 4 min`.
+pub(super) fn elapsed(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{} ms", time.as_millis()),
+        1..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// What was done: `2 migrations, 5 steps, 1,000 rows`.
+pub(super) fn summary(of: &Summary) -> String {
+    if of.migrations == 0 && of.steps == 0 {
+        return "nothing to do".to_owned();
+    }
+    let mut parts = vec![
+        count(of.migrations.into(), "migration"),
+        count(of.steps.into(), "step"),
+    ];
+    if of.rows > 0 {
+        parts.push(count(of.rows, "row"));
+    }
+    parts.join(", ")
+}
+
+/// How far a database is: `002 totals: step 2 of 3: backfill orders, 1,000 of about 5,000 rows`.
+pub(super) fn progress(of: &Progress) -> String {
+    let Some(version) = &of.version else {
+        return "beginning".to_owned();
+    };
+    format!(
+        "{version} {}: step {} of {}: {}{}",
+        of.migration,
+        of.step,
+        of.steps,
+        of.title,
+        rows(of)
+    )
+}
+
+fn rows(of: &Progress) -> String {
+    match (of.rows, of.estimated_rows) {
+        (0, 0) => String::new(),
+        (rows, 0) => format!(", {}", count(rows, "row")),
+        (rows, estimated) => format!(", {} of about {}", grouped(rows), count(estimated, "row")),
+    }
+}
+
+/// What there is to say about one database in one line, besides its state.
+pub(super) fn detail(of: &Assignment) -> String {
+    match of.state {
+        AssignmentState::Waiting if of.error.is_empty() => of.blocked.clone(),
+        AssignmentState::Waiting => format!("{}; last error: {}", of.blocked, first_line(&of.error)),
+        AssignmentState::Running => of
+            .progress
+            .as_ref()
+            .map_or_else(|| "beginning".to_owned(), progress),
+        AssignmentState::Done => summary(&of.summary),
+        AssignmentState::Failed => first_line(&of.error).to_owned(),
+        AssignmentState::Aborted => "not completed".to_owned(),
+    }
+}
+
+/// How a rollout stands, in one line: `rollout abc: done: 12 of 12 databases, ..`.
+pub(super) fn standing(of: &Rollout) -> String {
+    let counts = &of.databases;
+    let mut parts = vec![format!(
+        "{} of {} done",
+        counts.done,
+        count(counts.total.into(), "database")
+    )];
+    let others = [
+        (counts.running, "running"),
+        (counts.waiting, "waiting"),
+        (counts.failed, "failed"),
+        (counts.aborted, "not completed"),
+    ];
+    parts.extend(
+        others
+            .iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, what)| format!("{number} {what}")),
+    );
+    let mut line = format!("rollout {}: {}: {}", of.id, of.state.as_str(), parts.join(", "));
+    if let Some(ended) = of.ended_at {
+        line.push_str(&format!(" in {}", elapsed(of.created_at.until(ended))));
+    }
+    if !of.reason.is_empty() && of.state != State::Done {
+        line.push_str(&format!(" ({})", of.reason));
+    }
+    line
+}
+
+/// The errors of all failed databases, whole, each under its name. Empty when there is none.
+pub(super) fn errors<'a>(assignments: impl Iterator<Item = &'a Assignment>) -> String {
+    let failed = assignments.filter(|of| of.state == AssignmentState::Failed);
+    let texts = failed.map(|of| {
+        let agent = of
+            .agent
+            .as_ref()
+            .map_or(String::new(), |agent| format!(" on {agent}"));
+        let error = if of.error.is_empty() {
+            "the reason is not known"
+        } else {
+            &of.error
+        };
+        format!(
+            "{}{agent}, attempt {}:\n{}",
+            of.database,
+            of.attempt,
+            indented(error)
+        )
+    });
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn indented(text: &str) -> String {
+    text.lines()
+        .map(|line| format!("  {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_stand_in_groups_of_three() {
+        for (number, text) in [
+            (0, "0"),
+            (12, "12"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn durations_are_as_fine_as_people_need() {
+        let shown = |ms| elapsed(Duration::from_millis(ms));
+        assert_eq!(
+            [shown(340), shown(4210), shown(185_000), shown(7_440_000)],
+            ["340 ms", "4.2 s", "3 min 5 s", "2 h 4 min"]
+        );
+    }
+
+    #[test]
+    fn rows_are_shown_with_their_estimate_where_there_is_one() {
+        let of = Progress {
+            version: Some("002".parse().unwrap()),
+            migration: "totals".to_owned(),
+            step: 2,
+            steps: 3,
+            title: "backfill orders".to_owned(),
+            rows: 1000,
+            estimated_rows: 5000,
+            ..Progress::default()
+        };
+        assert_eq!(
+            progress(&of),
+            "002 totals: step 2 of 3: backfill orders, 1,000 of about 5,000 rows"
+        );
+        assert_eq!(progress(&Progress::default()), "beginning");
+    }
+}

@@ -1,0 +1,89 @@
+//! Rollouts as JSON. Numbers carry their unit in their name; what is not known is null.
+
+use serde_json::{Value, json};
+use shared::rollout::view::{Assignment, Rollout};
+use shared::rollout::{Selector, Time};
+
+/// What `--help` says about the JSON of one rollout.
+pub(super) const HELP: &str = "\
+JSON (--output json), one object:
+  id, set, bundle, versions[], selector{all|labels{}}, max_in_flight, max_attempts, created_by,
+  created_at_unix_ms, ended_at_unix_ms, state (running, aborting, done, failed, aborted), reason,
+  total_databases, waiting_databases, running_databases, done_databases, failed_databases, aborted_databases
+With its databases, `databases[]` of:
+  database, state (waiting, running, done, failed, aborted), agent, attempt, blocked, error, version, migration, step,
+  steps, title, step_rows, estimated_rows, started_at_unix_ms, ended_at_unix_ms, migrations_done, steps_done,
+  changed_rows, token
+`watch` prints one such object a line, with the databases that changed since the line before. \
+What is not known is null.";
+
+/// One rollout.
+pub(super) fn rollout(rollout: &Rollout) -> Value {
+    let selector = match &rollout.selector {
+        Selector::All => json!({ "all": true }),
+        Selector::Labels(labels) => json!({ "labels": labels }),
+    };
+    json!({
+        "id": rollout.id,
+        "set": rollout.set,
+        "bundle": rollout.bundle,
+        "versions": rollout.versions,
+        "selector": selector,
+        "max_in_flight": rollout.policy.max_in_flight,
+        "max_attempts": rollout.policy.max_attempts,
+        "created_by": rollout.created_by,
+        "created_at_unix_ms": unix_ms(Some(rollout.created_at)),
+        "ended_at_unix_ms": unix_ms(rollout.ended_at),
+        "state": rollout.state.as_str(),
+        "reason": text(&rollout.reason),
+        "total_databases": rollout.databases.total,
+        "waiting_databases": rollout.databases.waiting,
+        "running_databases": rollout.databases.running,
+        "done_databases": rollout.databases.done,
+        "failed_databases": rollout.databases.failed,
+        "aborted_databases": rollout.databases.aborted,
+    })
+}
+
+/// One rollout with some or all of its databases.
+pub(super) fn with_databases<'a>(of: &Rollout, assignments: impl Iterator<Item = &'a Assignment>) -> Value {
+    let mut value = rollout(of);
+    value["databases"] = assignments.map(assignment).collect();
+    value
+}
+
+fn assignment(of: &Assignment) -> Value {
+    let progress = of.progress.as_ref();
+    let estimated = progress
+        .map(|progress| progress.estimated_rows)
+        .filter(|rows| *rows > 0);
+    json!({
+        "database": of.database,
+        "state": of.state.as_str(),
+        "agent": of.agent,
+        "attempt": of.attempt,
+        "blocked": text(&of.blocked),
+        "error": text(&of.error),
+        "version": progress.and_then(|progress| progress.version.as_ref()),
+        "migration": progress.map(|progress| &progress.migration),
+        "step": progress.map(|progress| progress.step),
+        "steps": progress.map(|progress| progress.steps),
+        "title": progress.map(|progress| &progress.title),
+        "step_rows": progress.map(|progress| progress.rows),
+        "estimated_rows": estimated,
+        "started_at_unix_ms": unix_ms(of.started_at),
+        "ended_at_unix_ms": unix_ms(of.ended_at),
+        "migrations_done": of.summary.migrations,
+        "steps_done": of.summary.steps,
+        "changed_rows": of.summary.rows,
+        "token": of.token,
+    })
+}
+
+fn text(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn unix_ms(time: Option<Time>) -> Option<u64> {
+    time.map(|time| time.0)
+}
