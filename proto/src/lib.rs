@@ -3,6 +3,9 @@
 //! Generated types stop at [`convert`]; nothing beyond the gRPC handlers sees them.
 
 pub mod convert;
+mod reason;
+
+pub use reason::reason;
 
 /// The generated types, clients and servers of `confiture.v1`.
 #[expect(missing_docs, clippy::pedantic, reason = "generated code")]

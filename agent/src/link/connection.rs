@@ -40,20 +40,15 @@ pub(super) enum Error {
         #[source]
         source: tonic::transport::Error,
     },
-    #[error("cannot connect to the coordinator {url}")]
+    #[error("cannot connect to the coordinator {url}: {}", proto::reason(cause))]
     Connect {
         url: String,
-        #[source]
-        source: tonic::transport::Error,
+        cause: tonic::transport::Error,
     },
     #[error("the coordinator {url} did not take the connection within {} s", CONNECT.as_secs())]
     ConnectTimeout { url: String },
-    #[error("the coordinator {url} ended the connection")]
-    Ended {
-        url: String,
-        #[source]
-        source: Status,
-    },
+    #[error("the coordinator {url} ended the connection: {}", of_status(status))]
+    Ended { url: String, status: Status },
     #[error("the coordinator {url} closed the connection")]
     Closed { url: String },
     #[error("the coordinator {url} did not answer within {} s", FIRST_ANSWER.as_secs())]
@@ -89,9 +84,9 @@ async fn talk(
     outbox: mpsc::Receiver<FromAgent>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Error> {
-    let ended = |source| Error::Ended {
+    let ended = |status| Error::Ended {
         url: url.to_owned(),
-        source,
+        status,
     };
     let mut client = AgentLinkClient::new(connect(url).await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
     tell(events, Event::Opened(id)).await;
@@ -122,6 +117,11 @@ async fn talk(
     Err(Error::Closed { url: url.to_owned() })
 }
 
+/// What a coordinator said, or the transport in its place.
+fn of_status(status: &Status) -> String {
+    std::error::Error::source(status).map_or_else(|| status.message().to_owned(), proto::reason)
+}
+
 /// Tells the machine; when it is gone there is nobody left to tell.
 async fn tell(events: &mpsc::Sender<Event>, event: Event) {
     let _ = events.send(event).await;
@@ -140,9 +140,9 @@ async fn connect(url: &str) -> Result<Channel, Error> {
         .keep_alive_while_idle(true);
     // The timeout of the endpoint is for TCP alone; something may take the connection and never speak HTTP/2.
     match tokio::time::timeout(CONNECT, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(|source| Error::Connect {
+        Ok(connected) => connected.map_err(|cause| Error::Connect {
             url: url.to_owned(),
-            source,
+            cause,
         }),
         Err(_) => Err(Error::ConnectTimeout { url: url.to_owned() }),
     }

@@ -6,19 +6,18 @@
 mod verdict;
 
 use crate::context::{self, Global};
-use crate::failure::{Failure, chain};
+use crate::failure::Failure;
 use crate::output;
 use proto::v1::operator_client::OperatorClient;
-use shared::rollout::work::Exit;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
-pub(crate) use verdict::Verdict;
+use verdict::Verdict;
 
 /// How long to go on asking when no coordinator answers.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Until a coordinator takes a connection.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -63,6 +62,8 @@ pub(crate) struct Operator {
     /// Who leads, when one of them said so; asked before the others.
     leader: Option<String>,
     channels: BTreeMap<String, Client>,
+    /// How long to go on asking when nobody answers.
+    patience: Duration,
 }
 
 impl Operator {
@@ -82,7 +83,18 @@ impl Operator {
             at: 0,
             leader: None,
             channels: BTreeMap::new(),
+            patience: PATIENCE,
         })
+    }
+
+    /// As long as it may take from now.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            whole: self.patience,
+            until: Instant::now() + self.patience,
+            failures: 0,
+            told: false,
+        }
     }
 
     /// Asks until somebody answers, or [`PATIENCE`] has passed. `doing` completes "cannot ..".
@@ -91,7 +103,7 @@ impl Operator {
         doing: &str,
         question: impl AsyncFn(Client) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         loop {
             let status = match self.client().await {
                 Ok(client) => match tokio::time::timeout(ANSWER, question(client)).await {
@@ -101,11 +113,11 @@ impl Operator {
                 },
                 Err(status) => status,
             };
-            self.take(&status, doing, &mut patience).await?;
+            self.take(&status, doing, &mut patience, output::note).await?;
         }
     }
 
-    /// Takes a failed answer: returns when the question is to be asked again.
+    /// Takes a failed answer: returns when the question is to be asked again. `tell` says once what is waited for.
     ///
     /// # Errors
     /// When it is final, or patience has ended.
@@ -114,29 +126,34 @@ impl Operator {
         status: &Status,
         doing: &str,
         patience: &mut Patience,
+        tell: impl FnOnce(&str),
     ) -> Result<(), Failure> {
         let url = self.url().to_owned();
-        match Verdict::of(status) {
-            Verdict::Final(exit) => Err(Failure {
-                message: format!("cannot {doing}: {}", status.message()),
-                exit,
-            }),
+        let why = match Verdict::of(status) {
+            Verdict::Final(exit) => {
+                return Err(Failure {
+                    message: format!("cannot {doing}: {}", status.message()),
+                    exit,
+                });
+            }
             Verdict::Follow(leader) if leader != url && check(&leader).is_ok() => {
                 self.leader = Some(leader);
-                patience
-                    .pause(None)
-                    .await
-                    .map_err(|()| gave_up(doing, &format!("{url}: it does not lead")))
+                format!("{url}: it does not lead")
             }
             Verdict::Follow(_) | Verdict::Again => {
-                let why = format!("{url}: {}", described(status));
                 self.next();
-                patience
-                    .pause(Some(&why))
-                    .await
-                    .map_err(|()| gave_up(doing, &why))
+                // The first redirect is followed at once and silently.
+                patience.failures = patience.failures.max(1);
+                format!("{url}: {}", described(status))
             }
-        }
+        };
+        let whole = patience.whole.as_secs();
+        let gave_up = |()| {
+            Failure::failed(format!(
+                "cannot {doing}: no coordinator answered within {whole} s\n  the last one asked was {why}\n  help: see whether one runs there, or name another with --coordinator"
+            ))
+        };
+        patience.pause(&why, tell).await.map_err(gave_up)
     }
 
     /// A connection to the coordinator to ask now.
@@ -145,7 +162,7 @@ impl Operator {
         if let Some(client) = self.channels.get(&url) {
             return Ok(client.clone());
         }
-        let unavailable = |error: &tonic::transport::Error| Status::unavailable(chain(error));
+        let unavailable = |error: &tonic::transport::Error| Status::unavailable(proto::reason(error));
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|error| unavailable(&error))?
             .connect_timeout(CONNECT)
@@ -184,39 +201,29 @@ impl Operator {
 /// How long to go on asking.
 #[derive(Debug)]
 pub(crate) struct Patience {
+    whole: Duration,
     until: Instant,
     failures: u32,
     told: bool,
 }
 
 impl Patience {
-    pub(crate) fn new() -> Self {
-        Self {
-            until: Instant::now() + PATIENCE,
-            failures: 0,
-            told: false,
-        }
-    }
-
-    /// Waits a little before the next question; tells the user once what is being waited for.
+    /// Waits a little before the next question.
     ///
     /// # Errors
     /// When patience has ended.
-    async fn pause(&mut self, why: Option<&str>) -> Result<(), ()> {
+    async fn pause(&mut self, why: &str, tell: impl FnOnce(&str)) -> Result<(), ()> {
         if Instant::now() >= self.until {
             return Err(());
         }
-        if let Some(why) = why
-            && !self.told
-        {
-            self.told = true;
-            let seconds = PATIENCE.as_secs();
-            output::note(&format!(
-                "no answer from the coordinator {why}; trying again for up to {seconds} s"
-            ));
-        }
-        // The first redirect is followed at once; of two that point at each other we do not ask all day.
-        if why.is_some() || self.failures > 2 {
+        if self.failures > 0 {
+            if !self.told {
+                self.told = true;
+                let seconds = self.whole.as_secs();
+                tell(&format!(
+                    "no answer from the coordinator {why}; trying again for up to {seconds} s"
+                ));
+            }
             let pause = (FIRST_PAUSE * 2_u32.pow(self.failures.min(8))).min(LONGEST_PAUSE);
             tokio::time::sleep_until((Instant::now() + pause).min(self.until)).await;
         }
@@ -225,20 +232,10 @@ impl Patience {
     }
 }
 
-fn gave_up(doing: &str, why: &str) -> Failure {
-    Failure {
-        message: format!(
-            "cannot {doing}: no coordinator answered within {} s\n  the last one asked was {why}\n  help: see whether one runs there, or name another with --coordinator",
-            PATIENCE.as_secs()
-        ),
-        exit: Exit::Failed,
-    }
-}
-
-/// What a failed answer says, with its causes.
+/// What a failed answer says.
 fn described(status: &Status) -> String {
     match std::error::Error::source(status) {
-        Some(source) => chain(source),
+        Some(source) => proto::reason(source),
         None => status.message().to_owned(),
     }
 }

@@ -103,14 +103,17 @@ pub(super) fn standing(of: &Rollout) -> String {
             .filter(|(number, _)| *number > 0)
             .map(|(number, what)| format!("{number} {what}")),
     );
-    let mut line = format!("rollout {}: {}: {}", of.id, of.state.as_str(), parts.join(", "));
-    if let Some(ended) = of.ended_at {
-        line.push_str(&format!(" in {}", elapsed(of.created_at.until(ended))));
-    }
-    if !of.reason.is_empty() && of.state != State::Done {
-        line.push_str(&format!(" ({})", of.reason));
-    }
-    line
+    let took = of.ended_at.map_or(String::new(), |ended| {
+        format!(" in {}", elapsed(of.created_at.until(ended)))
+    });
+    let reason = match of.state {
+        State::Aborting | State::Aborted | State::Failed if !of.reason.is_empty() => {
+            format!(" ({})", of.reason)
+        }
+        State::Running | State::Done | State::Aborting | State::Aborted | State::Failed => String::new(),
+    };
+    let (id, state) = (&of.id, of.state.as_str());
+    format!("rollout {id}: {state}: {}{took}{reason}", parts.join(", "))
 }
 
 /// The errors of all failed databases, whole, each under its name. Empty when there is none.

@@ -66,7 +66,7 @@ async fn watch(
 ) -> Result<Watched, Failure> {
     let doing = format!("watch rollout {id}");
     let mut board: Option<Board> = None;
-    let mut patience = Patience::new();
+    let mut patience = operator.patience();
     loop {
         let streamed = tokio::select! {
             streamed = stream(operator, id, &mut board, display, &mut patience) => streamed,
@@ -81,7 +81,7 @@ async fn watch(
             return Ok(Watched::Ended(Box::new(board)));
         }
         let taken = tokio::select! {
-            taken = operator.take(&status, &doing, &mut patience) => taken,
+            taken = operator.take(&status, &doing, &mut patience, |text| display.note(text)) => taken,
             () = stop.cancelled() => return Ok(Watched::Stopped),
         };
         if let Err(failure) = taken {
@@ -126,7 +126,7 @@ async fn stream(
             }
         };
         let Some(update) = update else { return Ok(()) };
-        *patience = Patience::new();
+        *patience = operator.patience();
         take(update, board, display).map_err(Trouble::Answer)?;
         if board.as_ref().is_some_and(|board| board.rollout.state.is_ended()) {
             return Ok(());
@@ -141,14 +141,14 @@ fn take(
 ) -> Result<(), Failure> {
     let rollout = convert::view::rollout_from_wire(required(update.rollout, "rollout")?)
         .map_err(|error| not_understood(&error))?;
-    let changed: Vec<Assignment> = update
+    let assignments: Vec<Assignment> = update
         .changed
         .into_iter()
         .map(convert::view::assignment_from_wire)
         .collect::<Result<_, _>>()
         .map_err(|error| not_understood(&error))?;
     let board = board.get_or_insert_with(|| Board::new(rollout.clone()));
-    let changes = board.update(rollout, changed);
+    let changes = board.update(rollout, assignments);
     display.show(board, &changes);
     Ok(())
 }

@@ -59,6 +59,12 @@ impl Bars {
         self.overall.set_message(overall(board));
     }
 
+    /// Stays above the bars.
+    pub(super) fn note(&self, text: &str) {
+        // A terminal that went away is nobody to tell.
+        let _gone = self.all.println(text);
+    }
+
     pub(super) fn tick(&self) {
         self.overall.tick();
         self.databases.values().for_each(|bar| bar.bar.tick());
@@ -68,7 +74,6 @@ impl Bars {
         self.databases.values().for_each(|bar| bar.bar.finish_and_clear());
         self.databases.clear();
         self.overall.finish_and_clear();
-        // A terminal that went away is nobody to tell.
         let _gone = self.all.clear();
     }
 
@@ -88,7 +93,7 @@ impl Bars {
                 | AssignmentState::Aborted => "will be tried again",
             };
             let error = text::first_line(&after.error);
-            let _gone = self.all.println(format!("{}: {what}: {error}", after.database));
+            self.note(&format!("{}: {what}: {error}", after.database));
         }
     }
 
@@ -166,16 +171,19 @@ fn rows(of: &Assignment) -> u64 {
     }
 }
 
+/// A step: its lease, migrations done before it, its number.
+type Place = (Option<i64>, u32, u32);
+
 /// Rows per second of one step, smoothed.
 #[derive(Debug, Default)]
 struct Pace {
-    last: Option<((Option<i64>, u32, u32), u64, Instant)>,
+    last: Option<(Place, u64, Instant)>,
     rate: Option<f64>,
 }
 
 impl Pace {
-    /// Takes a measurement of a step (of a lease, a migration); `None` while there is no rate.
-    fn measure(&mut self, step: (Option<i64>, u32, u32), rows: u64, now: Instant) -> Option<u64> {
+    /// Takes a measurement of a step; `None` while there is no rate.
+    fn measure(&mut self, step: Place, rows: u64, now: Instant) -> Option<u64> {
         match self.last {
             Some((last_step, last_rows, at)) if last_step == step && last_rows <= rows => {
                 let seconds = now.duration_since(at).as_secs_f64();

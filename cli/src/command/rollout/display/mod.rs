@@ -37,9 +37,17 @@ impl Display {
             Self::Bars(bars) => bars.show(board, changes),
             Self::Lines(lines) => lines.show(board, changes),
             Self::Json => {
-                let changed = changes.iter().map(|change| &change.after);
-                output::json(&view::with_databases(&board.rollout, changed));
+                let databases = changes.iter().map(|change| &change.after);
+                output::json(&view::with_databases(&board.rollout, databases));
             }
+        }
+    }
+
+    /// Says something that is no data.
+    pub(super) fn note(&self, text: &str) {
+        match self {
+            Self::Bars(bars) => bars.note(text),
+            Self::Lines(_) | Self::Json => output::note(text),
         }
     }
 
