@@ -219,6 +219,13 @@ impl Process {
         Ok(())
     }
 
+    /// The pids of all its descendants at this moment.
+    pub fn descendants(&self) -> Vec<u32> {
+        let pids = tree::descendants(self.pid()).into_iter();
+        pids.filter_map(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
+            .collect()
+    }
+
     fn note_end(&mut self, status: ExitStatus) {
         self.status = Some(status);
         reaper::ended(self.child.id());

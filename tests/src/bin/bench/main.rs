@@ -9,26 +9,40 @@
 mod backfill;
 mod fleet;
 
+use anyhow::{Context as _, bail};
+use std::process::ExitCode;
 use std::time::Duration;
 
+const LONGEST: Duration = Duration::from_mins(6);
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let interrupted = runtime::shutdown::token()?;
+async fn main() -> ExitCode {
+    let outcome = async {
+        let interrupted = runtime::shutdown::token()?;
+        tokio::select! {
+            outcome = tokio::time::timeout(LONGEST, measure()) => outcome.context("it takes too long")?,
+            () = interrupted.cancelled() => bail!("interrupted; everything is stopped and removed"),
+        }
+    };
+    match outcome.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("The benchmark failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure() -> anyhow::Result<()> {
     let only = std::env::args().nth(1);
     let wanted = |part| only.as_deref().is_none_or(|only| only == part);
-    let all = async {
-        if wanted("fleet") {
-            fleet::measure().await?;
-        }
-        if wanted("backfill") {
-            backfill::measure().await?;
-        }
-        Ok(())
-    };
-    tokio::select! {
-        outcome = tokio::time::timeout(Duration::from_mins(6), all) => outcome?,
-        () = interrupted.cancelled() => anyhow::bail!("interrupted; everything is stopped and removed"),
+    if wanted("fleet") {
+        fleet::measure().await?;
     }
+    if wanted("backfill") {
+        backfill::measure().await?;
+    }
+    Ok(())
 }
 
 /// The middle one; of an even number the later of the two.

@@ -44,15 +44,21 @@ up:
 const LONGEST: Duration = Duration::from_mins(2);
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let interrupted = runtime::shutdown::token()?;
-    tokio::select! {
-        outcome = demo() => outcome.map(|()| ExitCode::SUCCESS),
-        () = interrupted.cancelled() => {
-            println!("\nInterrupted; everything is stopped and removed.");
-            Ok(ExitCode::from(130))
+async fn main() -> ExitCode {
+    let outcome = async {
+        let interrupted = runtime::shutdown::token()?;
+        tokio::select! {
+            outcome = demo() => outcome.map(|()| ExitCode::SUCCESS),
+            () = interrupted.cancelled() => {
+                println!("\nInterrupted; everything is stopped and removed.");
+                Ok(ExitCode::from(130))
+            }
         }
-    }
+    };
+    outcome.await.unwrap_or_else(|error: anyhow::Error| {
+        println!("\nThe demo failed: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 async fn demo() -> anyhow::Result<()> {
