@@ -1,3 +1,4 @@
 //! Coordinator.
 
+pub mod leader;
 pub mod store;

@@ -108,7 +108,8 @@ pub enum Outcome {
     Refused,
 }
 
-/// A store of intent. Cheap to share behind an `Arc`.
+/// A store of intent. Cheap to share behind an `Arc`. Every call ends within a few seconds, if need be with
+/// [`Error::Unavailable`].
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Reads one key.

@@ -1,15 +1,15 @@
 //! The embedded store: one file (redb) that one process has open, or memory.
 //!
-//! Reads run beside each other on snapshots. All writes go through one task, [`writer`], that groups them so that
+//! Reads run beside each other on snapshots. All writes go through one task, `writer`, that groups them so that
 //! one flush of the disk carries many. A write is answered when it is durable. Leases are counted on the clock that
 //! runs on during a suspend; opening the file gives those bound to time their full time again, as etcd does when its
 //! leader changes, and ends those bound to the process. What has expired is gone for every request that comes after,
 //! whether or not the task has got round to it.
 //!
-//! - [`file`]: opening, locking, recovering from I/O errors;
-//! - [`tables`]: what is in the file, and changes to it;
-//! - [`leases`]: when leases end;
-//! - [`writer`]: the queue and its task.
+//! - `file`: opening, locking, recovering from I/O errors;
+//! - `tables`: what is in the file, and changes to it;
+//! - `leases`: when leases end;
+//! - `writer`: the queue and its task.
 
 mod file;
 mod leases;

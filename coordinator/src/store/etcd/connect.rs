@@ -1,9 +1,10 @@
-//! From the settings to a client of etcd: endpoints, login, TLS, and the timings of the connection.
+//! From the settings to clients of etcd, one for each member: endpoints, login, TLS, and the timings of the connection.
 
 use crate::store::Error;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use shared::settings;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 /// How often an idle connection is checked. etcd closes connections that are pinged more than once in 5 s.
 const PING_INTERVAL: Duration = Duration::from_secs(6);
@@ -14,13 +15,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection may take to come about; less than a call may, so that the call can say what went wrong.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Everything [`Client::connect`] needs.
-pub(super) struct Target {
-    pub(super) endpoints: Vec<String>,
-    pub(super) options: ConnectOptions,
+/// The members of the cluster, each with a client that connects when it is first asked.
+pub(super) struct Members {
+    options: ConnectOptions,
+    members: Vec<(String, OnceCell<Client>)>,
 }
 
-impl Target {
+impl Members {
     /// Reads the files that the settings name.
     pub(super) fn new(settings: &settings::Etcd, store: &str) -> Result<Self, Error> {
         let mut options = ConnectOptions::new()
@@ -37,15 +38,27 @@ impl Target {
         if let Some(tls) = &settings.tls {
             options = options.with_tls(tls_options(tls, store)?);
         }
-        Ok(Self {
-            endpoints: settings.endpoints.clone(),
-            options,
-        })
+        let members = settings
+            .endpoints
+            .iter()
+            .map(|url| (url.clone(), OnceCell::new()))
+            .collect();
+        Ok(Self { options, members })
     }
 
-    /// A client. It connects when it is first used, or here if it has to log in.
-    pub(super) async fn connect(&self) -> Result<Client, etcd_client::Error> {
-        Client::connect(&self.endpoints, Some(self.options.clone())).await
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The client of one, logged in if it has to be.
+    pub(super) async fn client(&self, member: usize) -> Result<&Client, etcd_client::Error> {
+        let Some((url, client)) = self.members.get(member) else {
+            return Err(etcd_client::Error::InvalidArgs("no endpoint is given".to_owned()));
+        };
+        client
+            .get_or_try_init(|| Client::connect([url], Some(self.options.clone())))
+            .await
     }
 }
 

@@ -4,11 +4,11 @@
 //! twice without harm; a commit whose answer was lost is reported as such, because doing it again would be refused by
 //! its own first success. The connection is checked by pings, and a watch that is rebuilt when it ends feeds the hint.
 //!
-//! - [`call`]: deadlines and tries;
-//! - [`connect`]: the client;
-//! - [`failure`]: what a failed call means;
-//! - [`transaction`]: ours in etcd's terms;
-//! - [`watch`]: the hint.
+//! - `call`: deadlines, tries, and which member is asked;
+//! - `connect`: the clients of the members;
+//! - `failure`: what a failed call means;
+//! - `transaction`: ours in etcd's terms;
+//! - `watch`: the hint.
 
 mod call;
 mod connect;
@@ -18,13 +18,13 @@ mod watch;
 
 use super::{Bound, Entry, Error, LeaseId, Listing, Outcome, Store, Transaction, limits};
 use async_trait::async_trait;
-use call::{Repeat, call};
-use connect::Target;
-use etcd_client::{Client, GetOptions, KeyValue, KvClient};
+use call::{Choice, Repeat, call};
+use connect::Members;
+use etcd_client::{Client, GetOptions, KeyValue};
 use shared::settings::{self, StoreUrl};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -48,9 +48,8 @@ pub struct Etcd {
     store: String,
     /// With a slash at the end.
     prefix: String,
-    members: usize,
-    client: Client,
-    kv: KvClient,
+    members: Arc<Members>,
+    choice: Arc<Choice>,
     /// What etcd granted. It never changes in the life of a lease.
     ttls: Mutex<BTreeMap<LeaseId, Duration>>,
     hint: tokio::sync::watch::Sender<u64>,
@@ -77,49 +76,49 @@ impl Etcd {
     /// etcd does not answer, [`Error::Refused`] when it does not accept the login.
     pub async fn open(settings: &settings::Etcd) -> Result<Self, Error> {
         let store = StoreUrl::Etcd(settings.clone()).to_string();
-        let target = Target::new(settings, &store)?;
-        let members = target.endpoints.len();
-        let client = call(&store, members, Repeat::Harmless, || target.connect()).await?;
-        let prefix = format!("{}/", settings.prefix.trim_matches('/'));
-        let kv = client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES);
-        call(&store, members, Repeat::Harmless, || {
-            let mut kv = kv.clone();
+        let members = Arc::new(Members::new(settings, &store)?);
+        let choice = Arc::new(Choice::new(members.count()));
+        let stop = CancellationToken::new();
+        let etcd = Self {
+            prefix: format!("{}/", settings.prefix.trim_matches('/')),
+            store,
+            members,
+            choice,
+            ttls: Mutex::new(BTreeMap::new()),
+            hint: tokio::sync::watch::Sender::new(0),
+            watch: tokio::sync::Mutex::new(None),
+            stop: stop.clone().drop_guard(),
+        };
+        let prefix = etcd.prefix.as_str();
+        etcd.call(Repeat::Harmless, |client| async move {
             let options = GetOptions::new().with_prefix().with_limit(1).with_keys_only();
-            let prefix = prefix.as_str();
-            async move { kv.get(prefix, Some(options)).await }
+            client.kv_client().get(prefix, Some(options)).await
         })
         .await?;
-
-        let stop = CancellationToken::new();
-        let hint = tokio::sync::watch::Sender::new(0);
         let watch = Watch {
-            client: client.clone(),
-            prefix: prefix.clone(),
-            hint: hint.clone(),
-            stop: stop.clone(),
+            members: Arc::clone(&etcd.members),
+            choice: Arc::clone(&etcd.choice),
+            prefix: etcd.prefix.clone(),
+            hint: etcd.hint.clone(),
+            stop,
         };
-        Ok(Self {
-            store,
-            prefix,
-            members,
-            client,
-            kv,
-            ttls: Mutex::new(BTreeMap::new()),
-            hint,
-            watch: tokio::sync::Mutex::new(Some(tokio::spawn(watch.run()))),
-            stop: stop.drop_guard(),
-        })
+        *etcd.watch.lock().await = Some(tokio::spawn(watch.run()));
+        Ok(etcd)
     }
 
-    /// One call to etcd, tried again where that is right.
-    async fn call<T, F>(&self, repeat: Repeat, request: impl Fn() -> F) -> Result<T, Error>
+    /// One call to etcd, sent again where that is right.
+    async fn call<'s, T, F>(&'s self, repeat: Repeat, request: impl Fn(&'s Client) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
         if self.stop.token().is_cancelled() {
             return Err(self.unanswered(NoAnswer::Closed));
         }
-        call(&self.store, self.members, repeat, request).await
+        let request = &request;
+        call(&self.store, &self.choice, repeat, |member| async move {
+            request(self.members.client(member).await?).await
+        })
+        .await
     }
 
     fn key(&self, key: &str) -> String {
@@ -151,8 +150,9 @@ impl Etcd {
             let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
             let options = revision.map_or(options.clone(), |revision| options.with_revision(revision));
             let page = self
-                .call(Repeat::Harmless, || {
-                    let (mut kv, from, options) = (self.kv.clone(), from.clone(), options.clone());
+                .call(Repeat::Harmless, |client| {
+                    let mut kv = client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES);
+                    let (from, options) = (from.clone(), options.clone());
                     async move {
                         match kv.get(from, Some(options)).await {
                             Err(error) if failure::has_code(&error, Code::OutOfRange) => Ok(None),
@@ -184,9 +184,8 @@ impl Etcd {
     /// What etcd granted a lease; `None` when it is gone.
     async fn granted(&self, lease: LeaseId) -> Result<Option<Duration>, Error> {
         let answer = self
-            .call(Repeat::Harmless, || {
-                let mut leases = self.client.lease_client();
-                async move { leases.time_to_live(lease.0, None).await }
+            .call(Repeat::Harmless, |client| async move {
+                client.lease_client().time_to_live(lease.0, None).await
             })
             .await?;
         if answer.ttl() <= 0 {
@@ -240,9 +239,9 @@ impl Store for Etcd {
         limits::check_key(key)?;
         let key = self.key(key);
         let answer = self
-            .call(Repeat::Harmless, || {
-                let (mut kv, key) = (self.kv.clone(), key.as_str());
-                async move { kv.get(key, None).await }
+            .call(Repeat::Harmless, |client| {
+                let key = key.as_str();
+                async move { client.kv_client().get(key, None).await }
             })
             .await?;
         answer.kvs().first().map(|found| self.entry(found)).transpose()
@@ -264,10 +263,10 @@ impl Store for Etcd {
             return Ok(Outcome::Refused);
         };
         let answer = self
-            .call(Repeat::Harmful, || {
-                let (mut kv, asked) = (self.kv.clone(), asked.clone());
+            .call(Repeat::Harmful, |client| {
+                let asked = asked.clone();
                 async move {
-                    match kv.txn(asked).await {
+                    match client.kv_client().txn(asked).await {
                         // The only thing a transaction can fail to find is a lease.
                         Err(error) if failure::has_code(&error, Code::NotFound) => Ok(None),
                         answer => answer.map(Some),
@@ -291,9 +290,8 @@ impl Store for Etcd {
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         // A lease whose grant was not heard of holds no keys and ends by itself.
         let answer = self
-            .call(Repeat::Harmless, || {
-                let mut leases = self.client.lease_client();
-                async move { leases.grant(seconds, None).await }
+            .call(Repeat::Harmless, |client| async move {
+                client.lease_client().grant(seconds, None).await
             })
             .await?;
         let lease = LeaseId(answer.id());
@@ -314,14 +312,11 @@ impl Store for Etcd {
         // and the caller counts from when it asked. The client hands out the stream only when an answer with a
         // positive time to live has come.
         let renewed = self
-            .call(Repeat::Harmless, || {
-                let mut leases = self.client.lease_client();
-                async move {
-                    match leases.keep_alive(lease.0).await {
-                        Ok(_answered) => Ok(true),
-                        Err(etcd_client::Error::LeaseKeepAliveError(_)) => Ok(false),
-                        Err(error) => Err(error),
-                    }
+            .call(Repeat::Harmless, |client| async move {
+                match client.lease_client().keep_alive(lease.0).await {
+                    Ok(_answered) => Ok(true),
+                    Err(etcd_client::Error::LeaseKeepAliveError(_)) => Ok(false),
+                    Err(error) => Err(error),
                 }
             })
             .await?;
@@ -335,13 +330,10 @@ impl Store for Etcd {
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error> {
-        self.call(Repeat::Harmless, || {
-            let mut leases = self.client.lease_client();
-            async move {
-                match leases.revoke(lease.0).await {
-                    Err(error) if failure::has_code(&error, Code::NotFound) => Ok(()),
-                    answer => answer.map(drop),
-                }
+        self.call(Repeat::Harmless, |client| async move {
+            match client.lease_client().revoke(lease.0).await {
+                Err(error) if failure::has_code(&error, Code::NotFound) => Ok(()),
+                answer => answer.map(drop),
             }
         })
         .await?;

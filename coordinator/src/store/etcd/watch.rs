@@ -3,7 +3,10 @@
 //! It only hints, so it always watches from now on and hints once when it stands: whatever happened before is covered
 //! by that, and a compaction cannot hurt it.
 
-use etcd_client::{Client, Error, GetOptions, WatchOptions};
+use super::call::Choice;
+use super::connect::Members;
+use etcd_client::{Error, GetOptions, WatchOptions};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +35,8 @@ enum Ended {
 
 /// Follows the changes below a prefix until it is stopped.
 pub(super) struct Watch {
-    pub(super) client: Client,
+    pub(super) members: Arc<Members>,
+    pub(super) choice: Arc<Choice>,
     pub(super) prefix: String,
     pub(super) hint: Sender<u64>,
     pub(super) stop: CancellationToken,
@@ -40,15 +44,17 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Runs until it is stopped.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
         let stop = self.stop.clone();
         let mut pause = FIRST_PAUSE;
         loop {
             let mut stood = false;
+            let member = self.choice.current();
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
-                ended = self.follow(&mut stood) => ended,
+                ended = self.follow(member, &mut stood) => ended,
             };
+            self.choice.after(member);
             pause = if stood {
                 FIRST_PAUSE
             } else {
@@ -63,18 +69,21 @@ impl Watch {
     }
 
     /// Builds one watch and follows it until it ends. `stood` tells whether it ever stood.
-    async fn follow(&mut self, stood: &mut bool) -> Ended {
-        let ended = self.try_follow(stood).await;
+    async fn follow(&self, member: usize, stood: &mut bool) -> Ended {
+        let ended = self.try_follow(member, stood).await;
         ended.map_or_else(|ended| ended, |never| match never {})
     }
 
-    async fn try_follow(&mut self, stood: &mut bool) -> Result<std::convert::Infallible, Ended> {
+    async fn try_follow(&self, member: usize, stood: &mut bool) -> Result<std::convert::Infallible, Ended> {
+        let client = tokio::time::timeout(PATIENCE, self.members.client(member)).await??;
         // The client renews an expired login only for calls with an answer; a watch would be refused for ever.
         let nothing = GetOptions::new().with_keys_only().with_limit(1);
-        tokio::time::timeout(PATIENCE, self.client.get(self.prefix.as_str(), Some(nothing))).await??;
+        let mut kv = client.kv_client();
+        tokio::time::timeout(PATIENCE, kv.get(self.prefix.as_str(), Some(nothing))).await??;
 
         let options = WatchOptions::new().with_prefix().with_fragment();
-        let opening = self.client.watch(self.prefix.as_str(), Some(options));
+        let mut client = client.watch_client();
+        let opening = client.watch(self.prefix.as_str(), Some(options));
         let mut watch = tokio::time::timeout(PATIENCE, opening).await??;
         loop {
             let message = if *stood {
