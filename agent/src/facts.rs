@@ -1,19 +1,27 @@
 //! Reads the facts of the tables a step names.
 
 use crate::error::Error;
-use crate::session::Session;
+use crate::session::{Params, Session};
 use serde::Deserialize;
 use shared::migration::Change;
 use shared::name::{Ident, Table};
 use shared::plan::{
     CheckFacts, ColumnFacts, Facts, Lookup, Nullability, Ordering, RelationKind, Source, TableFacts,
 };
-use shared::sql::{self, Tag};
+use shared::sql::{self, Commit, Limits, Tag};
+use std::time::Duration;
 use tokio_postgres::types::Type;
+
+/// How long looking into the catalog may take; it waits for no lock but that of a catalog being rewritten.
+const LIMITS: Limits = Limits {
+    lock: Duration::from_secs(5),
+    statement: Some(Duration::from_secs(15)),
+    commit: Commit::Deferred,
+};
 
 /// Adds the facts of all tables of a step that are not known yet.
 pub(crate) async fn inspect(
-    session: &Session,
+    session: &mut Session,
     tag: &Tag,
     change: &Change,
     facts: &mut Facts,
@@ -27,17 +35,16 @@ pub(crate) async fn inspect(
     Ok(())
 }
 
-async fn look_up(session: &Session, tag: &Tag, table: &Table) -> Result<Lookup, Error> {
+async fn look_up(session: &mut Session, tag: &Tag, table: &Table) -> Result<Lookup, Error> {
     let (quoted, name) = (table.to_string(), table.name.as_str());
     let schema = table.schema.as_ref().map(Ident::as_str);
+    let params: Params<'_> = &[(&quoted, Type::TEXT), (&name, Type::TEXT), (&schema, Type::TEXT)];
+    // In a transaction, so that names lead where they lead in the step's own.
     let rows = session
-        .query(
-            tag,
-            "reading the catalog",
-            sql::facts::TABLE,
-            &[(&quoted, Type::TEXT), (&name, Type::TEXT), (&schema, Type::TEXT)],
-        )
-        .await?;
+        .begin_with(tag, LIMITS, "reading the catalog", sql::facts::TABLE, params)
+        .await;
+    session.rollback(tag).await;
+    let rows = rows?;
     let row = rows.first().ok_or(Error::Broken("the catalog gave no answer"))?;
     match row.get::<_, Option<String>>(0) {
         Some(json) => {

@@ -197,13 +197,13 @@ pub struct PlannedStep {
 pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<PlannedMigration>, Error> {
     let ledger = read(database, set).await?;
     let work = next(set, &ledger, goal)?;
-    let session = database.session().await?;
+    let mut session = database.session().await?;
     let mut facts = Facts::default();
     let mut migrations = Vec::new();
     for todo in &work.todos {
         let mut steps = Vec::new();
         for (index, step) in todo.steps.iter().enumerate().skip(todo.done) {
-            facts::inspect(&session, &READING, &step.change, &mut facts).await?;
+            facts::inspect(&mut session, &READING, &step.change, &mut facts).await?;
             let plan = match step.change.plan(&facts) {
                 Ok(actions) => Ok(actions),
                 Err(refusal) if facts.uncertain => Err(format!(

@@ -254,7 +254,7 @@ async fn an_edited_applied_file_is_refused_but_its_comments_are_free() -> anyhow
     let database = orders().await?;
     let migrations = Migrations::write(&[("001_a.up.sql", "CREATE TABLE a ()")])?;
     migrate(&["up"], &migrations, &database).succeed().await?;
-    migrations.put("001_a.up.sql", "-- said later\nCREATE   table a ( );\n")?;
+    migrations.put("001_a.up.sql", "-- said later\nCREATE   table a ( )\n")?;
     migrate(&["up"], &migrations, &database).succeed().await?;
     migrations.put("001_a.up.sql", "CREATE TABLE a (id int)")?;
     let ended = migrate(&["up"], &migrations, &database).run().await?;
@@ -442,13 +442,39 @@ async fn settings_of_a_session_do_not_reach_the_next_step() -> anyhow::Result<()
         ),
     ])?;
     migrate(&["up"], &migrations, &database).succeed().await?;
+    let public =
+        "SELECT count(*) FROM pg_class WHERE relname = 'b' AND relnamespace = 'public'::regnamespace";
+    assert_eq!(database.number(public).await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_role_called_as_the_ledger_does_not_create_its_tables_there() -> anyhow::Result<()> {
+    let database = orders().await?;
+    let role = "SELECT (current_user = 'confiture')::int::bigint";
+    assert_eq!(
+        database.number(role).await?,
+        1,
+        "the tests' role is the one this is about"
+    );
+    // `run` and `step` are tables of the ledger too.
+    database
+        .execute("CREATE TABLE run (id int PRIMARY KEY, n int); INSERT INTO run VALUES (1, 0)")
+        .await?;
+    let migrations = Migrations::write(&[
+        ("001_step.up.sql", "CREATE TABLE step ()"),
+        (
+            "002_run.yaml",
+            "up:\n  - backfill: { table: run, set: { n: id } }\n",
+        ),
+    ])?;
+    migrate(&["up"], &migrations, &database).succeed().await?;
     assert_eq!(
         database
-            .number(
-                "SELECT count(*) FROM pg_class WHERE relname = 'b' AND relnamespace = 'public'::regnamespace"
-            )
+            .number("SELECT count(*) FROM pg_class WHERE oid = to_regclass('public.step')")
             .await?,
         1
     );
+    assert_eq!(database.number("SELECT n::bigint FROM public.run").await?, 1);
     Ok(())
 }

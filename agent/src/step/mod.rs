@@ -97,8 +97,8 @@ pub(crate) async fn carry_out(run: &mut Run<'_>, place: Place<'_>) -> Result<(),
     let tag = place.tag(run);
     let mut facts = Facts::default();
     if !place.step().change.tables().is_empty() {
-        let session = run.database.session().await?;
-        facts::inspect(&session, &tag, &place.step().change, &mut facts).await?;
+        let mut session = run.database.session().await?;
+        facts::inspect(&mut session, &tag, &place.step().change, &mut facts).await?;
     }
     let actions = place.step().change.plan(&facts)?;
     if actions.is_empty() {

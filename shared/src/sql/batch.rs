@@ -65,14 +65,15 @@ impl<'a> Statements<'a> {
             batches,
             table: format!("{}.{}", batches.schema, batches.table),
             columns: names(|k| k.name.to_string()),
-            texts: names(|k| format!("{}::pg_catalog.text", k.name)),
+            // Qualified, here and in the order: a bare name would be the output column, and texts sort otherwise than keys.
+            texts: names(|k| format!("r.{}::pg_catalog.text", k.name)),
         }
     }
 
     /// The largest key there is, as texts; no row when the table is empty.
     pub fn largest(&self) -> String {
         format!(
-            "SELECT {} FROM {} ORDER BY {} LIMIT 1",
+            "SELECT {} FROM {} r ORDER BY {} LIMIT 1",
             self.texts,
             self.table,
             self.descending()
@@ -123,7 +124,7 @@ impl<'a> Statements<'a> {
         self.batches
             .key
             .iter()
-            .map(|k| format!("{} DESC", k.name))
+            .map(|k| format!("r.{} DESC", k.name))
             .collect::<Vec<_>>()
             .join(", ")
     }
@@ -186,8 +187,8 @@ mod tests {
         );
         assert_eq!(
             statements.end(Ends::Neither),
-            "SELECT \"a\"::pg_catalog.text, \"b\"::pg_catalog.text FROM (SELECT \"a\", \"b\" FROM \"app\".\"Order\" \
-             ORDER BY \"a\", \"b\" LIMIT $1) r ORDER BY \"a\" DESC, \"b\" DESC LIMIT 1"
+            "SELECT r.\"a\"::pg_catalog.text, r.\"b\"::pg_catalog.text FROM (SELECT \"a\", \"b\" FROM \"app\".\"Order\" \
+             ORDER BY \"a\", \"b\" LIMIT $1) r ORDER BY r.\"a\" DESC, r.\"b\" DESC LIMIT 1"
         );
     }
 

@@ -83,6 +83,11 @@ pub enum Commit {
 /// After how long PostgreSQL ends a transaction of ours that does nothing: its agent is gone or frozen.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
+/// Takes `"$user"` out of the `search_path` of a role that is called as the ledger's schema: its unqualified names would
+/// otherwise lead into the ledger, and `CREATE TABLE x` would make a table there.
+const LEAVE_LEDGER: &str = r#"SELECT pg_catalog.set_config('search_path', pg_catalog.regexp_replace(
+  pg_catalog.current_setting('search_path'), '"\$user"\s*,?\s*', ''), true) WHERE current_user = 'confiture'"#;
+
 /// Opens a transaction with its limits. Everything is `SET LOCAL`, so nothing leaks behind a pooler. Output styles are
 /// fixed, so that boundaries written as text in one session read the same in another.
 pub fn begin(tag: &Tag, limits: Limits) -> String {
@@ -103,6 +108,7 @@ pub fn begin(tag: &Tag, limits: Limits) -> String {
         "SET LOCAL datestyle = 'ISO, YMD'".to_owned(),
         "SET LOCAL intervalstyle = 'iso_8601'".to_owned(),
         "SET LOCAL bytea_output = 'hex'".to_owned(),
+        LEAVE_LEDGER.to_owned(),
     ]
     .map(|statement| format!("{tag}{statement}"))
     .join("; ")
