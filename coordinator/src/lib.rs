@@ -1,4 +1,37 @@
-//! Coordinator.
+//! The coordinator: rollouts, leases, leader election, and the streams of the agents.
+//!
+//! ```text
+//!   operators ---> service::operator --+                     +--> reign: hear, decide, commit, tell (only the leader)
+//!   agents ------> service::link ------+--> seat: who leads -+
+//!                                                            +--> mirror: reads from the store (all others)
+//!                                      store  <--- leader (election), reign, bundles, mirror
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`serve`](mod@serve) | from the settings to a serving process, and its orderly end |
+//! | [`store`] | where intent is kept: etcd, or one file |
+//! | [`leader`] | the election |
+//! | `seat` | what this coordinator is, for everyone who must know |
+//! | `office` | begins and ends a reign as the election goes |
+//! | `reign` | the leader's loop around the pure [`shared::rollout::Book`] |
+//! | `keys`, `load`, `pack` | how the book is kept in the store |
+//! | `bundles` | the files of rollouts, by content, in pieces |
+//! | `mirror` | the book as one who does not lead reads it |
+//! | `service` | the gRPC handlers |
 
+mod bundles;
+mod chain;
+mod keys;
 pub mod leader;
+mod load;
+mod mirror;
+mod office;
+mod pack;
+mod reign;
+mod seat;
+pub mod serve;
+mod service;
 pub mod store;
+
+pub use serve::serve;

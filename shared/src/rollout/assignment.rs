@@ -143,13 +143,14 @@ pub enum Setback {
 const LONGEST_MESSAGE_BYTES: usize = 16 * 1024;
 
 /// The beginning of a text, with a note where it was cut off.
-pub(super) fn clipped(mut text: String) -> String {
-    if text.len() > LONGEST_MESSAGE_BYTES {
-        let mut end = LONGEST_MESSAGE_BYTES;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
+pub(super) fn clipped(text: String) -> String {
+    clipped_to(LONGEST_MESSAGE_BYTES, text)
+}
+
+/// The beginning of a text, with a note where it was cut off.
+pub(super) fn clipped_to(longest: usize, mut text: String) -> String {
+    if text.len() > longest {
+        text.truncate(text.floor_char_boundary(longest));
         text.push_str(" .. (cut off)");
     }
     text

@@ -19,7 +19,7 @@ use super::message::{FromAgent, Hello, Holding};
 use super::spec::Spec;
 use super::time::Time;
 use super::work::{Look, Progress};
-use crate::id::{AgentId, DatabaseName, Holder, RolloutId};
+use crate::id::{AgentId, DatabaseName, Holder, RequestId, RolloutId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -127,6 +127,18 @@ impl Book {
             .map(|(_, progress)| progress)
     }
 
+    /// The rollout that a request founded.
+    pub fn founded_by(&self, request: &RequestId) -> Option<&Rollout> {
+        self.rollouts.values().find(|rollout| rollout.spec().request == *request).map(AsRef::as_ref)
+    }
+
+    /// The book as one who does not lead sees it: it takes every agent with a lease for connected to the leader.
+    #[must_use]
+    pub fn from_afar(mut self) -> Self {
+        self.links = self.fleet.agents().keys().map(|agent| (agent.clone(), Link::default())).collect();
+        self
+    }
+
     /// The number for the next rollout.
     pub fn next_number(&self) -> u64 {
         self.rollouts
@@ -139,6 +151,14 @@ impl Book {
     /// Adds a rollout; the caller writes it.
     pub fn found(&mut self, spec: Spec) {
         self.insert(Rollout::new(spec));
+    }
+
+    /// Ended rollouts beyond the newest `keep`, oldest first.
+    pub fn outdated(&self, keep: usize) -> Vec<RolloutId> {
+        let mut ended: Vec<_> = self.rollouts.values().filter(|rollout| rollout.phase().is_ended()).collect();
+        ended.sort_by_key(|rollout| rollout.spec().number);
+        let beyond = ended.len().saturating_sub(keep);
+        ended.into_iter().take(beyond).map(|rollout| rollout.spec().id.clone()).collect()
     }
 
     /// Forgets an ended rollout; the caller removes it from the store.

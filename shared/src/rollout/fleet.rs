@@ -12,6 +12,19 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+/// Claims of agents without a lease that a database keeps: who served it last is worth showing, but agents whose names
+/// are made anew with each start must not pile up in its record.
+const KEPT_CLAIMS: usize = 4;
+
+/// The most agents that can serve one database, so that its record stays within the store's limits.
+pub const MOST_CLAIMS: usize = 12;
+
+/// Problems of a claim are kept up to this size.
+const PROBLEM_BYTES: usize = 1024;
+
+/// The longest labels of one claim, all names and values together.
+pub const MOST_LABEL_BYTES: usize = 3 * 1024;
+
 /// All agents with a lease, and all databases that any agent ever claimed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fleet {
@@ -202,6 +215,9 @@ impl Fleet {
             }
             // What an earlier life of the agent knew is taken for true until this one has asked.
             let place = before.map_or(Place::Unasked, |claim| claim.place.clone());
+            if before.is_none() && !make_room(claims, &self.agents) {
+                continue;
+            }
             claims.insert(
                 hello.agent.clone(),
                 Claim {
@@ -229,7 +245,7 @@ impl Fleet {
             let place = match identity {
                 Ok(identity) => Place::Known(identity),
                 Err(problem) => {
-                    let problem = super::assignment::clipped(problem);
+                    let problem = super::assignment::clipped_to(PROBLEM_BYTES, problem);
                     Place::Unreachable {
                         problem,
                         last: claim.identity(),
@@ -303,6 +319,16 @@ impl Fleet {
         }
         self.conflicts = conflicts;
     }
+}
+
+/// Drops claims of agents without a lease that are too many; whether there is room for one more then.
+fn make_room(claims: &mut BTreeMap<AgentId, Claim>, agents: &BTreeMap<AgentId, Agent>) -> bool {
+    let gone: Vec<_> = claims.keys().filter(|agent| !agents.contains_key(*agent)).cloned().collect();
+    let keep = KEPT_CLAIMS.min(MOST_CLAIMS.saturating_sub(claims.len() - gone.len() + 1));
+    for agent in gone.iter().take(gone.len().saturating_sub(keep)) {
+        claims.remove(agent);
+    }
+    claims.len() < MOST_CLAIMS
 }
 
 #[cfg(test)]
@@ -442,5 +468,20 @@ mod tests {
         fleet.welcome(&hello("a", &["x"]), 2, Time(0));
         fleet.retain(&BTreeMap::from([(agent("a"), 1)]));
         assert!(fleet.agents().is_empty());
+    }
+
+    #[test]
+    fn agents_with_ever_new_names_do_not_pile_up() {
+        let mut fleet = Fleet::default();
+        for n in 0..100 {
+            fleet.welcome(&hello(&format!("pod-{n}"), &["x"]), n, Time(0));
+            fleet.retain(&BTreeMap::new());
+        }
+        assert!(fleet.databases()[&database("x")].claims.len() <= KEPT_CLAIMS + 1);
+        let mut alive = Fleet::default();
+        for n in 0..100 {
+            alive.welcome(&hello(&format!("pod-{n}"), &["x"]), n, Time(0));
+        }
+        assert_eq!(alive.databases()[&database("x")].claims.len(), MOST_CLAIMS);
     }
 }

@@ -7,7 +7,7 @@ use super::selector::Selector;
 use super::spec::Spec;
 use super::time::Time;
 use super::work::{Exit, Failure, Finish};
-use crate::id::{AgentId, DatabaseName, Digest, Direction, Holder, RolloutId, SetName};
+use crate::id::{AgentId, DatabaseName, Digest, Direction, Holder, RequestId, RolloutId, SetName};
 use crate::retry::Retryability;
 use uuid::Uuid;
 
@@ -22,6 +22,7 @@ pub(crate) fn database(name: &str) -> DatabaseName {
 pub(crate) fn spec(number: u64, databases: &[&str], policy: Policy) -> Spec {
     Spec {
         id: RolloutId::try_from(format!("r{number}")).unwrap(),
+        request: RequestId::try_from(format!("q{number}")).unwrap(),
         number,
         set: SetName::default_set(),
         bundle: Digest::of(&number.to_be_bytes()),

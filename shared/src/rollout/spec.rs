@@ -3,7 +3,7 @@
 use super::policy::Policy;
 use super::selector::Selector;
 use super::time::Time;
-use crate::id::{DatabaseName, Digest, Direction, RolloutId, SetName};
+use crate::id::{DatabaseName, Digest, Direction, RequestId, RolloutId, SetName};
 use crate::migration::Version;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 pub struct Spec {
     /// The rollout's id.
     pub id: RolloutId,
+    /// The request that founded it: the same request again founds nothing.
+    pub request: RequestId,
     /// Grows by one with each rollout: the order in which they take turns on a database they share.
     pub number: u64,
     /// The set it brings.

@@ -1,0 +1,155 @@
+//! The keys of the store, and the small records under them. Everything under them is JSON, except pieces.
+//!
+//! ```text
+//! agent/<id>                      Agent       bound to the agent's lease
+//! lease/<database>                Lease       bound to the agent's lease; its `created` is the fence's token
+//! database/<name>                 Database    who serves it, and what each says about it
+//! rollout/<id>/spec/<n>           Spec        in pieces, with all its databases
+//! rollout/<id>/phase              Phase       written last when founded, removed first when forgotten
+//! rollout/<id>/database/<name>    Assignment  from the first time it is not `Waiting` any more
+//! bundle/<digest>                 Manifest
+//! piece/<digest>/<n>              bytes
+//! ```
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use shared::id::{AgentId, DatabaseName, Digest, Holder, RolloutId};
+
+/// Agents with a lease.
+pub(crate) const AGENTS: &str = "agent/";
+/// Leases of databases.
+pub(crate) const LEASES: &str = "lease/";
+/// Databases.
+pub(crate) const DATABASES: &str = "database/";
+/// Rollouts.
+pub(crate) const ROLLOUTS: &str = "rollout/";
+/// Manifests of bundles.
+pub(crate) const BUNDLES: &str = "bundle/";
+
+/// Values that can be long are cut into pieces of this size, a little below the store's limit for one value.
+pub(crate) const PIECE_BYTES: usize = 60 * 1024;
+
+pub(crate) fn agent(agent: &AgentId) -> String {
+    format!("{AGENTS}{agent}")
+}
+
+pub(crate) fn lease(database: &DatabaseName) -> String {
+    format!("{LEASES}{database}")
+}
+
+pub(crate) fn database(database: &DatabaseName) -> String {
+    format!("{DATABASES}{database}")
+}
+
+pub(crate) fn rollout(rollout: &RolloutId) -> String {
+    format!("{ROLLOUTS}{rollout}/")
+}
+
+pub(crate) fn spec_piece(rollout: &RolloutId, piece: usize) -> String {
+    // Padded, so that the order of keys is the order of pieces.
+    format!("{ROLLOUTS}{rollout}/spec/{piece:06}")
+}
+
+pub(crate) fn phase(rollout: &RolloutId) -> String {
+    format!("{ROLLOUTS}{rollout}/phase")
+}
+
+pub(crate) fn assignment(rollout: &RolloutId, database: &DatabaseName) -> String {
+    format!("{ROLLOUTS}{rollout}/database/{database}")
+}
+
+pub(crate) fn bundle(digest: &Digest) -> String {
+    format!("{BUNDLES}{digest}")
+}
+
+pub(crate) fn bundle_piece(digest: &Digest, piece: usize) -> String {
+    format!("piece/{digest}/{piece:06}")
+}
+
+/// What a key below [`ROLLOUTS`] is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum OfRollout<'a> {
+    Spec,
+    Phase,
+    Assignment(&'a str),
+}
+
+/// Takes a key below [`ROLLOUTS`] apart.
+pub(crate) fn of_rollout(key: &str) -> Option<(&str, OfRollout<'_>)> {
+    let (id, rest) = key.strip_prefix(ROLLOUTS)?.split_once('/')?;
+    let what = match rest.split_once('/') {
+        None if rest == "phase" => OfRollout::Phase,
+        Some(("spec", _)) => OfRollout::Spec,
+        Some(("database", name)) => OfRollout::Assignment(name),
+        None | Some(_) => return None,
+    };
+    Some((id, what))
+}
+
+/// The lease of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lease {
+    /// Who has it.
+    pub(crate) agent: AgentId,
+    /// For which rollout.
+    pub(crate) rollout: RolloutId,
+    /// The holder of the fence.
+    pub(crate) holder: Holder,
+}
+
+/// What is kept of a bundle besides its pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// How many pieces it has.
+    pub(crate) pieces: usize,
+    /// Whether they are all there: not before they are written, nor once they are being removed.
+    pub(crate) complete: bool,
+}
+
+/// A record as it is stored.
+pub(crate) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(record).expect("our records have text keys only, which is all that JSON asks for")
+}
+
+/// A stored record.
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, crate::store::Error> {
+    serde_json::from_slice(value).map_err(|source| unreadable(key, source))
+}
+
+/// An entry that cannot be read.
+pub(crate) fn unreadable(
+    key: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> crate::store::Error {
+    crate::store::Error::Unreadable {
+        key: key.to_owned(),
+        source: source.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_rollouts_are_taken_apart_as_they_were_made() {
+        let id = RolloutId::from_random(7);
+        let name = DatabaseName::try_from("orders.eu-1").unwrap();
+        let id = id.clone();
+        assert_eq!(of_rollout(&phase(&id)), Some((id.as_str(), OfRollout::Phase)));
+        assert_eq!(
+            of_rollout(&spec_piece(&id, 3)),
+            Some((id.as_str(), OfRollout::Spec))
+        );
+        let of = OfRollout::Assignment("orders.eu-1");
+        assert_eq!(of_rollout(&assignment(&id, &name)), Some((id.as_str(), of)));
+        for strange in ["rollout/x", "rollout/x/y", "agent/x/phase", "rollout/x/phase/y"] {
+            assert_eq!(of_rollout(strange), None, "{strange}");
+        }
+    }
+
+    #[test]
+    fn pieces_sort_in_their_order() {
+        let id = RolloutId::from_random(7);
+        assert!(spec_piece(&id, 9) < spec_piece(&id, 10));
+    }
+}

@@ -1,0 +1,98 @@
+//! What a reign is asked and told, and what it answers.
+
+use shared::id::{AgentId, Digest, RequestId, RolloutId, SetName};
+use shared::migration::Version;
+use shared::rollout::message::{FromAgent, Hello, ToAgent};
+use shared::rollout::{Policy, Selector, show, view};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// For a reign.
+pub(crate) enum Command {
+    /// An agent said Hello.
+    Attach(Box<Attach>),
+    /// Its stream has ended.
+    Detach { agent: AgentId, stream: u64 },
+    /// It said something else that is not about its lease.
+    Said {
+        agent: AgentId,
+        stream: u64,
+        message: FromAgent,
+    },
+    /// A new rollout is wanted.
+    Found {
+        wish: Box<Wish>,
+        reply: oneshot::Sender<Result<Founded, Refusal>>,
+    },
+    /// A rollout is to be aborted.
+    Abort {
+        /// Its id, or the beginning of it.
+        id: String,
+        by: String,
+        reason: String,
+        reply: oneshot::Sender<Result<view::Rollout, show::Error>>,
+    },
+}
+
+/// An agent that wants to be taken.
+pub(crate) struct Attach {
+    /// Tells streams apart: an agent may have a new one before the end of the old one was seen.
+    pub(crate) stream: u64,
+    pub(crate) hello: Hello,
+    /// Its living lease: renewed, or granted just now.
+    pub(crate) lease: i64,
+    /// How long that lives, counted from before the Hello was answered.
+    pub(crate) ttl: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    /// What it is to be told; the first is a Welcome.
+    pub(crate) outbound: mpsc::Sender<ToAgent>,
+    pub(crate) reply: oneshot::Sender<Attached>,
+}
+
+/// What came of an [`Attach`].
+pub(crate) enum Attached {
+    /// It is taken; the Welcome is on its way.
+    Taken {
+        /// A lease it had before, to be revoked.
+        earlier: Option<i64>,
+    },
+    /// Another living process serves under its id.
+    IdInUse,
+}
+
+/// A rollout that is wanted; its bundle is stored and parsed.
+pub(crate) struct Wish {
+    pub(crate) request: RequestId,
+    pub(crate) set: SetName,
+    pub(crate) bundle: Digest,
+    pub(crate) versions: Vec<Version>,
+    pub(crate) selector: Selector,
+    pub(crate) policy: Policy,
+    pub(crate) created_by: String,
+}
+
+/// What came of a [`Wish`].
+pub(crate) struct Founded {
+    pub(crate) rollout: view::Rollout,
+    /// Whether this request founded it, or an earlier one with the same id.
+    pub(crate) by: FoundedBy,
+}
+
+/// Which request founded a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FoundedBy {
+    This,
+    Earlier,
+}
+
+/// Why a rollout is not founded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(
+        "request id `{request}` was used for rollout {rollout}, which asked for something else: \
+         give a new request an id of its own"
+    )]
+    OtherContent { request: RequestId, rollout: RolloutId },
+    #[error("no database matches {selector}: {known}")]
+    NoMatch { selector: Selector, known: String },
+}

@@ -1,0 +1,50 @@
+//! The gRPC handlers: decode, ask, encode.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`operator`] | the service for operators and platform tooling |
+//! | [`watch`] | the stream of one watched rollout |
+//! | [`create`] | what is done with a new rollout before the reign sees it |
+//! | [`read`] | where reads come from |
+//! | [`link`] | the service for agents |
+//! | [`stream`] | the stream of one agent |
+//! | [`lease`] | an agent's lease: granting and renewing it |
+//! | [`status`] | errors as gRPC statuses |
+
+mod create;
+mod lease;
+mod link;
+mod operator;
+mod read;
+mod status;
+mod stream;
+mod watch;
+
+pub(crate) use link::Link;
+pub(crate) use operator::Operator;
+
+use crate::bundles::Bundles;
+use crate::mirror::Mirror;
+use crate::seat::Seat;
+use crate::store::Store;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The largest message taken: a bundle of all migrations of a large application, with room to spare.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// What all handlers share.
+pub(crate) struct Context {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) bundles: Arc<Bundles>,
+    pub(crate) mirror: Mirror,
+    pub(crate) seat: tokio::sync::watch::Receiver<Seat>,
+    /// Where others reach this coordinator.
+    pub(crate) url: String,
+    pub(crate) agent_lease: Duration,
+    /// Owns the tasks of the agents' streams.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}

@@ -1,0 +1,90 @@
+//! The service for operators and platform tooling.
+
+use super::{Context, status, watch};
+use crate::reign::Command;
+use futures_util::stream::BoxStream;
+use proto::convert::view;
+use proto::v1;
+use proto::v1::operator_server;
+use shared::rollout::{Time, show};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Answers operators.
+pub(crate) struct Operator(pub(crate) Arc<Context>);
+
+#[tonic::async_trait]
+impl operator_server::Operator for Operator {
+    type WatchRolloutStream = BoxStream<'static, Result<v1::WatchRolloutResponse, Status>>;
+
+    async fn create_rollout(
+        &self,
+        request: Request<v1::CreateRolloutRequest>,
+    ) -> Result<Response<v1::CreateRolloutResponse>, Status> {
+        self.0.create(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_rollout(
+        &self,
+        request: Request<v1::GetRolloutRequest>,
+    ) -> Result<Response<v1::GetRolloutResponse>, Status> {
+        let (book, id) = self.0.book_with(&request.into_inner().id).await?;
+        let rollout = book.find(&id).map_err(|error| status::of_search(&error))?;
+        let assignments = book.show_assignments(rollout, now());
+        Ok(Response::new(v1::GetRolloutResponse {
+            rollout: Some(view::rollout_to_wire(show::show_rollout(rollout))),
+            assignments: assignments.into_iter().map(view::assignment_to_wire).collect(),
+        }))
+    }
+
+    async fn list_rollouts(
+        &self,
+        _request: Request<v1::ListRolloutsRequest>,
+    ) -> Result<Response<v1::ListRolloutsResponse>, Status> {
+        let rollouts = self.0.book().await?.show_rollouts();
+        let rollouts = rollouts.into_iter().map(view::rollout_to_wire).collect();
+        Ok(Response::new(v1::ListRolloutsResponse { rollouts }))
+    }
+
+    async fn watch_rollout(
+        &self,
+        request: Request<v1::WatchRolloutRequest>,
+    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        let seat = self.0.seat.borrow().clone();
+        let (_, id) = self.0.book_with(&request.into_inner().id).await?;
+        Ok(Response::new(watch::stream(self.0.clone(), seat, id)))
+    }
+
+    async fn abort_rollout(
+        &self,
+        request: Request<v1::AbortRolloutRequest>,
+    ) -> Result<Response<v1::AbortRolloutResponse>, Status> {
+        let v1::AbortRolloutRequest { id, reason, requested_by: by } = request.into_inner();
+        let reigning = self.0.reigning()?;
+        let aborted = self.0.ask(&reigning, |reply| Command::Abort { id, by, reason, reply }).await?;
+        let rollout = aborted.map_err(|error| status::of_search(&error))?;
+        Ok(Response::new(v1::AbortRolloutResponse { rollout: Some(view::rollout_to_wire(rollout)) }))
+    }
+
+    async fn list_databases(
+        &self,
+        _request: Request<v1::ListDatabasesRequest>,
+    ) -> Result<Response<v1::ListDatabasesResponse>, Status> {
+        let databases = self.0.book().await?.show_databases();
+        let databases = databases.into_iter().map(view::database_to_wire).collect();
+        Ok(Response::new(v1::ListDatabasesResponse { databases }))
+    }
+
+    async fn list_agents(
+        &self,
+        _request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let agents = self.0.book().await?.show_agents();
+        let agents = agents.into_iter().map(view::agent_to_wire).collect();
+        Ok(Response::new(v1::ListAgentsResponse { agents }))
+    }
+}
+
+pub(super) fn now() -> Time {
+    Time::since_1970(runtime::unix_now())
+}
