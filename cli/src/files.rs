@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use shared::id::SetName;
 use shared::migration::{File, Set};
 use shared::rollout::Bundle;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// All files of a folder, not of the folders in it, in order of their names.
@@ -46,18 +47,29 @@ pub(crate) fn set(folder: &Path, name: Option<SetName>) -> Result<Set, Failure> 
 }
 
 /// The files of a set for a coordinator, checked here first so that mistakes are shown with their place on this
-/// machine. They travel under their names alone: the same set is the same bundle wherever it was checked out.
+/// machine.
+///
+/// Only what is part of a migration travels: settings with passwords may lie beside. Files travel under their names
+/// alone, so that the same set is the same bundle wherever it was checked out.
 pub(crate) fn bundle(folder: &Path, name: Option<SetName>) -> Result<Bundle, Failure> {
     let files = read(folder)?;
     let set = parse(folder, name, &files)?;
-    let files = files.into_iter().map(|file| File {
-        path: Path::new(&file.path)
-            .file_name()
-            .map_or(file.path.clone(), |name| name.to_string_lossy().into_owned()),
-        content: file.content,
-    });
+    let scripts = set
+        .migrations
+        .iter()
+        .flat_map(|of| [Some(&of.up), of.down.as_ref()]);
+    let used: BTreeSet<&str> = scripts.flatten().map(|script| script.file.as_str()).collect();
+    let files = files
+        .into_iter()
+        .filter(|file| used.contains(file.path.as_str()))
+        .map(|file| File {
+            path: Path::new(&file.path)
+                .file_name()
+                .map_or(file.path.clone(), |name| name.to_string_lossy().into_owned()),
+            content: file.content,
+        });
     Ok(Bundle {
-        set: set.name,
+        set: set.name.clone(),
         files: files.collect(),
     })
 }
@@ -70,4 +82,35 @@ fn parse(folder: &Path, name: Option<SetName>, files: &[File]) -> Result<Set, Fa
         )));
     }
     Ok(Set::parse(name, files)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_migrations_travel_and_only_under_their_names() {
+        let folder = std::env::temp_dir().join(format!("confiture-bundle-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("sub")).unwrap();
+        let files = [
+            ("001_a.up.sql", "SELECT 1"),
+            ("001_a.down.sql", "SELECT 2"),
+            ("002_b.yaml", "up: [{ sql: SELECT 3 }]"),
+            ("confiture.set.yaml", "set: audit"),
+            (
+                "confiture.yaml",
+                "databases: [{ name: a, url: \"postgres://u:hunter2@h/a\" }]",
+            ),
+            ("README.md", "notes"),
+            ("sub/003_c.up.sql", "SELECT 4"),
+        ];
+        for (name, content) in files {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        let bundle = bundle(&folder, None).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(bundle.set.as_str(), "audit");
+        let names: Vec<_> = bundle.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(names, ["001_a.down.sql", "001_a.up.sql", "002_b.yaml"]);
+    }
 }
