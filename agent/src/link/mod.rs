@@ -30,6 +30,7 @@ use event::{Effect, Event};
 use runtime::clock::{Boot, sleep_until};
 use shared::id::{AgentId, Instance};
 use state::{Identity, State};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tasks::Tasks;
@@ -166,18 +167,18 @@ fn carry_out(effects: Vec<Effect>, tasks: &mut Tasks) -> Option<Ending> {
 /// Troubles with coordinators, so that a coordinator that is away for an hour does not fill the log.
 #[derive(Default)]
 struct Troubles {
-    last: Option<(String, Boot)>,
+    logged: BTreeMap<String, Boot>,
 }
 
 impl Troubles {
     fn log(&mut self, problem: &connection::Error, now: Boot) {
         let text = chain(problem);
-        match &self.last {
-            Some((last, at)) if *last == text && now < *at + LOG_AGAIN => tracing::debug!("{text}"),
-            Some(_) | None => {
-                tracing::warn!("{text}; trying again");
-                self.last = Some((text, now));
-            }
+        self.logged.retain(|_, at| now < *at + LOG_AGAIN);
+        if self.logged.contains_key(&text) {
+            tracing::debug!("{text}; trying again");
+        } else {
+            tracing::warn!("{text}; trying again");
+            self.logged.insert(text, now);
         }
     }
 }

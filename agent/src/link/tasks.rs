@@ -54,6 +54,8 @@ pub(super) struct Tasks {
 struct Connection {
     outbox: mpsc::Sender<FromAgent>,
     close: CancellationToken,
+    /// Cancelled when nothing that was asked on it need be answered any more.
+    gone: CancellationToken,
     task: AbortHandle,
 }
 
@@ -98,11 +100,20 @@ impl Tasks {
     pub(super) fn open(&mut self, id: ConnectionId, url: String) {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let close = CancellationToken::new();
+        let gone = CancellationToken::new();
         let keeping = connection::keep(id, url, messages, self.events.clone(), close.clone());
         let task = self.spawn(Subject::Connection(id), async move {
             Outcome::Connection(id, keeping.await)
         });
-        self.connections.insert(id, Connection { outbox, close, task });
+        self.connections.insert(
+            id,
+            Connection {
+                outbox,
+                close,
+                gone,
+                task,
+            },
+        );
     }
 
     /// Queues a message. A connection whose queue is full is dead and is ended; its end is joined like any other.
@@ -123,6 +134,7 @@ impl Tasks {
     pub(super) fn close(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
             connection.close.cancel();
+            connection.gone.cancel();
         }
     }
 
@@ -135,11 +147,21 @@ impl Tasks {
     ) {
         let (worker, places) = (self.worker.clone(), self.looks.clone());
         let about = question.clone();
+        let gone = self
+            .connections
+            .get(&question.connection)
+            .map(|connection| connection.gone.clone());
         self.spawn(Subject::Look(question), async move {
             let _place = places.acquire().await;
             let database = about.database.clone();
             let looking = async {
                 match bundle.set().await {
+                    // A leader that comes back asks for all its looks anew; those of its former stream must not come
+                    // first.
+                    Ok(_) if gone.is_none_or(|gone| gone.is_cancelled()) => Look::Failed(failure(
+                        "the coordinator that asked has gone".to_owned(),
+                        Retryability::Retry,
+                    )),
                     Ok(set) => worker.look(database, set, direction, store).await,
                     Err(failure) => Look::Failed(failure),
                 }
@@ -266,7 +288,7 @@ impl Tasks {
     fn read(&mut self, outcome: Outcome) -> Ended {
         let (event, problem) = match outcome {
             Outcome::Connection(id, result) => {
-                self.connections.remove(&id);
+                self.close(id);
                 (Event::Closed(id), result.err())
             }
             Outcome::Order(of, finish) => {
