@@ -207,6 +207,8 @@ async fn a_leader_without_its_store_steps_down_in_time_and_leads_again_later(sto
     let (mut a, a_election) = start(&faulty.store(), "a", LEASE);
     let term = leads(&mut a).await;
     for fault in [Fault::Hangs, Fault::Fails] {
+        // Long enough for a renewal to count.
+        tokio::time::sleep(LEASE / 2).await;
         faulty.set(fault);
         let broken = Instant::now();
         follows(&mut a, None).await;

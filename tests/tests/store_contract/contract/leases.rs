@@ -69,8 +69,8 @@ pub(super) async fn a_revoked_lease_takes_its_keys_at_once(store: &dyn Store) {
 }
 
 pub(super) async fn a_put_with_a_lease_that_is_gone_writes_nothing(store: &dyn Store) {
-    let gone = store.grant(LONG, Bound::Time).await.unwrap();
     let alive = store.grant(LONG, Bound::Time).await.unwrap();
+    let gone = store.grant(LONG, Bound::Time).await.unwrap();
     let also_alive = store.grant(LONG, Bound::Time).await.unwrap();
     store.revoke(gone).await.unwrap();
     let alone = vec![put("a", "v"), put_bound("b", gone)];
