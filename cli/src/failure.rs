@@ -52,6 +52,36 @@ impl From<agent::link::Error> for Failure {
     }
 }
 
+impl From<coordinator::store::Error> for Failure {
+    fn from(error: coordinator::store::Error) -> Self {
+        use coordinator::store::Error;
+        match &error {
+            // A wrong path or address, or a missing `--init`.
+            Error::Open { .. } => Self::usage(chain(&error)),
+            Error::Unavailable { .. }
+            | Error::Refused { .. }
+            | Error::LeaseGone(_)
+            | Error::TooLarge(_)
+            | Error::Invalid(_)
+            | Error::Unreadable { .. } => Self::failed(chain(&error)),
+        }
+    }
+}
+
+impl From<coordinator::serve::Error> for Failure {
+    fn from(error: coordinator::serve::Error) -> Self {
+        use coordinator::serve::Error;
+        match &error {
+            // Somebody else may give the port free; an address that is not ours or not allowed stays so.
+            Error::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
+                Self::failed(error.to_string())
+            }
+            Error::Listen { .. } => Self::usage(error.to_string()),
+            Error::Identity(_) | Error::Reflection(_) | Error::Server(_) => Self::failed(chain(&error)),
+        }
+    }
+}
+
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
         Self::usage(problems.to_string())

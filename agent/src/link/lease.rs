@@ -16,12 +16,19 @@ const ANSWER_WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 /// Heartbeats are not sent more often than this, whatever a coordinator asks for.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How often to send a heartbeat without a lease: coordinators end a stream on which nothing is heard for 10 s.
+const IDLE_INTERVAL: Duration = Duration::from_secs(4);
+
+/// Names no lease in a heartbeat.
+const NO_LEASE: i64 = 0;
+
 /// The lease, its heartbeats and what is known of their answers.
 #[derive(Debug)]
 pub(super) struct Lease {
     current: Option<Current>,
     /// Of the last heartbeat; grows over the whole life of the process, so that answers are never mixed up.
     sequence: u64,
+    next_heartbeat: Boot,
     /// Sent and not answered, oldest first.
     pending: VecDeque<Pending>,
 }
@@ -32,7 +39,6 @@ struct Current {
     ttl: Duration,
     interval: Duration,
     valid_until: Boot,
-    next_heartbeat: Boot,
 }
 
 #[derive(Debug)]
@@ -41,6 +47,8 @@ struct Pending {
     connection: ConnectionId,
     lease: i64,
     sent: Boot,
+    /// Since when nothing has been heard on the connection that could have been the answer.
+    silent_since: Boot,
 }
 
 /// What a Welcome meant for the lease.
@@ -64,10 +72,11 @@ pub(super) enum Answered {
 }
 
 impl Lease {
-    pub(super) fn none() -> Self {
+    pub(super) fn none(now: Boot) -> Self {
         Self {
             current: None,
             sequence: 0,
+            next_heartbeat: now + IDLE_INTERVAL,
             pending: VecDeque::new(),
         }
     }
@@ -88,11 +97,11 @@ impl Lease {
         now: Boot,
     ) -> Granted {
         let interval = interval.clamp(SHORTEST_INTERVAL, (ttl / 3).max(SHORTEST_INTERVAL));
+        self.next_heartbeat = now + interval;
         if let Some(current) = self.current.as_mut().filter(|current| current.id == id) {
             current.ttl = ttl;
             current.interval = interval;
             current.valid_until = current.valid_until.max(asked + validity(ttl));
-            current.next_heartbeat = now + interval;
             return Granted::Kept;
         }
         let granted = if self.current.is_some() {
@@ -106,47 +115,63 @@ impl Lease {
             ttl,
             interval,
             valid_until,
-            next_heartbeat: now + interval,
         });
         granted
     }
 
-    /// The next heartbeat, when it is due: its sequence and the lease.
+    /// The next heartbeat, when it is due: its sequence and the lease. Without a lease it only keeps the connection.
     pub(super) fn heartbeat(&mut self, connection: ConnectionId, now: Boot) -> Option<(u64, i64)> {
-        let current = self
+        if now < self.next_heartbeat {
+            return None;
+        }
+        let (lease, interval) = self
             .current
-            .as_mut()
-            .filter(|current| current.next_heartbeat <= now)?;
-        current.next_heartbeat = now + current.interval;
+            .as_ref()
+            .map_or((NO_LEASE, IDLE_INTERVAL), |current| {
+                (current.id, current.interval)
+            });
+        self.next_heartbeat = now + interval;
         self.sequence += 1;
         self.pending.push_back(Pending {
             sequence: self.sequence,
             connection,
-            lease: current.id,
+            lease,
             sent: now,
+            silent_since: now,
         });
-        Some((self.sequence, current.id))
+        Some((self.sequence, lease))
     }
 
     /// The next heartbeat goes out at once: there is a new connection for it.
     pub(super) fn hurry(&mut self, now: Boot) {
-        if let Some(current) = &mut self.current {
-            current.next_heartbeat = now;
+        if self.current.is_some() {
+            self.next_heartbeat = now;
         }
     }
 
-    /// An answer came.
-    pub(super) fn answered(&mut self, connection: ConnectionId, sequence: u64, renewal: Renewal) -> Answered {
-        let Some(at) = self
+    /// An answer came. A coordinator works on one renewal at a time and leaves out heartbeats that come meanwhile, so
+    /// earlier ones on the same connection will not be answered any more, and later ones have longer to wait.
+    pub(super) fn answered(
+        &mut self,
+        connection: ConnectionId,
+        sequence: u64,
+        renewal: Renewal,
+        now: Boot,
+    ) -> Answered {
+        let of = |p: &Pending| p.sequence == sequence && p.connection == connection;
+        let Some(Pending { lease, sent, .. }) = self
             .pending
             .iter()
-            .position(|p| p.sequence == sequence && p.connection == connection)
+            .position(of)
+            .and_then(|at| self.pending.remove(at))
         else {
             return Answered::Nothing;
         };
-        let Some(Pending { lease, sent, .. }) = self.pending.remove(at) else {
-            return Answered::Nothing;
-        };
+        self.pending
+            .retain(|p| p.connection != connection || p.sequence > sequence);
+        for later in self.pending.iter_mut().filter(|p| p.connection == connection) {
+            later.silent_since = now;
+        }
         let Some(current) = self.current.as_mut().filter(|current| current.id == lease) else {
             return Answered::Nothing;
         };
@@ -174,7 +199,7 @@ impl Lease {
         let within = self.answer_within();
         self.pending
             .iter()
-            .any(|p| p.connection == connection && p.sent + within <= now)
+            .any(|p| p.connection == connection && p.silent_since + within <= now)
     }
 
     /// No answers will come on this connection.
@@ -190,13 +215,11 @@ impl Lease {
 
     /// When this must be looked at again. Heartbeats need a connection to go out on.
     pub(super) fn wake_at(&self, connected: bool) -> Option<Boot> {
-        let current = self.current.as_ref()?;
-        let heartbeat = connected.then_some(current.next_heartbeat);
-        let answer = self.pending.front().map(|p| p.sent + self.answer_within());
-        [Some(current.valid_until), heartbeat, answer]
-            .into_iter()
-            .flatten()
-            .min()
+        let end = self.current.as_ref().map(|current| current.valid_until);
+        let heartbeat = connected.then_some(self.next_heartbeat);
+        let silent_since = self.pending.iter().map(|p| p.silent_since).min();
+        let answer = silent_since.map(|since| since + self.answer_within());
+        [end, heartbeat, answer].into_iter().flatten().min()
     }
 
     fn answer_within(&self) -> Duration {
@@ -227,7 +250,7 @@ mod tests {
     }
 
     fn granted() -> Lease {
-        let mut lease = Lease::none();
+        let mut lease = Lease::none(at(100));
         assert_eq!(lease.granted(7, TTL, INTERVAL, at(100), at(101)), Granted::Kept);
         lease
     }
@@ -242,9 +265,12 @@ mod tests {
     #[test]
     fn an_answer_extends_the_validity_from_the_moment_its_heartbeat_was_sent() {
         let mut lease = granted();
-        assert_eq!(lease.heartbeat(HOME, at(105)), None);
+        assert_eq!(lease.heartbeat(HOME, at(105)), None, "the Welcome came at 101");
         assert_eq!(lease.heartbeat(HOME, at(106)), Some((1, 7)));
-        assert_eq!(lease.answered(HOME, 1, Renewal::Alive(TTL)), Answered::Renewed);
+        assert_eq!(
+            lease.answered(HOME, 1, Renewal::Alive(TTL), at(112)),
+            Answered::Renewed
+        );
         assert!(!lease.expired(at(132)));
         assert!(lease.expired(at(133)));
     }
@@ -254,7 +280,7 @@ mod tests {
         let mut lease = granted();
         lease.heartbeat(HOME, at(110));
         assert_eq!(
-            lease.answered(HOME, 1, Renewal::StoreUnavailable),
+            lease.answered(HOME, 1, Renewal::StoreUnavailable, at(112)),
             Answered::Nothing
         );
         assert!(lease.expired(at(127)));
@@ -264,10 +290,16 @@ mod tests {
     fn an_answer_counts_once_and_only_from_the_connection_it_was_asked_on() {
         let mut lease = granted();
         lease.heartbeat(HOME, at(110));
-        assert_eq!(lease.answered(RELAY, 1, Renewal::Alive(TTL)), Answered::Nothing);
-        assert_eq!(lease.answered(HOME, 1, Renewal::Alive(TTL)), Answered::Renewed);
         assert_eq!(
-            lease.answered(HOME, 1, Renewal::Alive(Duration::from_mins(15))),
+            lease.answered(RELAY, 1, Renewal::Alive(TTL), at(112)),
+            Answered::Nothing
+        );
+        assert_eq!(
+            lease.answered(HOME, 1, Renewal::Alive(TTL), at(112)),
+            Answered::Renewed
+        );
+        assert_eq!(
+            lease.answered(HOME, 1, Renewal::Alive(Duration::from_mins(15)), at(112)),
             Answered::Nothing
         );
         assert!(lease.expired(at(137)));
@@ -281,7 +313,7 @@ mod tests {
             lease.granted(8, TTL, INTERVAL, at(111), at(111)),
             Granted::Another
         );
-        assert_eq!(lease.answered(HOME, 1, Renewal::Gone), Answered::Nothing);
+        assert_eq!(lease.answered(HOME, 1, Renewal::Gone, at(112)), Answered::Nothing);
         assert_eq!(lease.id(), Some(8));
     }
 
@@ -314,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_lease_too_short_for_its_margin_is_never_valid() {
-        let mut lease = Lease::none();
+        let mut lease = Lease::none(at(100));
         lease.granted(7, Duration::from_secs(1), INTERVAL, at(100), at(100));
         assert!(lease.expired(at(100)));
     }
@@ -327,6 +359,35 @@ mod tests {
         lease.heartbeat(HOME, at(106));
         assert_eq!(lease.wake_at(true), Some(at(111)));
         lease.lose();
-        assert_eq!(lease.wake_at(true), None);
+        assert_eq!(lease.wake_at(false), None);
+    }
+
+    #[test]
+    fn a_heartbeat_that_was_left_out_while_another_was_worked_on_is_no_sign_of_death() {
+        let mut lease = granted();
+        lease.heartbeat(HOME, at(106));
+        lease.heartbeat(HOME, at(111));
+        let renewal = Renewal::StoreUnavailable;
+        assert_eq!(lease.answered(HOME, 1, renewal, at(112)), Answered::Nothing);
+        assert!(!lease.unanswered(HOME, at(119)), "it has been heard of at 112");
+        assert!(lease.unanswered(HOME, at(120)));
+        lease.heartbeat(HOME, at(116));
+        lease.answered(HOME, 3, renewal, at(117));
+        assert!(
+            !lease.unanswered(HOME, at(999)),
+            "the second will never be answered"
+        );
+    }
+
+    #[test]
+    fn without_a_lease_heartbeats_only_keep_the_connection() {
+        let mut lease = Lease::none(at(100));
+        assert_eq!(lease.heartbeat(RELAY, at(103)), None);
+        assert_eq!(lease.heartbeat(RELAY, at(104)), Some((1, 0)));
+        assert_eq!(
+            lease.answered(RELAY, 1, Renewal::Gone, at(105)),
+            Answered::Nothing
+        );
+        assert_eq!(lease.heartbeat(RELAY, at(108)), Some((2, 0)));
     }
 }

@@ -174,11 +174,10 @@ impl Troubles {
     fn log(&mut self, problem: &connection::Error, now: Boot) {
         let text = chain(problem);
         self.logged.retain(|_, at| now < *at + LOG_AGAIN);
-        if self.logged.contains_key(&text) {
-            tracing::debug!("{text}; trying again");
-        } else {
+        if self.logged.insert(text.clone(), now).is_none() {
             tracing::warn!("{text}; trying again");
-            self.logged.insert(text, now);
+        } else {
+            tracing::debug!("{text}; trying again");
         }
     }
 }

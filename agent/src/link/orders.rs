@@ -77,7 +77,7 @@ impl Orders {
 
     /// The leader gives an order. One that is known is answered with what is known of it.
     pub(super) fn assigned(&mut self, order: Order, store: StoreId, now: Boot) -> Vec<Action> {
-        let of = holding(&order);
+        let of = Holding::of(&order);
         match self.entries.get_mut(&of) {
             Some(Entry::Waiting { .. }) => return Vec::new(),
             Some(Entry::Running { progress, .. }) => {
@@ -282,15 +282,6 @@ impl Orders {
     }
 }
 
-/// The name that both sides have for an order.
-pub(super) fn holding(order: &Order) -> Holding {
-    Holding {
-        rollout: order.rollout.clone(),
-        database: order.database.clone(),
-        token: order.fence.token,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,7 +308,7 @@ mod tests {
     }
 
     fn held(database: &str, token: i64) -> Holding {
-        holding(&order(database, token))
+        Holding::of(&order(database, token))
     }
 
     fn finished(of: Holding, finish: Finish) -> Action {

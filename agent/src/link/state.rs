@@ -83,7 +83,7 @@ impl State {
             identity,
             mode: Mode::Serving,
             links: Links::new(Route::new(coordinators), seed, now),
-            lease: Lease::none(),
+            lease: Lease::none(now),
             orders: Orders::default(),
             bundles: Bundles::default(),
             term: (0, 0),

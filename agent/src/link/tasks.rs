@@ -5,7 +5,6 @@ use super::ConnectionId;
 use super::bundles::Bundle;
 use super::connection;
 use super::event::{Event, Question};
-use super::orders::holding;
 use super::worker::Worker;
 use crate::work::Control;
 use shared::id::{DatabaseName, Direction, StoreId};
@@ -181,7 +180,7 @@ impl Tasks {
     }
 
     pub(super) fn start(&mut self, order: Order, bundle: Arc<Bundle>, store: StoreId) {
-        let of = holding(&order);
+        let of = Holding::of(&order);
         let stop = CancellationToken::new();
         self.stops.insert(of.clone(), stop.clone());
         let span = tracing::info_span!(

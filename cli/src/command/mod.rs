@@ -2,6 +2,7 @@
 
 mod agent;
 mod completions;
+mod coordinator;
 mod fleet;
 mod init;
 mod migrate;
@@ -41,6 +42,8 @@ enum Command {
     /// See the databases and agents of a fleet
     #[command(subcommand)]
     Fleet(fleet::Fleet),
+    /// Serve a fleet: give the rollouts' work to agents
+    Coordinator(coordinator::Coordinator),
     /// Serve databases: carry out what a coordinator asks for
     Agent(agent::Agent),
     /// Print a completion script for a shell
@@ -57,6 +60,7 @@ impl Arguments {
             Command::Migrate(command) => command.run(global).await,
             Command::Rollout(command) => command.run(global).await,
             Command::Fleet(command) => command.run(global).await,
+            Command::Coordinator(command) => command.run(global).await,
             Command::Agent(command) => command.run(global).await,
             Command::Completions(command) => command.run(),
         }

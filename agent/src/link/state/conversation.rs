@@ -5,12 +5,12 @@ use crate::link::bundles::Bundle;
 use crate::link::event::{Effect, Question};
 use crate::link::lease::{Answered, Granted};
 use crate::link::links::Opened;
-use crate::link::orders::{self, holding};
+use crate::link::orders;
 use crate::link::{ConnectionId, Ending};
 use runtime::clock::Boot;
 use shared::id::{DatabaseName, Digest, Direction, StoreId};
 use shared::retry::Retryability;
-use shared::rollout::message::{FromAgent, Hello, Located, Parting, ToAgent, Welcome};
+use shared::rollout::message::{FromAgent, Hello, Holding, Located, Parting, ToAgent, Welcome};
 use shared::rollout::work::{Exit, Failure, Finish, Look, Order};
 
 impl State {
@@ -48,7 +48,7 @@ impl State {
                 self.lease.hurry(now);
             }
             ToAgent::HeartbeatAnswer { sequence, renewal } => {
-                match self.lease.answered(id, sequence, renewal) {
+                match self.lease.answered(id, sequence, renewal, now) {
                     Answered::Lost => {
                         tracing::warn!("the lease is gone; work in progress stops at its next safe point");
                         self.lose_lease(now, effects);
@@ -195,7 +195,7 @@ impl State {
     }
 
     fn assigned(&mut self, order: Order, now: Boot, effects: &mut Vec<Effect>) {
-        let of = holding(&order);
+        let of = Holding::of(&order);
         let actions = match self.mode {
             // It came while we are leaving: it was not begun, so it has stopped.
             Mode::Recovering { .. } | Mode::Closing { .. } | Mode::Parting { .. } | Mode::Over => {
@@ -284,7 +284,7 @@ impl State {
         }
         // Only an order that waited behind another can have outlived its bundle here.
         let failed = Finish::Failed(missing(order.bundle));
-        let actions = self.orders.ended(&holding(&order), failed, now);
+        let actions = self.orders.ended(&Holding::of(&order), failed, now);
         self.act(actions, now, effects);
     }
 }
