@@ -34,8 +34,10 @@ clippy:
 purity:
 	.ci/purity
 
+# The pages are for those who work on the code: private items are shown, so links to them are good links.
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" \
+		cargo doc --workspace --no-deps --document-private-items --locked --quiet
 
 deny:
 	.ci/deny
