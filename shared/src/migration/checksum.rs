@@ -267,7 +267,7 @@ mod tests {
             parts in prop::collection::vec((token(), gap(), gap()), 0..12)
         ) {
             let with = |gap: fn(&(String, String, String)) -> &str| -> String {
-                parts.iter().map(|part| format!("{}{}", part.0, gap(part))).collect()
+                parts.iter().flat_map(|part| [part.0.as_str(), gap(part)]).collect()
             };
             let plain = with(|_| " ");
             prop_assert_eq!(tokens(&with(|part| &part.1)), tokens(&plain));

@@ -190,11 +190,7 @@ pub(super) fn scan(text: &str) -> Scan<'_> {
             TokenKind::Unknown if token.text == "\\" => scan.flaws.push((token.at, Flaw::Backslash)),
             TokenKind::Literal {
                 kind: LiteralKind::Str { .. },
-            } => {
-                if escapes && escapes_quote(token.text) {
-                    scan.flaws.push((token.at, Flaw::Ambiguous));
-                }
-            }
+            } if escapes && escapes_quote(token.text) => scan.flaws.push((token.at, Flaw::Ambiguous)),
             TokenKind::Ident | TokenKind::QuotedIdent { .. }
                 if token.text.trim_matches('"').eq_ignore_ascii_case("set_config") =>
             {

@@ -155,10 +155,10 @@ fn enclosed(text: &str) -> Result<(), Refusal> {
         match token.kind {
             TokenKind::OpenParen => open.push((TokenKind::CloseParen, token.at)),
             TokenKind::OpenBracket => open.push((TokenKind::CloseBracket, token.at)),
-            TokenKind::CloseParen | TokenKind::CloseBracket => {
-                if open.pop().is_none_or(|(closer, _)| closer != token.kind) {
-                    return refuse("this bracket closes none");
-                }
+            TokenKind::CloseParen | TokenKind::CloseBracket
+                if open.pop().is_none_or(|(closer, _)| closer != token.kind) =>
+            {
+                return refuse("this bracket closes none");
             }
             TokenKind::Semi => return refuse("remove the `;`"),
             TokenKind::PositionalParam { .. } => return refuse("a parameter has no value here"),

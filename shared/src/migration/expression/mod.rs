@@ -158,4 +158,6 @@ impl<'de> Deserialize<'de> for Query {
 }
 
 #[cfg(test)]
+mod scanner;
+#[cfg(test)]
 mod tests;

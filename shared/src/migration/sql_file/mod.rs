@@ -7,16 +7,18 @@
 //! quotes, comments and quoted names is never taken for a statement.
 
 mod directives;
+mod finding;
+mod reading;
 mod statement;
 
-use super::lexer::{Flaw, Scan, scan};
+use super::lexer::{Flaw, scan};
 use super::steps::{Change, Execution, Outside, Session, Sql, Verify};
-use super::{Options, Position, Problem, Step, checksum, parser};
+use super::{Options, Position, Problem, Step, checksum};
 use crate::id::Digest;
 use directives::{Parse, Transaction};
-use squawk_syntax::{SyntaxKind, SyntaxNode};
+use finding::{Finding, Places};
+use reading::{Statement, flaws, statements};
 use statement::Class;
-use std::ops::Range;
 
 /// A SQL file as a script's parts.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,33 +73,6 @@ pub fn inline(text: &str) -> Result<Sql, String> {
             at.line, at.column
         )
     })
-}
-
-/// Something wrong, at an offset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    at: usize,
-    what: String,
-    advice: String,
-}
-
-impl Finding {
-    fn new(at: usize, what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self {
-            at,
-            what: what.into(),
-            advice: advice.into(),
-        }
-    }
-}
-
-/// A statement and how it may run.
-struct Statement {
-    /// Without the semicolon and what surrounds it.
-    range: Range<usize>,
-    class: Class,
-    /// The words it begins with.
-    verb: String,
 }
 
 fn read(text: &str) -> Result<Parsed, Vec<Finding>> {
@@ -167,114 +142,6 @@ fn read_inline(text: &str) -> Result<Sql, Vec<Finding>> {
         return Err(findings);
     }
     Ok(sql)
-}
-
-/// All statements of a text; what is wrong with it is added to `findings`.
-fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding>) -> Vec<Statement> {
-    let mut found = flaws(text, scan);
-    let unreadable = |flaw: &(usize, Flaw)| matches!(flaw.1, Flaw::Nul | Flaw::Deep);
-    if scan.flaws.iter().any(unreadable) {
-        findings.append(&mut found);
-        return Vec::new();
-    }
-    let tree = parser::parse(text);
-    let mut statements = Vec::new();
-    // Behind COPY FROM STDIN stand rows, not SQL: nothing can be said about them.
-    let mut rows = None;
-    for node in tree.root.children() {
-        if matches!(node.kind(), SyntaxKind::EMPTY_STMT | SyntaxKind::ERROR) {
-            continue;
-        }
-        let range = extent(&node);
-        match statement::classify(&node, scan) {
-            Ok(class) => statements.push(Statement {
-                verb: statement::verb(&node, 3),
-                range,
-                class,
-            }),
-            Err(refusal) => {
-                if node.kind() == SyntaxKind::COPY {
-                    rows.get_or_insert(range.start);
-                }
-                found.push(Finding::new(range.start, refusal.what, refusal.advice));
-            }
-        }
-    }
-    found.extend(unread(text, scan, tree));
-    if let Some(rows) = rows {
-        found.retain(|finding| finding.at <= rows);
-    }
-    findings.append(&mut found);
-    statements
-}
-
-/// What the parser could not read: the first place in each statement.
-fn unread(text: &str, scan: &Scan<'_>, tree: parser::Tree) -> Vec<Finding> {
-    // The parser stumbles over these too.
-    if scan.flaws.iter().any(|(_, flaw)| *flaw == Flaw::Backslash) {
-        return Vec::new();
-    }
-    let end = scan.flaws.first().map_or(usize::MAX, |(at, _)| *at);
-    let mut statements = tree.root.children().map(|node| extent(&node).end).peekable();
-    let mut last = None;
-    let mut findings = Vec::new();
-    for (at, message) in tree.errors {
-        while statements.next_if(|end| *end < at).is_some() {}
-        let statement = statements.peek().copied();
-        if at >= end || (last.is_some() && last == Some(statement)) {
-            continue;
-        }
-        last = Some(statement);
-        let at = at + text[at.min(text.len())..].len() - text[at.min(text.len())..].trim_start().len();
-        findings.push(if is_psql_variable(text, at) {
-            Finding::new(
-                at,
-                "a psql variable (`:name`) has no value here",
-                "write its value",
-            )
-        } else {
-            Finding::new(
-                at,
-                format!("this cannot be read: {message}"),
-                "correct it; if PostgreSQL does accept it, put `-- confiture: parse=off` at the top of the file to run it unread",
-            )
-        });
-    }
-    findings
-}
-
-fn is_psql_variable(text: &str, at: usize) -> bool {
-    text.get(at..)
-        .and_then(|rest| rest.strip_prefix(':'))
-        .is_some_and(|rest| rest.starts_with(|c: char| c.is_alphabetic() || matches!(c, '_' | '\'' | '"')))
-}
-
-/// What the tokens show to be wrong, psql's commands once for each line.
-fn flaws(text: &str, scan: &Scan<'_>) -> Vec<Finding> {
-    let mut line_of_command = None;
-    scan.flaws
-        .iter()
-        .filter(|(at, flaw)| {
-            let line = text[..*at].rfind('\n');
-            let same_line = line_of_command == Some(line);
-            if *flaw == Flaw::Backslash {
-                line_of_command = Some(line);
-            }
-            !(*flaw == Flaw::Backslash && same_line)
-        })
-        .map(|(at, flaw)| {
-            let advice = match flaw {
-                Flaw::Nul => "remove it: it may be UTF-16, where UTF-8 is expected",
-                Flaw::Unclosed(_) => "close it",
-                Flaw::Backslash => "remove the command, or write the SQL it stands for",
-                Flaw::Ambiguous => "write the string as `E'...'`, or double the quote instead",
-                Flaw::Deep => {
-                    "simplify it, or put `-- confiture: parse=off` at the top of the file to run it unread"
-                }
-            };
-            Finding::new(*at, flaw.to_string(), advice)
-        })
-        .collect()
 }
 
 /// One step for all statements.
@@ -355,25 +222,6 @@ fn session(statements: &[Statement]) -> Session {
     }
 }
 
-/// From the first token to the last, without trivia and semicolons around them.
-fn extent(node: &SyntaxNode) -> Range<usize> {
-    let surrounds = |kind: SyntaxKind| kind.is_trivia() || kind == SyntaxKind::SEMICOLON;
-    let mut first = node.first_token();
-    while let Some(token) = first.as_ref().filter(|token| surrounds(token.kind())) {
-        first = token.next_token();
-    }
-    let mut last = node.last_token();
-    while let Some(token) = last.as_ref().filter(|token| surrounds(token.kind())) {
-        last = token.prev_token();
-    }
-    match (first, last) {
-        (Some(first), Some(last)) if first.text_range().start() < last.text_range().end() => {
-            first.text_range().start().into()..last.text_range().end().into()
-        }
-        _ => node.text_range().start().into()..node.text_range().end().into(),
-    }
-}
-
 fn finish(
     text: &str,
     options: Options,
@@ -404,46 +252,6 @@ fn finish(
         options,
         steps,
     })
-}
-
-/// Positions of ascending offsets: each part of the text is counted once.
-struct Places<'a> {
-    rest: &'a str,
-    offset: usize,
-    position: Position,
-}
-
-impl<'a> Places<'a> {
-    fn new(text: &'a str) -> Self {
-        Self {
-            rest: text,
-            offset: 0,
-            position: Position { line: 1, column: 1 },
-        }
-    }
-
-    fn at(&mut self, offset: usize) -> Position {
-        let mut length = offset.saturating_sub(self.offset).min(self.rest.len());
-        while !self.rest.is_char_boundary(length) {
-            length -= 1;
-        }
-        let (passed, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        self.offset += length;
-        let within = Position::of_offset(passed, length);
-        self.position = if within.line == 1 {
-            Position {
-                line: self.position.line,
-                column: self.position.column + within.column - 1,
-            }
-        } else {
-            Position {
-                line: self.position.line + within.line - 1,
-                column: within.column,
-            }
-        };
-        self.position
-    }
 }
 
 #[cfg(test)]

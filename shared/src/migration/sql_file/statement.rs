@@ -38,8 +38,24 @@ fn refuse<T>(what: impl Into<String>, advice: impl Into<String>) -> Result<T, Re
 
 /// Says how a statement may run.
 pub(super) fn classify(statement: &SyntaxNode, scan: &Scan<'_>) -> Result<Class, Refusal> {
-    let clean = Ok(Class::Inside(Session::Clean));
-    let repeatable = Ok(Class::Outside(Verify::Repeat));
+    refused(statement)?;
+    if let Some(session) = together(statement) {
+        return Ok(Class::Together(session));
+    }
+    if let Some(class) = outside(statement)? {
+        return Ok(class);
+    }
+    if is_temporary(statement) {
+        return Ok(Class::Inside(Session::Changed));
+    }
+    Ok(match set_config(statement, scan) {
+        Some(session) => Class::Together(session),
+        None => Class::Inside(Session::Clean),
+    })
+}
+
+/// Refuses what ends our transaction, and what needs a client.
+fn refused(statement: &SyntaxNode) -> Result<(), Refusal> {
     match statement.kind() {
         SyntaxKind::BEGIN
         | SyntaxKind::COMMIT_TRANSACTION
@@ -53,12 +69,33 @@ pub(super) fn classify(statement: &SyntaxNode, scan: &Scan<'_>) -> Result<Class,
             ),
             "remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top",
         ),
-        SyntaxKind::COPY => copy(statement),
-        SyntaxKind::DISCARD if child(statement, SyntaxKind::DISCARD_ALL).is_some() => refuse(
+        SyntaxKind::COPY => {
+            // `FROM STDOUT` means the same to PostgreSQL as `FROM STDIN`.
+            let by_client =
+                below(statement, SyntaxKind::COPY_STDIN) || below(statement, SyntaxKind::COPY_STDOUT);
+            match (by_client, has(statement, SyntaxKind::COPY_FROM)) {
+                (true, true) => refuse(
+                    "COPY FROM STDIN is not allowed: a migration has no input",
+                    "write the rows as INSERT statements (`pg_dump --inserts`)",
+                ),
+                (true, false) => refuse(
+                    "COPY TO STDOUT is not allowed: a migration has no output",
+                    "remove it",
+                ),
+                (false, _) => Ok(()),
+            }
+        }
+        SyntaxKind::DISCARD if has(statement, SyntaxKind::DISCARD_ALL) => refuse(
             "DISCARD ALL cannot run inside a transaction, and would change nothing that lasts",
             "remove it",
         ),
+        _ => Ok(()),
+    }
+}
 
+/// What only means something to the statements around it, and whether it outlives the transaction.
+fn together(statement: &SyntaxNode) -> Option<Session> {
+    match statement.kind() {
         SyntaxKind::SAVEPOINT_CREATE
         | SyntaxKind::RELEASE_SAVEPOINT
         | SyntaxKind::ROLLBACK_TO_SAVEPOINT
@@ -67,20 +104,22 @@ pub(super) fn classify(statement: &SyntaxNode, scan: &Scan<'_>) -> Result<Class,
         | SyntaxKind::FETCH
         | SyntaxKind::MOVE
         | SyntaxKind::CLOSE
-        | SyntaxKind::EXECUTE => Ok(Class::Together(Session::Clean)),
-        SyntaxKind::SET | SyntaxKind::SET_ROLE | SyntaxKind::SET_SESSION_AUTH => {
-            Ok(Class::Together(match child(statement, SyntaxKind::LOCAL_SCOPE) {
-                Some(_) => Session::Clean,
-                None => Session::Changed,
-            }))
+        | SyntaxKind::EXECUTE => Some(Session::Clean),
+        SyntaxKind::SET | SyntaxKind::SET_ROLE | SyntaxKind::SET_SESSION_AUTH
+            if has(statement, SyntaxKind::LOCAL_SCOPE) =>
+        {
+            Some(Session::Clean)
         }
-        SyntaxKind::SET_TRANSACTION => Ok(Class::Together(
-            match child(statement, SyntaxKind::SESSION_CHARACTERISTICS) {
-                Some(_) => Session::Changed,
-                None => Session::Clean,
-            },
-        )),
-        SyntaxKind::RESET
+        SyntaxKind::SET_TRANSACTION if !has(statement, SyntaxKind::SESSION_CHARACTERISTICS) => {
+            Some(Session::Clean)
+        }
+        SyntaxKind::DECLARE if !has(statement, SyntaxKind::WITH_HOLD) => Some(Session::Clean),
+        SyntaxKind::SET
+        | SyntaxKind::SET_ROLE
+        | SyntaxKind::SET_SESSION_AUTH
+        | SyntaxKind::SET_TRANSACTION
+        | SyntaxKind::DECLARE
+        | SyntaxKind::RESET
         | SyntaxKind::RESET_ROLE
         | SyntaxKind::RESET_SESSION_AUTH
         | SyntaxKind::DISCARD
@@ -88,93 +127,71 @@ pub(super) fn classify(statement: &SyntaxNode, scan: &Scan<'_>) -> Result<Class,
         | SyntaxKind::UNLISTEN
         | SyntaxKind::LOAD
         | SyntaxKind::PREPARE
-        | SyntaxKind::DEALLOCATE => Ok(Class::Together(Session::Changed)),
-        SyntaxKind::DECLARE => Ok(Class::Together(match child(statement, SyntaxKind::WITH_HOLD) {
-            Some(_) => Session::Changed,
-            None => Session::Clean,
-        })),
+        | SyntaxKind::DEALLOCATE => Some(Session::Changed),
+        _ => None,
+    }
+}
 
+/// What PostgreSQL refuses inside a transaction, or may refuse there; `None` for all else.
+fn outside(statement: &SyntaxNode) -> Result<Option<Class>, Refusal> {
+    Ok(Some(match statement.kind() {
         SyntaxKind::CREATE_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => {
-            create_index(statement)
+            create_index(statement)?
         }
-        SyntaxKind::DROP_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => drop_index(statement),
+        SyntaxKind::DROP_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => drop_index(statement)?,
         SyntaxKind::REINDEX => reindex(statement),
-        SyntaxKind::CLUSTER => match [SyntaxKind::TABLE_NAME_REF, SyntaxKind::CLUSTER_LEGACY]
-            .iter()
-            .any(|kind| child(statement, *kind).is_some())
+        SyntaxKind::CLUSTER
+            if has(statement, SyntaxKind::TABLE_NAME_REF) || has(statement, SyntaxKind::CLUSTER_LEGACY) =>
         {
-            true => Ok(Class::Either),
-            false => repeatable,
-        },
-        SyntaxKind::REPACK => match child(statement, SyntaxKind::TABLE_AND_COLUMNS_LIST).is_some()
-            && child(statement, SyntaxKind::OPTION_ITEM_LIST).is_none()
+            Class::Either
+        }
+        SyntaxKind::REPACK
+            if has(statement, SyntaxKind::TABLE_AND_COLUMNS_LIST)
+                && !has(statement, SyntaxKind::OPTION_ITEM_LIST) =>
         {
-            true => Ok(Class::Either),
-            false => repeatable,
-        },
-        SyntaxKind::VACUUM | SyntaxKind::ALTER_SYSTEM => repeatable,
-        SyntaxKind::ALTER_DATABASE if child(statement, SyntaxKind::SET_TABLESPACE).is_some() => repeatable,
-        SyntaxKind::DROP_DATABASE | SyntaxKind::DROP_TABLESPACE
-            if child(statement, SyntaxKind::IF_EXISTS).is_some() =>
-        {
-            repeatable
+            Class::Either
+        }
+        SyntaxKind::CLUSTER | SyntaxKind::REPACK | SyntaxKind::VACUUM | SyntaxKind::ALTER_SYSTEM => {
+            Class::Outside(Verify::Repeat)
+        }
+        SyntaxKind::ALTER_DATABASE if has(statement, SyntaxKind::SET_TABLESPACE) => {
+            Class::Outside(Verify::Repeat)
+        }
+        SyntaxKind::DROP_DATABASE | SyntaxKind::DROP_TABLESPACE if has(statement, SyntaxKind::IF_EXISTS) => {
+            Class::Outside(Verify::Repeat)
         }
         SyntaxKind::CREATE_DATABASE
         | SyntaxKind::CREATE_TABLESPACE
         | SyntaxKind::DROP_DATABASE
-        | SyntaxKind::DROP_TABLESPACE => unverifiable(statement, "run it by hand, outside of migrations"),
-        SyntaxKind::ALTER_TABLE if below(statement, SyntaxKind::DETACH_CONCURRENTLY) => unverifiable(
-            statement,
-            "use DETACH PARTITION without CONCURRENTLY: its lock is short",
-        ),
+        | SyntaxKind::DROP_TABLESPACE => {
+            return unverifiable(statement, "run it by hand, outside of migrations");
+        }
+        SyntaxKind::ALTER_TABLE if below(statement, SyntaxKind::DETACH_CONCURRENTLY) => {
+            return unverifiable(
+                statement,
+                "use DETACH PARTITION without CONCURRENTLY: its lock is short",
+            );
+        }
         SyntaxKind::CREATE_SUBSCRIPTION
             if !is_off(statement, "create_slot") && !is_off(statement, "connect") =>
         {
-            unverifiable(
+            return unverifiable(
                 statement,
                 "create the slot on the publisher, and the subscription WITH (create_slot = false)",
-            )
+            );
         }
-        SyntaxKind::ALTER_SUBSCRIPTION => alter_subscription(statement),
+        SyntaxKind::ALTER_SUBSCRIPTION => return alter_subscription(statement),
         // It needs no transaction of its own once its slot is taken away; PostgreSQL says so where it does.
-        SyntaxKind::DROP_SUBSCRIPTION if child(statement, SyntaxKind::IF_EXISTS).is_some() => {
-            Ok(Class::Either)
-        }
-
-        // What these hold runs later, if ever.
-        SyntaxKind::CREATE_FUNCTION
-        | SyntaxKind::CREATE_PROCEDURE
-        | SyntaxKind::CREATE_RULE
-        | SyntaxKind::CREATE_POLICY
-        | SyntaxKind::ALTER_POLICY
-        | SyntaxKind::CREATE_TRIGGER => match is_temporary(statement) {
-            true => Ok(Class::Inside(Session::Changed)),
-            false => clean,
-        },
-        SyntaxKind::CREATE_TABLE | SyntaxKind::CREATE_VIEW | SyntaxKind::CREATE_SEQUENCE => {
-            match is_temporary(statement) {
-                true => Ok(Class::Inside(Session::Changed)),
-                false => clean,
-            }
-        }
-        SyntaxKind::CREATE_TABLE_AS
-        | SyntaxKind::SELECT
-        | SyntaxKind::SELECT_INTO
-        | SyntaxKind::COMPOUND_SELECT
-        | SyntaxKind::PAREN_SELECT
-            if is_temporary(statement) =>
-        {
-            Ok(Class::Inside(Session::Changed))
-        }
-        _ => Ok(set_config(statement, scan)),
-    }
+        SyntaxKind::DROP_SUBSCRIPTION if has(statement, SyntaxKind::IF_EXISTS) => Class::Either,
+        _ => return Ok(None),
+    }))
 }
 
 /// The words a statement begins with, for messages.
 pub(super) fn verb(statement: &SyntaxNode, most: usize) -> String {
     let words: Vec<String> = statement
         .descendants_with_tokens()
-        .filter_map(|part| part.into_token())
+        .filter_map(squawk_syntax::SyntaxElement::into_token)
         .filter(|token| !token.kind().is_trivia())
         .take_while(|token| token.kind().is_keyword())
         .take(most)
@@ -185,6 +202,10 @@ pub(super) fn verb(statement: &SyntaxNode, most: usize) -> String {
 
 fn child(statement: &SyntaxNode, kind: SyntaxKind) -> Option<SyntaxNode> {
     statement.children().find(|child| child.kind() == kind)
+}
+
+fn has(statement: &SyntaxNode, kind: SyntaxKind) -> bool {
+    child(statement, kind).is_some()
 }
 
 fn below(statement: &SyntaxNode, kind: SyntaxKind) -> bool {
@@ -199,22 +220,6 @@ fn unverifiable<T>(statement: &SyntaxNode, advice: &str) -> Result<T, Refusal> {
         ),
         advice,
     )
-}
-
-fn copy(statement: &SyntaxNode) -> Result<Class, Refusal> {
-    // `FROM STDOUT` means the same to PostgreSQL as `FROM STDIN`.
-    let by_client = below(statement, SyntaxKind::COPY_STDIN) || below(statement, SyntaxKind::COPY_STDOUT);
-    match (by_client, child(statement, SyntaxKind::COPY_FROM).is_some()) {
-        (true, true) => refuse(
-            "COPY FROM STDIN is not allowed: a migration has no input",
-            "write the rows as INSERT statements (`pg_dump --inserts`)",
-        ),
-        (true, false) => refuse(
-            "COPY TO STDOUT is not allowed: a migration has no output",
-            "remove it",
-        ),
-        (false, _) => Ok(Class::Inside(Session::Clean)),
-    }
 }
 
 fn create_index(statement: &SyntaxNode) -> Result<Class, Refusal> {
@@ -264,32 +269,31 @@ fn relation(schema: Option<String>, name: String) -> Result<Table, Refusal> {
     })
 }
 
-fn reindex(statement: &SyntaxNode) -> Result<Class, Refusal> {
-    let one = [SyntaxKind::REINDEX_TARGET_TABLE, SyntaxKind::REINDEX_TARGET_INDEX]
-        .iter()
-        .any(|kind| child(statement, *kind).is_some());
+fn reindex(statement: &SyntaxNode) -> Class {
+    let one =
+        has(statement, SyntaxKind::REINDEX_TARGET_TABLE) || has(statement, SyntaxKind::REINDEX_TARGET_INDEX);
     let concurrently = ast::Reindex::cast(statement.clone()).is_none_or(|reindex| reindex.is_concurrently());
-    Ok(if one && !concurrently {
+    if one && !concurrently {
         Class::Either
     } else {
         Class::Outside(Verify::Repeat)
-    })
+    }
 }
 
-fn alter_subscription(statement: &SyntaxNode) -> Result<Class, Refusal> {
+fn alter_subscription(statement: &SyntaxNode) -> Result<Option<Class>, Refusal> {
     let refreshes = !is_off(statement, "refresh");
-    let has = |kind| child(statement, kind).is_some();
-    if has(SyntaxKind::REFRESH_PUBLICATION) || (has(SyntaxKind::SET_PUBLICATION) && refreshes) {
-        Ok(Class::Outside(Verify::Repeat))
-    } else if (has(SyntaxKind::ADD_PUBLICATION) || has(SyntaxKind::DROP_SUBSCRIPTION_PUBLICATION))
-        && refreshes
-    {
+    let sets = has(statement, SyntaxKind::SET_PUBLICATION);
+    let changes = has(statement, SyntaxKind::ADD_PUBLICATION)
+        || has(statement, SyntaxKind::DROP_SUBSCRIPTION_PUBLICATION);
+    if has(statement, SyntaxKind::REFRESH_PUBLICATION) || (sets && refreshes) {
+        Ok(Some(Class::Outside(Verify::Repeat)))
+    } else if changes && refreshes {
         unverifiable(
             statement,
             "write WITH (refresh = false), and refresh in a migration of its own",
         )
     } else {
-        Ok(Class::Inside(Session::Clean))
+        Ok(None)
     }
 }
 
@@ -308,32 +312,48 @@ fn is_off(statement: &SyntaxNode, option: &str) -> bool {
 
 /// Whether it leaves something in the session's own schema. `ON COMMIT DROP` leaves nothing.
 fn is_temporary(statement: &SyntaxNode) -> bool {
-    let mut into = statement.clone();
-    if !matches!(
-        statement.kind(),
-        SyntaxKind::CREATE_TABLE | SyntaxKind::CREATE_TABLE_AS | SyntaxKind::CREATE_VIEW
-    ) && let Some(clause) = statement
-        .descendants()
-        .find(|node| node.kind() == SyntaxKind::INTO_CLAUSE)
-    {
-        into = clause;
-    }
-    let dropped =
-        child(&into, SyntaxKind::ON_COMMIT).is_some_and(|on| child(&on, SyntaxKind::DROP).is_some());
-    let in_temporary_schema = into
-        .descendants()
-        .find(|node| node.kind() == SyntaxKind::PATH)
-        .and_then(|name| path(&name).into_iter().next())
-        .is_some_and(|first| first == "pg_temp");
-    !dropped && (child(&into, SyntaxKind::TEMP).is_some() || in_temporary_schema)
+    let creates = match statement.kind() {
+        SyntaxKind::CREATE_TABLE
+        | SyntaxKind::CREATE_TABLE_AS
+        | SyntaxKind::CREATE_VIEW
+        | SyntaxKind::CREATE_SEQUENCE
+        | SyntaxKind::CREATE_FUNCTION
+        | SyntaxKind::CREATE_PROCEDURE
+        | SyntaxKind::CREATE_TYPE
+        | SyntaxKind::CREATE_DOMAIN => Some(statement.clone()),
+        SyntaxKind::SELECT_INTO | SyntaxKind::COMPOUND_SELECT | SyntaxKind::PAREN_SELECT => statement
+            .descendants()
+            .find(|node| node.kind() == SyntaxKind::INTO_CLAUSE),
+        _ => None,
+    };
+    creates.is_some_and(|creates| {
+        let dropped = child(&creates, SyntaxKind::ON_COMMIT).is_some_and(|on| has(&on, SyntaxKind::DROP));
+        let in_temporary_schema = creates
+            .descendants()
+            .find(|node| node.kind() == SyntaxKind::PATH)
+            .and_then(|name| path(&name).into_iter().next())
+            .is_some_and(|first| first == "pg_temp");
+        !dropped && (has(&creates, SyntaxKind::TEMP) || in_temporary_schema)
+    })
 }
 
-/// Whether a statement that evaluates expressions calls `set_config`, and for how long.
-fn set_config(statement: &SyntaxNode, scan: &Scan<'_>) -> Class {
-    if !scan.names_set_config {
-        return Class::Inside(Session::Clean);
+/// Whether a statement that evaluates expressions calls `set_config`, and whether that outlives the transaction.
+fn set_config(statement: &SyntaxNode, scan: &Scan<'_>) -> Option<Session> {
+    let evaluated_later = matches!(
+        statement.kind(),
+        SyntaxKind::CREATE_FUNCTION
+            | SyntaxKind::CREATE_PROCEDURE
+            | SyntaxKind::CREATE_VIEW
+            | SyntaxKind::CREATE_RULE
+            | SyntaxKind::CREATE_POLICY
+            | SyntaxKind::ALTER_POLICY
+            | SyntaxKind::CREATE_TRIGGER
+            | SyntaxKind::CREATE_TABLE
+    );
+    if !scan.names_set_config || evaluated_later {
+        return None;
     }
-    let mut class = Class::Inside(Session::Clean);
+    let mut found = None;
     for call in statement.descendants().filter_map(ast::CallExpr::cast) {
         if !parser::calls(call.syntax(), "set_config") {
             continue;
@@ -346,9 +366,9 @@ fn set_config(statement: &SyntaxNode, scan: &Scan<'_>) -> Class {
             .and_then(|last| last.syntax().last_token())
             .is_some_and(|token| token.kind() == SyntaxKind::TRUE_KW);
         if !local {
-            return Class::Together(Session::Changed);
+            return Some(Session::Changed);
         }
-        class = Class::Together(Session::Clean);
+        found = Some(Session::Clean);
     }
-    class
+    found
 }
