@@ -178,7 +178,7 @@ impl Reader<'_> {
             }
             return None;
         }
-        let checksum = checksum::step(change.name(), &change.canonical());
+        let checksum = change.checksum();
         Some(Step {
             at: entry.at,
             checksum,

@@ -8,6 +8,7 @@ mod check;
 mod names;
 
 use crate::name::Ident;
+use crate::yaml::SCALAR;
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
@@ -89,12 +90,9 @@ impl Query {
     }
 }
 
-/// The newtype by whose name the YAML reader is asked for a scalar's text as written, so that the literal `1.10` does
-/// not become the number 1.1.
-const SCALAR: &str = "$confiture::yaml::Scalar";
-
 impl<'de> Deserialize<'de> for Expression {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As written: the literal `1.10` must not become the number 1.1.
         deserializer.deserialize_newtype_struct(SCALAR, Scalar)
     }
 }

@@ -4,6 +4,7 @@ use super::Finding;
 use crate::migration::Options;
 use crate::migration::lexer::{Scan, Token};
 use crate::settings::duration;
+use crate::yaml;
 use squawk_lexer::TokenKind;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -101,7 +102,10 @@ pub(super) fn read(scan: &Scan<'_>, findings: &mut Vec<Finding>) -> Directives {
                     directives.parse = if on { Parse::On } else { Parse::Off };
                 }),
                 _ => {
-                    refuse(format!("the directive `{key}` is not known"), nearest(key));
+                    refuse(
+                        format!("the directive `{key}` is not known"),
+                        yaml::advice(key, &KNOWN),
+                    );
                     continue;
                 }
             };
@@ -163,18 +167,4 @@ fn switch(value: &str, set: impl FnOnce(bool)) -> Option<String> {
         _ => return Some(format!("`{value}` is neither `on` nor `off`")),
     }
     None
-}
-
-fn nearest(key: &str) -> String {
-    /// At least this alike to be offered; 1 is equal.
-    const ALIKE: f64 = 0.5;
-    KNOWN
-        .iter()
-        .map(|known| (strsim::normalized_damerau_levenshtein(key, known), known))
-        .filter(|(alike, _)| *alike >= ALIKE)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map_or_else(
-            || format!("known are {}", KNOWN.join(", ")),
-            |(_, known)| format!("did you mean `{known}`?"),
-        )
 }

@@ -41,6 +41,12 @@ impl Kind for AddColumn {
             ),
             _ => {}
         }
+        if self.data_type.is_serial() {
+            problems.push(format!(
+                "`{}` is no constant default: PostgreSQL would rewrite the table under an exclusive lock; add an integer column, and its sequence with a `sql` step",
+                self.data_type.as_str()
+            ));
+        }
         if problems.is_empty() {
             Ok(())
         } else {

@@ -136,7 +136,7 @@ impl Kind for Backfill {
                 continue;
             }
             for name in expression.columns() {
-                if !self.is_table_name(name, table) {
+                if !self.is_table_name(name, table) && !is_system_column(name) {
                     table.column(name)?;
                 }
             }
@@ -221,6 +221,11 @@ impl Backfill {
             ),
         }
     }
+}
+
+/// A column that every table has, though no list of its columns.
+fn is_system_column(name: &Ident) -> bool {
+    ["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"].contains(&name.as_str())
 }
 
 /// The primary key as a cursor.

@@ -110,8 +110,7 @@ macro_rules! steps {
 
             /// The checksum of the step.
             pub fn checksum(&self) -> Digest {
-                let canonical = match self { $(Self::$variant(step) => step.canonical(),)* };
-                checksum::step(self.name(), &canonical)
+                checksum::step(self.name(), &self.canonical())
             }
 
             /// See [`Kind::canonical`].

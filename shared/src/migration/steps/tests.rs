@@ -264,3 +264,52 @@ fn texts_that_cannot_be_meant_are_refused_before_any_database_is_asked() {
     );
     assert!(bad(json!({"add_column": {"table": "t", "column": "n", "type": "uuid", "default": "gen_random_uuid()"}})).contains("not a constant"));
 }
+
+#[test]
+fn names_in_a_sub_select_are_postgresqls_to_find() {
+    let set = |value: &str| {
+        batches(
+            &json!({"backfill": {"table": "t", "set": {"total": value}}}),
+            table(),
+        )
+    };
+    assert_eq!(
+        set("(SELECT max(o.price) FROM orders o WHERE o.a = id)")
+            .unwrap()
+            .upper,
+        Upper::Open
+    );
+    assert_eq!(set("n + extract(year FROM now())").unwrap().upper, Upper::Open);
+    assert_eq!(set("(n IS UNKNOWN)::int").unwrap().upper, Upper::Open);
+    assert!(set("n + tableoid::int").is_ok());
+    assert!(refused(set("n + nn")).contains("has no column \"nn\""));
+}
+
+#[test]
+fn a_sub_select_of_the_table_itself_reads_what_the_step_sets() {
+    let set = |value: &str| {
+        batches(
+            &json!({"backfill": {"table": "t", "set": {"total": value}}}),
+            TableFacts {
+                columns: vec![column("id", "uuid"), column("total", "numeric")],
+                ..table()
+            },
+        )
+    };
+    for value in [
+        "total + 1",
+        "(SELECT count(*) FROM public.t)",
+        "row_to_json(t) ->> 'a'",
+        "(SELECT max(x.total) FROM y x)",
+    ] {
+        assert!(refused(set(value)).starts_with("unsafe"), "{value}");
+    }
+    assert!(set("(SELECT count(*) FROM other)").is_ok());
+}
+
+#[test]
+fn a_serial_column_is_refused_since_it_rewrites_the_table() {
+    let step = json!({"table": "t", "column": "a", "type": "bigserial"});
+    let problems = Change::deserialize("add_column", step).unwrap().unwrap().check();
+    assert!(problems.unwrap_err()[0].contains("rewrite"));
+}
