@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 /// The file that names the set.
 const SET_FILE: &str = "confiture.set.yaml";
 
+/// The largest file that is read: beyond it a migration is no longer text written by people.
+pub const MAX_FILE_BYTES: usize = 20 * 1024 * 1024;
+
 /// What a file's name says.
 enum Kind {
     Up,
@@ -86,16 +89,17 @@ impl Set {
     }
 }
 
-fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+/// The last part of a path, whichever way its parts are separated.
+pub(super) fn base_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
 }
 
 fn folder(path: &str) -> &str {
-    path.rsplit_once('/').map_or(".", |(folder, _)| folder)
+    path.rsplit_once(['/', '\\']).map_or(".", |(folder, _)| folder)
 }
 
 /// Files that lie beside migrations and are none: hidden ones, notes, and the settings.
-fn is_ignored(base: &str) -> bool {
+pub(super) fn is_ignored(base: &str) -> bool {
     let lower = base.to_ascii_lowercase();
     base.starts_with('.') || lower.starts_with("readme") || lower.ends_with(".md") || base == "confiture.yaml"
 }
@@ -234,6 +238,17 @@ fn text(file: &File) -> Result<&str, Vec<Problem>> {
             advice: Some(advice.to_owned()),
         }]
     };
+    if file.content.len() > MAX_FILE_BYTES {
+        return Err(vec![Problem {
+            file: file.path.clone(),
+            at: None,
+            what: format!(
+                "it has {} bytes, and at most {MAX_FILE_BYTES} are read",
+                file.content.len()
+            ),
+            advice: Some("split it, or load large data by other means".to_owned()),
+        }]);
+    }
     let text = std::str::from_utf8(&file.content).map_err(|error| {
         wrong(
             error.valid_up_to(),
@@ -374,6 +389,22 @@ mod tests {
                 .contains("1_a.up.sql:2:9: this is not UTF-8")
         );
         assert!(said(&[("1_a.up.sql", "SELECT\0 1")]).contains("1_a.up.sql:1:7: there is a NUL byte"));
+    }
+
+    #[test]
+    fn a_file_beyond_all_measure_is_refused() {
+        let large = File {
+            path: "1_a.up.sql".to_owned(),
+            content: vec![b' '; MAX_FILE_BYTES + 1],
+        };
+        let said = Set::parse(None, &[large]).unwrap_err().to_string();
+        assert!(said.starts_with("1_a.up.sql: it has"), "{said}");
+    }
+
+    #[test]
+    fn the_parts_of_a_path_may_be_separated_either_way() {
+        let set = parse(&[("db\\migrations\\1_a.up.sql", "SELECT 1")]).unwrap();
+        assert_eq!(set.migrations[0].name, "a");
     }
 
     #[test]

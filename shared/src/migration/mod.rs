@@ -5,6 +5,7 @@
 //!
 //! Data enters as [`File`]s and leaves as a [`Set`], or as [`Problems`], all of them at once, each with its place.
 
+pub mod bundle;
 pub mod checksum;
 pub mod discover;
 pub mod expression;
@@ -49,7 +50,7 @@ pub struct Set {
 pub struct Migration {
     /// Sorts the set.
     pub version: Version,
-    /// The name after the version in the file's name.
+    /// The name after the version in the file's name, or the one that a YAML file gives.
     pub name: String,
     /// What `up` does.
     pub up: Script,

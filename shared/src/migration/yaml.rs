@@ -1,8 +1,9 @@
 //! A migration as YAML: `name`, overrides, and the steps of `up` and `down`.
 
 use super::{Change, Options, Position, Problem, Script, Step, checksum};
-use crate::settings::duration::Milliseconds;
+use crate::settings::duration::{self, Milliseconds, Zero};
 use crate::yaml::{self, Entry, Node, Value};
+use std::time::Duration;
 
 /// What a YAML file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,13 +67,9 @@ impl Reader<'_> {
         let (mut name, mut options, mut up, mut down) = (None, Options::default(), None, None);
         for entry in entries {
             match entry.key.as_str() {
-                "name" => name = self.value::<String>(entry),
-                "lock_timeout" => {
-                    options.lock_timeout = self.value::<Milliseconds>(entry).map(|duration| duration.0)
-                }
-                "statement_timeout" => {
-                    options.statement_timeout = self.value::<Milliseconds>(entry).map(|duration| duration.0);
-                }
+                "name" => name = self.name(entry),
+                "lock_timeout" => options.lock_timeout = self.timeout(entry, Zero::Refused),
+                "statement_timeout" => options.statement_timeout = self.timeout(entry, Zero::Off),
                 "up" => up = Some(self.steps(entry)),
                 "down" => down = Some(self.steps(entry)),
                 unknown => {
@@ -100,6 +97,31 @@ impl Reader<'_> {
             up: script(up?),
             down: down.map(script),
         })
+    }
+
+    fn name(&mut self, entry: &Entry) -> Option<String> {
+        /// As much as fits a line of `status`.
+        const LONGEST: usize = 200;
+        let name = self.value::<String>(entry)?;
+        let name = name.trim();
+        let why = if name.is_empty() {
+            "it is empty"
+        } else if name.chars().any(char::is_control) {
+            "it must be one line"
+        } else if name.chars().count() > LONGEST {
+            "it is longer than 200 characters"
+        } else {
+            return Some(name.to_owned());
+        };
+        self.problem(Some(entry.value.at), &format!("name: {why}"), None);
+        None
+    }
+
+    fn timeout(&mut self, entry: &Entry, zero: Zero) -> Option<Duration> {
+        let duration = self.value::<Milliseconds>(entry)?.0;
+        duration::bounded(duration, zero)
+            .map_err(|why| self.problem(Some(entry.value.at), &format!("{}: {why}", entry.key), None))
+            .ok()
     }
 
     fn value<'de, T: serde::Deserialize<'de>>(&mut self, entry: &'de Entry) -> Option<T> {
@@ -294,6 +316,41 @@ mod tests {
         }
         assert!(said[0].contains("did you mean `name`?"), "{}", said[0]);
         assert!(said.iter().any(|text| text.contains("`column`")), "{said:#?}");
+    }
+
+    #[test]
+    fn plain_scalars_are_sql_as_they_are_written() {
+        let parsed = parse(
+            "m.yaml",
+            "up:\n- backfill: { table: t, set: { n: 5, m: null, k: -0x1F }, where: true }\n",
+        )
+        .unwrap();
+        let Change::Backfill(backfill) = &parsed.up.steps[0].change else {
+            panic!()
+        };
+        let texts: Vec<_> = backfill
+            .set
+            .values()
+            .map(super::super::expression::Expression::text)
+            .collect();
+        assert_eq!(texts, ["-0x1F", "null", "5"]);
+    }
+
+    #[test]
+    fn a_name_or_timeout_that_cannot_be_used_is_refused() {
+        let said = |head: &str| problems(&format!("{head}\nup:\n- sql: SELECT 1\n"))[0].clone();
+        assert!(said("lock_timeout: 0").starts_with("m.yaml:1:15: lock_timeout: it must be more than zero"));
+        assert!(said("statement_timeout: 30d").contains("at most 24 days"));
+        assert!(said("lock_timeout: soon").contains("`soon` is not a duration"));
+        assert!(said("name: ''").starts_with("m.yaml:1:7: name: it is empty"));
+        assert!(said("name: \"a\\nb\"").contains("it must be one line"));
+        assert!(parse("m.yaml", "statement_timeout: 0\nup:\n- sql: SELECT 1\n").is_ok());
+    }
+
+    #[test]
+    fn a_column_that_is_set_twice_is_refused() {
+        let said = problems("up:\n- backfill: { table: t, set: { a: 1, A: 2 } }");
+        assert!(said[0].contains("\"a\" stands there twice"), "{}", said[0]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Durations as users write them: a plain number in the key's own unit, or a text with a unit (`"30s"`).
 
+use crate::yaml::SCALAR;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
+use std::fmt;
 use std::time::Duration;
 
 /// A duration whose plain numbers are milliseconds.
@@ -40,46 +43,119 @@ pub fn parse(text: &str, plain: Duration) -> Result<Duration, Error> {
     Duration::try_from_secs_f64(number * unit.as_secs_f64()).map_err(|_| error())
 }
 
-/// A number or a text, as YAML has it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Number(f64),
-    Text(String),
+/// Whether zero is a value of a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zero {
+    /// It is not.
+    Refused,
+    /// It switches a limit off.
+    Off,
 }
 
-impl Written {
-    fn read(self, plain: Duration) -> Result<Duration, Error> {
-        match self {
-            Self::Number(number) => parse(&number.to_string(), plain),
-            Self::Text(text) => parse(&text, plain),
-        }
+/// Passes a duration that can bound something: at least a millisecond, and no more than PostgreSQL can count (2^31 ms).
+///
+/// # Errors
+/// One sentence.
+pub fn bounded(duration: Duration, zero: Zero) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_hours(24 * 24);
+    if duration.is_zero() {
+        return match zero {
+            Zero::Refused => Err("it must be more than zero".to_owned()),
+            Zero::Off => Ok(duration),
+        };
+    }
+    if duration < Duration::from_millis(1) {
+        return Err("it must be at least 1ms".to_owned());
+    }
+    if duration > LONGEST {
+        return Err("it must be at most 24 days".to_owned());
+    }
+    Ok(duration)
+}
+
+/// A number or a text, as YAML has it; plain numbers are of the unit.
+struct Written(Duration);
+
+impl<'de> Visitor<'de> for Written {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as 500ms, 30s, 5min or 1h")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
+        parse(text, self.0).map_err(E::custom)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Duration, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Duration, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Duration, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Duration, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Deserialize<'de> for Milliseconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let written = Written::deserialize(deserializer)?;
-        written
-            .read(Duration::from_millis(1))
+        deserializer
+            .deserialize_newtype_struct(SCALAR, Written(Duration::from_millis(1)))
             .map(Self)
-            .map_err(serde::de::Error::custom)
     }
 }
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let written = Written::deserialize(deserializer)?;
-        written
-            .read(Duration::from_secs(1))
+        deserializer
+            .deserialize_newtype_struct(SCALAR, Written(Duration::from_secs(1)))
             .map(Self)
-            .map_err(serde::de::Error::custom)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bound_is_neither_nothing_nor_more_than_postgresql_counts() {
+        assert_eq!(bounded(Duration::ZERO, Zero::Off), Ok(Duration::ZERO));
+        assert!(bounded(Duration::ZERO, Zero::Refused).is_err());
+        assert!(bounded(Duration::from_micros(1), Zero::Off).is_err());
+        assert!(bounded(Duration::from_hours(25 * 24), Zero::Off).is_err());
+    }
+
+    #[test]
+    fn yaml_and_json_may_write_a_number_or_a_text() {
+        let milliseconds = |text: &str| {
+            let node = crate::yaml::parse(text).unwrap().unwrap();
+            crate::yaml::read::<Milliseconds>(&node)
+                .map(|read| read.0)
+                .map_err(|error| error.what)
+        };
+        assert_eq!(milliseconds("1500"), Ok(Duration::from_millis(1500)));
+        assert_eq!(milliseconds("0.5s"), Ok(Duration::from_millis(500)));
+        assert!(
+            milliseconds("soon")
+                .unwrap_err()
+                .contains("`soon` is not a duration")
+        );
+        assert_eq!(
+            serde_json::from_str::<Seconds>("30").unwrap().0,
+            Duration::from_secs(30)
+        );
+        assert_eq!(
+            serde_json::from_str::<Seconds>("\"2min\"").unwrap().0,
+            Duration::from_mins(2)
+        );
+    }
 
     #[test]
     fn plain_numbers_carry_the_keys_unit_and_texts_their_own() {

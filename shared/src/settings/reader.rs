@@ -1,7 +1,7 @@
 //! One raw key after the other as a value of its type. What is wrong is noted, and the default goes on in its place, so
 //! that all problems are found at once.
 
-use super::duration;
+use super::duration::{self, Zero};
 use super::raw::{Given, Origin, Raw};
 use super::secret::{Secret, Source};
 use crate::migration::Problem;
@@ -9,9 +9,6 @@ use crate::yaml::{Node, Scalar, Value};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Longer than PostgreSQL's own limits can be (2^31 ms), and than anything we wait for.
-const LONGEST: Duration = Duration::from_hours(24 * 24);
 
 pub(super) struct Reader {
     raw: Raw,
@@ -22,14 +19,6 @@ pub(super) struct Reader {
 pub(super) struct Placed<T> {
     pub(super) value: T,
     pub(super) origin: Origin,
-}
-
-/// Whether zero is a value of a duration.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Zero {
-    Refused,
-    /// It switches a limit off.
-    Off,
 }
 
 impl Reader {
@@ -129,16 +118,7 @@ impl Reader {
     pub(super) fn duration(&mut self, key: &str, plain: Duration, default: Duration, zero: Zero) -> Duration {
         self.parsed(key, |text| {
             let duration = duration::parse(text, plain).map_err(|error| error.to_string())?;
-            if duration.is_zero() && zero == Zero::Refused {
-                return Err("it must be more than zero".to_owned());
-            }
-            if !duration.is_zero() && duration < Duration::from_millis(1) {
-                return Err("it must be at least 1ms".to_owned());
-            }
-            if duration > LONGEST {
-                return Err(format!("it must be at most {} days", LONGEST.as_secs() / 86_400));
-            }
-            Ok(duration)
+            duration::bounded(duration, zero)
         })
         .unwrap_or(default)
     }

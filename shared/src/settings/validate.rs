@@ -1,8 +1,9 @@
 //! From raw layers to typed settings: every key, and every relation between keys.
 
 use super::database::Declared;
+use super::duration::Zero;
 use super::raw::{File, Flag, Raw};
-use super::reader::{Placed, Reader, Zero};
+use super::reader::{Placed, Reader};
 use super::secret::{Lookups, Source};
 use super::store_url::{self, Written};
 use super::{

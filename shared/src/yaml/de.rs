@@ -7,7 +7,9 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor,
 };
+use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// The name of a newtype that wants a scalar's text as written, be it a number, a truth value or a text. A type asks
 /// for it with `deserialize_newtype_struct(SCALAR, visitor)`; `null` gives the text `null`.
@@ -73,7 +75,8 @@ impl Error {
     }
 
     /// Puts the key before the message: `batch.size: ...`.
-    fn within(mut self, key: &str) -> Self {
+    #[must_use]
+    pub fn within(mut self, key: &str) -> Self {
         for error in
             std::iter::once(&mut self.what).chain(self.others.iter_mut().map(|other| &mut other.what))
         {
@@ -116,6 +119,45 @@ impl serde::de::Error for Error {
             None => error.advise(format!("one of {} is expected", known.join(", "))),
         }
     }
+}
+
+/// Reads a mapping whose keys may be written in several ways, each key once: in SQL `A` and `a` are the same name. For
+/// `#[serde(deserialize_with = "..")]`; a map alone would keep the last of them without a word.
+///
+/// # Errors
+/// Those of the deserializer, and a key that stands twice.
+pub fn unique<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: serde::Deserialize<'de> + Ord + fmt::Display,
+    V: serde::Deserialize<'de>,
+{
+    struct Unique<K, V>(PhantomData<(K, V)>);
+
+    impl<'de, K, V> Visitor<'de> for Unique<K, V>
+    where
+        K: serde::Deserialize<'de> + Ord + fmt::Display,
+        V: serde::Deserialize<'de>,
+    {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a mapping (`key: value`)")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = BTreeMap::new();
+            while let Some((key, value)) = map.next_entry::<K, V>()? {
+                if all.contains_key(&key) {
+                    return Err(serde::de::Error::custom(format!("{key} stands there twice")));
+                }
+                all.insert(key, value);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_map(Unique(PhantomData))
 }
 
 /// Reads a typed value.
@@ -464,7 +506,6 @@ impl<'de> VariantAccess<'de> for Variant<'de> {
 mod tests {
     use super::*;
     use serde::Deserialize;
-    use std::collections::BTreeMap;
 
     #[derive(Debug, Deserialize, PartialEq)]
     #[serde(deny_unknown_fields)]
@@ -491,6 +532,21 @@ mod tests {
     enum Word {
         Either,
         Excluded,
+    }
+
+    #[test]
+    fn a_key_that_is_written_in_two_ways_is_told() {
+        #[derive(Debug, Deserialize)]
+        struct Step {
+            #[serde(deserialize_with = "unique")]
+            set: BTreeMap<crate::name::Ident, u32>,
+        }
+        let read_step = |text: &str| {
+            read::<Step>(&super::super::parse(text).unwrap().unwrap()).map(|step| step.set.len())
+        };
+        assert_eq!(read_step("set: { a: 1, b: 2, '\"A\"': 3 }"), Ok(3));
+        let error = read_step("set: { a: 1, A: 2 }").unwrap_err();
+        assert_eq!(error.what, "set: \"a\" stands there twice");
     }
 
     fn problems(text: &str) -> Vec<String> {

@@ -13,7 +13,7 @@ use crate::migration::Position;
 use serde_saphyr::granit_parser::{self, Event, Parser, ScalarStyle, Span, StrInput};
 use std::collections::BTreeMap;
 
-pub use de::{Error, SCALAR, read};
+pub use de::{Error, SCALAR, read, unique};
 pub use nearest::{advice, nearest};
 
 /// A value and where it begins.

@@ -25,6 +25,7 @@ pub struct Backfill {
     /// The table.
     pub table: Table,
     /// Columns and their new values, as SQL expressions over the row.
+    #[serde(deserialize_with = "crate::yaml::unique")]
     pub set: BTreeMap<Ident, Expression>,
     /// Which rows; all when it is missing.
     #[serde(default, rename = "where")]
