@@ -114,3 +114,44 @@ mod tests {
         assert_eq!(names, ["001_a.down.sql", "001_a.up.sql", "002_b.yaml"]);
     }
 }
+
+/// The names of the files in a folder; none when there is no such folder yet.
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, Failure> {
+    let unreadable =
+        |error: &std::io::Error| Failure::usage(format!("cannot read `{}`: {error}", folder.display()));
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(unreadable(&error)),
+        Ok(entries) => entries
+            .map(|entry| {
+                Ok(entry
+                    .map_err(|e| unreadable(&e))?
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned())
+            })
+            .collect(),
+    }
+}
+
+/// Writes files that are not there yet, saying which. One that is there is never overwritten, and then none is written.
+pub(crate) fn write_new(folder: &Path, files: &[File]) -> Result<(), Failure> {
+    let paths: Vec<_> = files.iter().map(|file| (folder.join(&file.path), file)).collect();
+    if let Some((path, _)) = paths.iter().find(|(path, _)| path.exists()) {
+        return Err(Failure::usage(format!(
+            "`{}` is there already; nothing was written\n  help: move it away, or name another folder",
+            path.display()
+        )));
+    }
+    for (path, file) in paths {
+        let failed =
+            |error: std::io::Error| Failure::failed(format!("cannot write `{}`: {error}", path.display()));
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let mut new = std::fs::File::create_new(&path).map_err(failed)?;
+        std::io::Write::write_all(&mut new, &file.content).map_err(failed)?;
+        crate::output::data(&path.display().to_string());
+    }
+    Ok(())
+}
