@@ -84,37 +84,6 @@ fn parse(folder: &Path, name: Option<SetName>, files: &[File]) -> Result<Set, Fa
     Ok(Set::parse(name, files)?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_migrations_travel_and_only_under_their_names() {
-        let folder = std::env::temp_dir().join(format!("confiture-bundle-{}", std::process::id()));
-        std::fs::create_dir_all(folder.join("sub")).unwrap();
-        let files = [
-            ("001_a.up.sql", "SELECT 1"),
-            ("001_a.down.sql", "SELECT 2"),
-            ("002_b.yaml", "up: [{ sql: SELECT 3 }]"),
-            ("confiture.set.yaml", "set: audit"),
-            (
-                "confiture.yaml",
-                "databases: [{ name: a, url: \"postgres://u:hunter2@h/a\" }]",
-            ),
-            ("README.md", "notes"),
-            ("sub/003_c.up.sql", "SELECT 4"),
-        ];
-        for (name, content) in files {
-            std::fs::write(folder.join(name), content).unwrap();
-        }
-        let bundle = bundle(&folder, None).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(bundle.set.as_str(), "audit");
-        let names: Vec<_> = bundle.files.iter().map(|file| file.path.as_str()).collect();
-        assert_eq!(names, ["001_a.down.sql", "001_a.up.sql", "002_b.yaml"]);
-    }
-}
-
 /// The names of the files in a folder; none when there is no such folder yet.
 pub(crate) fn names(folder: &Path) -> Result<Vec<String>, Failure> {
     let unreadable =
@@ -154,4 +123,35 @@ pub(crate) fn write_new(folder: &Path, files: &[File]) -> Result<(), Failure> {
         crate::output::data(&path.display().to_string());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_migrations_travel_and_only_under_their_names() {
+        let folder = std::env::temp_dir().join(format!("confiture-bundle-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("sub")).unwrap();
+        let files = [
+            ("001_a.up.sql", "SELECT 1"),
+            ("001_a.down.sql", "SELECT 2"),
+            ("002_b.yaml", "up: [{ sql: SELECT 3 }]"),
+            ("confiture.set.yaml", "set: audit"),
+            (
+                "confiture.yaml",
+                "databases: [{ name: a, url: \"postgres://u:hunter2@h/a\" }]",
+            ),
+            ("README.md", "notes"),
+            ("sub/003_c.up.sql", "SELECT 4"),
+        ];
+        for (name, content) in files {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        let bundle = bundle(&folder, None).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(bundle.set.as_str(), "audit");
+        let names: Vec<_> = bundle.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(names, ["001_a.down.sql", "001_a.up.sql", "002_b.yaml"]);
+    }
 }

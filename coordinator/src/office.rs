@@ -91,7 +91,11 @@ impl Office {
             self.seat.send_replace(Seat::Leading(reigning));
         };
         let end = reign.run(loaded, announce).await;
-        tracing::warn!(term, error = chain(&end), "reading the store again, and going on from there");
+        tracing::warn!(
+            term,
+            error = chain(&end),
+            "reading the store again, and going on from there"
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }

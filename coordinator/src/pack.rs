@@ -43,7 +43,9 @@ pub(crate) fn group(change: Change, fleet: &Fleet) -> Group {
         }
         Change::Database(name) => {
             if let Some(database) = fleet.databases().get(&name) {
-                group.writes.push(put(keys::database(&name), keys::encode(database)));
+                group
+                    .writes
+                    .push(put(keys::database(&name), keys::encode(database)));
             }
         }
         Change::Rollout { rollout, effects } => {
@@ -179,7 +181,8 @@ impl Packer {
 
     fn take(&mut self, group: Group) {
         self.bytes += group.bytes();
-        self.keys.extend(group.writes.iter().map(|write| written_key(write).clone()));
+        self.keys
+            .extend(group.writes.iter().map(|write| written_key(write).clone()));
         self.packed.transaction.conditions.extend(group.conditions);
         self.packed.transaction.writes.extend(group.writes);
         self.packed.grants.extend(group.grants);
@@ -195,7 +198,10 @@ mod tests {
     }
 
     fn sizes(groups: Vec<Group>) -> Vec<usize> {
-        pack(7, groups).iter().map(|packed| packed.transaction.writes.len()).collect()
+        pack(7, groups)
+            .iter()
+            .map(|packed| packed.transaction.writes.len())
+            .collect()
     }
 
     #[test]
@@ -205,20 +211,28 @@ mod tests {
         assert_eq!(packed.len(), 3);
         for one in &packed {
             let transaction = &one.transaction;
-            assert_eq!(transaction.conditions, [Condition::Created("leader".to_owned(), 7)]);
+            assert_eq!(
+                transaction.conditions,
+                [Condition::Created("leader".to_owned(), 7)]
+            );
             assert!(transaction.conditions.len() + transaction.writes.len() <= MAX_OPERATIONS);
         }
     }
 
     #[test]
     fn heavy_values_are_spread_over_transactions() {
-        let groups = (0..40).map(|n| write(&format!("k{n}"), keys::PIECE_BYTES)).collect();
+        let groups = (0..40)
+            .map(|n| write(&format!("k{n}"), keys::PIECE_BYTES))
+            .collect();
         assert_eq!(sizes(groups), [16, 16, 8]);
     }
 
     #[test]
     fn a_key_written_again_begins_another_transaction_so_that_order_is_kept() {
-        assert_eq!(sizes(vec![write("a", 1), write("b", 1), write("a", 2), write("c", 1)]), [2, 2]);
+        assert_eq!(
+            sizes(vec![write("a", 1), write("b", 1), write("a", 2), write("c", 1)]),
+            [2, 2]
+        );
     }
 
     #[test]

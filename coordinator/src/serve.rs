@@ -101,12 +101,25 @@ impl Bound {
     /// # Errors
     /// When the port cannot be had.
     pub async fn new(settings: &settings::Coordinator) -> Result<Self, Error> {
-        let failed = |source| Error::Listen { address: settings.listen, source };
+        let failed = |source| Error::Listen {
+            address: settings.listen,
+            source,
+        };
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let url = if settings.listen.port() == 0 { format!("http://{address}") } else { settings.advertise.clone() };
+        let url = if settings.listen.port() == 0 {
+            format!("http://{address}")
+        } else {
+            settings.advertise.clone()
+        };
         let (agent_lease, leader_lease) = (settings.agent_lease, settings.leader_lease);
-        Ok(Self { listener, address, url, agent_lease, leader_lease })
+        Ok(Self {
+            listener,
+            address,
+            url,
+            agent_lease,
+            leader_lease,
+        })
     }
 
     /// Where it will serve.
@@ -119,17 +132,25 @@ impl Bound {
     /// # Errors
     /// When the store can never be used, or the server fails.
     pub async fn serve(self, store: Arc<dyn Store>, stop: CancellationToken) -> Result<(), Error> {
-        let Some(identity) = stop.run_until_cancelled(identity(store.as_ref())).await else { return Ok(()) };
+        let Some(identity) = stop.run_until_cancelled(identity(store.as_ref())).await else {
+            return Ok(());
+        };
         let identity = identity?;
         tracing::info!(
             address = %self.address, url = self.url, store = %identity.store, epoch = identity.epoch, "coordinator started"
         );
         // The office and the election outlive the streams, so that what they report last is still written.
         let office_stop = CancellationToken::new();
-        let (roles, election) = Election::start(store.clone(), self.url.clone(), self.leader_lease, &office_stop);
+        let (roles, election) =
+            Election::start(store.clone(), self.url.clone(), self.leader_lease, &office_stop);
         let (seat, seats) = watch::channel(Seat::Following { leader: None });
         let bundles = Arc::new(Bundles::new(store.clone()));
-        let office = Office { store: store.clone(), bundles: bundles.clone(), identity, seat };
+        let office = Office {
+            store: store.clone(),
+            bundles: bundles.clone(),
+            identity,
+            seat,
+        };
         let office = tokio::spawn(office.hold(roles, office_stop.clone()));
         let tasks = TaskTracker::new();
         let context = Arc::new(Context {
@@ -158,7 +179,8 @@ impl Bound {
 
     /// Takes connections until `stop` is cancelled and they have ended, or a while has passed.
     async fn listen(self, context: Arc<Context>, stop: &CancellationToken) -> Result<(), Error> {
-        let operator = OperatorServer::new(Operator(context.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let operator =
+            OperatorServer::new(Operator(context.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let link = AgentLinkServer::new(Link::new(context)).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (health_reporter, health) = tonic_health::server::health_reporter();
         health_reporter.set_serving::<OperatorServer<Operator>>().await;

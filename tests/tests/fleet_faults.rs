@@ -12,7 +12,7 @@ use tests::postgres::{Server, Shutdown};
 const ROWS: i64 = 60_000;
 const SOON: Duration = Duration::from_secs(30);
 /// A rollout over a fault: the longest lease, the work, and room for a slow machine.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 
 /// Counts each row once, slowly enough to be met in the middle, and proves it in the next step.
 const COUNT: &str = "

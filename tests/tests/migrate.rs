@@ -1,6 +1,7 @@
 //! `confiture migrate` on one database, as a user runs it.
 
 use serde_json::Value;
+use std::fmt::Write as _;
 use tests::migrations::Migrations;
 use tests::postgres::{Database, Server};
 use tests::process::{Confiture, Ended};
@@ -367,9 +368,10 @@ async fn every_ordered_key_type_carries_a_cursor() -> anyhow::Result<()> {
                  INSERT INTO {table} SELECT {value} FROM generate_series(1, 1000) i"
             ))
             .await?;
-        steps += &format!(
-            "  - backfill: {{ table: {table}, set: {{ n: n + 1 }}, new_rows: either, batch: {{ size: 70 }} }}\n"
-        );
+        writeln!(
+            steps,
+            "  - backfill: {{ table: {table}, set: {{ n: n + 1 }}, new_rows: either, batch: {{ size: 70 }} }}"
+        )?;
     }
     database
         .execute(

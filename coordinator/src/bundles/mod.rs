@@ -63,7 +63,12 @@ impl Bundles {
     }
 
     /// Stores a bundle under a term, unless it is there. It is not removed while the pin lives.
-    pub(crate) async fn keep(&self, term: i64, bundle: Bundle, bytes: Vec<u8>) -> Result<(Digest, Pin), Error> {
+    pub(crate) async fn keep(
+        &self,
+        term: i64,
+        bundle: Bundle,
+        bytes: Vec<u8>,
+    ) -> Result<(Digest, Pin), Error> {
         let digest = Digest::of(&bytes);
         let pin = self.pins.pin(digest).await;
         if !self.is_complete(digest).await? {
@@ -87,14 +92,20 @@ impl Bundles {
     }
 
     async fn is_complete(&self, digest: Digest) -> Result<bool, Error> {
-        Ok(self.manifest(digest).await?.is_some_and(|manifest| manifest.complete))
+        Ok(self
+            .manifest(digest)
+            .await?
+            .is_some_and(|manifest| manifest.complete))
     }
 
     async fn manifest(&self, digest: Digest) -> Result<Option<Manifest>, Error> {
         let failed = |source| Error::Store { digest, source };
         let key = keys::bundle(&digest);
         let entry = self.store.read(&key).await.map_err(failed)?;
-        entry.map(|entry| keys::decode(&key, &entry.value)).transpose().map_err(failed)
+        entry
+            .map(|entry| keys::decode(&key, &entry.value))
+            .transpose()
+            .map_err(failed)
     }
 
     async fn write(&self, term: i64, digest: Digest, groups: Vec<Group>) -> Result<(), Error> {
@@ -110,11 +121,18 @@ impl Bundles {
 
     /// A bundle that is in memory.
     pub(crate) fn kept(&self, digest: Digest) -> Option<Arc<Bundle>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned()
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&digest)
+            .cloned()
     }
 
     fn remember(&self, digest: Digest, bundle: Arc<Bundle>) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, bundle);
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(digest, bundle);
     }
 
     /// Reads a bundle into memory.
@@ -129,8 +147,11 @@ impl Bundles {
             let entry = entry.map_err(|source| Error::Store { digest, source })?;
             entry.map(|entry| entry.value).ok_or(Error::Missing(digest))
         };
-        let pieces: Vec<_> =
-            stream::iter(0..manifest.pieces).map(read).buffered(READ_AHEAD).try_collect().await?;
+        let pieces: Vec<_> = stream::iter(0..manifest.pieces)
+            .map(read)
+            .buffered(READ_AHEAD)
+            .try_collect()
+            .await?;
         let bytes = pieces.concat();
         let found = Digest::of(&bytes);
         if found != digest {
@@ -154,8 +175,12 @@ impl Bundles {
             if used.contains(&digest) {
                 continue;
             }
-            let Some(_removal) = self.pins.remove(digest) else { continue };
-            let Some(manifest) = self.manifest(digest).await? else { continue };
+            let Some(_removal) = self.pins.remove(digest) else {
+                continue;
+            };
+            let Some(manifest) = self.manifest(digest).await? else {
+                continue;
+            };
             let begun = keys::encode(&Manifest {
                 complete: false,
                 ..manifest
@@ -177,6 +202,10 @@ impl Bundles {
         };
         let listing = self.store.list(keys::BUNDLES).await.map_err(failed)?;
         let digest = |key: &str| Digest::try_from(key.strip_prefix(keys::BUNDLES)?.to_owned()).ok();
-        Ok(listing.entries.iter().filter_map(|entry| digest(&entry.key)).collect())
+        Ok(listing
+            .entries
+            .iter()
+            .filter_map(|entry| digest(&entry.key))
+            .collect())
     }
 }

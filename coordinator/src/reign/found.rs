@@ -42,7 +42,9 @@ pub(super) fn found(
         });
     }
     let fleet = book.fleet().databases();
-    let matching = fleet.iter().filter(|(_, database)| wish.selector.matches(&database.labels()));
+    let matching = fleet
+        .iter()
+        .filter(|(_, database)| wish.selector.matches(&database.labels()));
     let databases: BTreeSet<_> = matching.map(|(name, _)| name.clone()).collect();
     if databases.is_empty() {
         let known = known(book, &wish.selector);
@@ -91,10 +93,14 @@ fn known(book: &Book, selector: &Selector) -> String {
         Selector::Labels(wanted) => wanted.clone(),
     };
     // The labels that were asked for come first: most often a value is misspelt.
-    let (asked, other): (Vec<_>, Vec<_>) =
-        labels.into_iter().partition(|(label, _)| wanted.contains_key(label));
+    let (asked, other): (Vec<_>, Vec<_>) = labels
+        .into_iter()
+        .partition(|(label, _)| wanted.contains_key(label));
     let pairs = asked.into_iter().chain(other).flat_map(|(label, values)| {
-        values.into_iter().map(move |value| format!("{label}={value}")).collect::<Vec<_>>()
+        values
+            .into_iter()
+            .map(move |value| format!("{label}={value}"))
+            .collect::<Vec<_>>()
     });
     let labels = list(pairs.collect());
     let names = list(databases.keys().map(ToString::to_string).collect());
@@ -109,7 +115,11 @@ fn list(mut all: Vec<String>) -> String {
     let more = all.len().saturating_sub(LISTED);
     all.truncate(LISTED);
     let listed = all.join(", ");
-    if more == 0 { listed } else { format!("{listed} and {more} more") }
+    if more == 0 {
+        listed
+    } else {
+        format!("{listed} and {more} more")
+    }
 }
 
 #[cfg(test)]
@@ -143,7 +153,11 @@ mod tests {
             set: SetName::default_set(),
             bundle: Digest::of(b"a"),
             versions: Vec::new(),
-            selector: if selector == "all" { Selector::All } else { Selector::parse(selector).unwrap() },
+            selector: if selector == "all" {
+                Selector::All
+            } else {
+                Selector::parse(selector).unwrap()
+            },
             policy: Policy::default(),
             created_by: String::new(),
         }
@@ -167,7 +181,13 @@ mod tests {
     #[test]
     fn a_rollout_gets_the_databases_that_match() {
         let spec = new(&book(), wish("env=prod"));
-        assert_eq!(spec.databases.iter().map(DatabaseName::as_str).collect::<Vec<_>>(), ["orders"]);
+        assert_eq!(
+            spec.databases
+                .iter()
+                .map(DatabaseName::as_str)
+                .collect::<Vec<_>>(),
+            ["orders"]
+        );
         assert_eq!(new(&book(), wish("all")).databases.len(), 2);
     }
 
@@ -197,9 +217,14 @@ mod tests {
     fn an_id_that_is_taken_is_not_given_again() {
         let mut book = book();
         book.found(new(&book, wish("all")));
-        let wish = Wish { request: RequestId::try_from("other").unwrap(), ..wish("all") };
+        let wish = Wish {
+            request: RequestId::try_from("other").unwrap(),
+            ..wish("all")
+        };
         let mut bits = [7, 8].into_iter();
-        let Ok(Finding::New(spec)) = found(&book, wish, Time(0), || bits.next().unwrap()) else { panic!() };
+        let Ok(Finding::New(spec)) = found(&book, wish, Time(0), || bits.next().unwrap()) else {
+            panic!()
+        };
         assert_eq!(spec.id, RolloutId::from_random(8));
         assert_eq!(spec.number, 2);
     }

@@ -104,7 +104,10 @@ enum Answer {
     Attached(oneshot::Sender<Attached>, Attached),
     Acknowledge(AgentId, Holding),
     Founded(RolloutId, FoundedBy, oneshot::Sender<Result<Founded, Refusal>>),
-    Aborting(RolloutId, oneshot::Sender<Result<shared::rollout::view::Rollout, show::Error>>),
+    Aborting(
+        RolloutId,
+        oneshot::Sender<Result<shared::rollout::view::Rollout, show::Error>>,
+    ),
 }
 
 impl Reign {
@@ -142,7 +145,11 @@ impl Reign {
         }
     }
 
-    async fn rounds(&mut self, loaded: Loaded, announce: impl FnOnce()) -> Result<std::convert::Infallible, End> {
+    async fn rounds(
+        &mut self,
+        loaded: Loaded,
+        announce: impl FnOnce(),
+    ) -> Result<std::convert::Infallible, End> {
         self.begin(loaded).await?;
         announce();
         loop {
@@ -165,7 +172,10 @@ impl Reign {
     /// Waits until there is something to do: commands, if any came.
     async fn wait(&mut self) -> Result<Vec<Command>, End> {
         let now = Time::since_1970(runtime::unix_now());
-        let due = self.book.next_wake(now).map_or(LEASES_AFTER_HINT, |at| now.until(at));
+        let due = self
+            .book
+            .next_wake(now)
+            .map_or(LEASES_AFTER_HINT, |at| now.until(at));
         let longest = if self.slow { SLOW_AGENT } else { LEASES_AFTER_HINT };
         tokio::select! {
             command = self.inbox.recv() => {
@@ -203,13 +213,22 @@ impl Reign {
                     self.book.detach(&agent);
                 }
             }
-            Command::Said { agent, stream, message } => {
+            Command::Said {
+                agent,
+                stream,
+                message,
+            } => {
                 if self.sessions.is_present(&agent, stream) {
                     self.said(agent, message, now, round);
                 }
             }
             Command::Found { wish, reply } => self.found(*wish, reply, now, round),
-            Command::Abort { id, by, reason, reply } => {
+            Command::Abort {
+                id,
+                by,
+                reason,
+                reply,
+            } => {
                 let found = self.book.find(&id).map(|rollout| rollout.spec().id.clone());
                 match found {
                     Ok(id) => {
@@ -225,7 +244,15 @@ impl Reign {
     }
 
     fn attach(&mut self, attach: Attach, now: Time, round: &mut Round) {
-        let Attach { stream, hello, lease, ttl, heartbeat_interval, outbound, reply } = attach;
+        let Attach {
+            stream,
+            hello,
+            lease,
+            ttl,
+            heartbeat_interval,
+            outbound,
+            reply,
+        } = attach;
         let known = self.book.fleet().agents().get(&hello.agent);
         let other_process = known.is_some_and(|known| known.instance != hello.instance);
         // A stream that is silent for long is closed by its own task, so one that is there is alive.
@@ -247,19 +274,27 @@ impl Reign {
             epoch: self.identity.epoch,
         };
         round.answers.push(Answer::Welcome(hello.agent, welcome));
-        round.answers.push(Answer::Attached(reply, Attached::Taken { earlier }));
+        round
+            .answers
+            .push(Answer::Attached(reply, Attached::Taken { earlier }));
     }
 
     fn said(&mut self, agent: AgentId, message: FromAgent, now: Time, round: &mut Round) {
         if let FromAgent::Finished { of, finish } = &message {
             tracing::info!(%agent, rollout = %of.rollout, database = %of.database, token = of.token, ?finish, "finished");
         }
-        let Heard { changes, acknowledge, ignored } = self.book.hear(&agent, message, now);
+        let Heard {
+            changes,
+            acknowledge,
+            ignored,
+        } = self.book.hear(&agent, message, now);
         if let Some(reason) = ignored {
             tracing::debug!(%agent, %reason, "a message came too late");
         }
         round.changes.extend(changes);
-        round.answers.extend(acknowledge.map(|of| Answer::Acknowledge(agent, of)));
+        round
+            .answers
+            .extend(acknowledge.map(|of| Answer::Acknowledge(agent, of)));
     }
 
     fn found(
@@ -302,7 +337,9 @@ impl Reign {
         }
         self.hints.mark_unchanged();
         self.leases_read = Instant::now();
-        let leases = load::agent_leases(self.store.as_ref()).await.map_err(End::Store)?;
+        let leases = load::agent_leases(self.store.as_ref())
+            .await
+            .map_err(End::Store)?;
         self.book.leases(&leases);
         Ok(())
     }
@@ -320,7 +357,11 @@ impl Reign {
         let touched = touched(&round.changes);
         let changes = std::mem::take(&mut round.changes);
         let groups = std::mem::take(&mut round.groups).into_iter();
-        let groups = groups.chain(changes.into_iter().map(|change| pack::group(change, self.book.fleet())));
+        let groups = groups.chain(
+            changes
+                .into_iter()
+                .map(|change| pack::group(change, self.book.fleet())),
+        );
         self.write(groups.collect(), now).await?;
         self.log_ends(&touched);
         self.check(&touched);
@@ -353,14 +394,19 @@ impl Reign {
         if touched.is_empty() {
             return;
         }
-        let known = touched.iter().filter_map(|id| self.book.rollouts().get(id)).map(AsRef::as_ref);
+        let known = touched
+            .iter()
+            .filter_map(|id| self.book.rollouts().get(id))
+            .map(AsRef::as_ref);
         let mut rollouts: Vec<&Rollout> = known.chain(self.book.live()).collect();
         rollouts.sort_by_key(|rollout| rollout.spec().number);
         rollouts.dedup_by_key(|rollout| rollout.spec().number);
         for violation in invariant::violations(&rollouts) {
             self.violations += 1;
             tracing::error!(
-                invariant = violation.invariant.number(), violations_total = self.violations, "{violation}"
+                invariant = violation.invariant.number(),
+                violations_total = self.violations,
+                "{violation}"
             );
         }
     }
@@ -396,11 +442,16 @@ impl Reign {
 
     /// Tells agents what the book says and they do not know yet.
     fn instruct(&mut self, now: Time) {
-        let office = instruct::Office { term: self.term, epoch: self.identity.epoch };
+        let office = instruct::Office {
+            term: self.term,
+            epoch: self.identity.epoch,
+        };
         self.slow = false;
         for instruction in self.book.instructions(office, now) {
             let agent = &instruction.agent;
-            let needed = instruction.needs.filter(|digest| !self.sessions.has_bundle(agent, *digest));
+            let needed = instruction
+                .needs
+                .filter(|digest| !self.sessions.has_bundle(agent, *digest));
             let kept = needed.map(|digest| (digest, self.bundles.kept(digest)));
             let bundle = match &kept {
                 None => None,

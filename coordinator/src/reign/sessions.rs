@@ -35,7 +35,11 @@ pub(super) enum Sent {
 
 impl Sessions {
     pub(super) fn begin(&mut self, agent: AgentId, stream: u64, outbound: mpsc::Sender<ToAgent>) {
-        let session = Session { stream, outbound, bundles: BTreeSet::new() };
+        let session = Session {
+            stream,
+            outbound,
+            bundles: BTreeSet::new(),
+        };
         // Dropping the earlier one's queue ends its stream.
         self.0.insert(agent, session);
     }
@@ -47,7 +51,9 @@ impl Sessions {
 
     /// Whether the agent has a stream whose other end reads it.
     pub(super) fn is_alive(&self, agent: &AgentId) -> bool {
-        self.0.get(agent).is_some_and(|session| !session.outbound.is_closed())
+        self.0
+            .get(agent)
+            .is_some_and(|session| !session.outbound.is_closed())
     }
 
     /// Ends the agent's session.
@@ -58,7 +64,9 @@ impl Sessions {
     /// Says something that must not be left out. A queue that is full even for that ends the session: the agent comes
     /// back and asks again.
     pub(super) fn say(&mut self, agent: &AgentId, message: ToAgent) -> Sent {
-        let Some(session) = self.0.get(agent) else { return Sent::Gone };
+        let Some(session) = self.0.get(agent) else {
+            return Sent::Gone;
+        };
         match session.outbound.try_send(message) {
             Ok(()) => Sent::Yes,
             Err(TrySendError::Full(_)) => {
@@ -71,15 +79,25 @@ impl Sessions {
     }
 
     /// Says something that can be said later, with the bundle it needs before it.
-    pub(super) fn instruct(&mut self, agent: &AgentId, bundle: Option<(Digest, &Bundle)>, message: ToAgent) -> Sent {
-        let Some(session) = self.0.get_mut(agent) else { return Sent::Gone };
+    pub(super) fn instruct(
+        &mut self,
+        agent: &AgentId,
+        bundle: Option<(Digest, &Bundle)>,
+        message: ToAgent,
+    ) -> Sent {
+        let Some(session) = self.0.get_mut(agent) else {
+            return Sent::Gone;
+        };
         if session.outbound.capacity() < RESERVE {
             return Sent::Later;
         }
         if let Some((digest, bundle)) = bundle
             && !session.bundles.contains(&digest)
         {
-            match session.outbound.try_send(ToAgent::Bundle { digest, bundle: bundle.clone() }) {
+            match session.outbound.try_send(ToAgent::Bundle {
+                digest,
+                bundle: bundle.clone(),
+            }) {
                 Ok(()) => session.bundles.insert(digest),
                 Err(TrySendError::Full(_)) => return Sent::Later,
                 Err(TrySendError::Closed(_)) => return Sent::Gone,
@@ -94,7 +112,9 @@ impl Sessions {
 
     /// Whether the bundle has been sent on the agent's present stream.
     pub(super) fn has_bundle(&self, agent: &AgentId, digest: Digest) -> bool {
-        self.0.get(agent).is_some_and(|session| session.bundles.contains(&digest))
+        self.0
+            .get(agent)
+            .is_some_and(|session| session.bundles.contains(&digest))
     }
 }
 
@@ -116,10 +136,16 @@ mod tests {
         let (outbound, mut inbound) = mpsc::channel(RESERVE + 8);
         let mut sessions = Sessions::default();
         sessions.begin(agent(), 1, outbound);
-        let bundle = Bundle { set: SetName::default_set(), files: Vec::new() };
+        let bundle = Bundle {
+            set: SetName::default_set(),
+            files: Vec::new(),
+        };
         let digest = bundle.digest();
         for _ in 0..2 {
-            assert_eq!(sessions.instruct(&agent(), Some((digest, &bundle)), goodbye()), Sent::Yes);
+            assert_eq!(
+                sessions.instruct(&agent(), Some((digest, &bundle)), goodbye()),
+                Sent::Yes
+            );
         }
         assert!(sessions.has_bundle(&agent(), digest));
         assert!(matches!(inbound.try_recv(), Ok(ToAgent::Bundle { .. })));

@@ -18,11 +18,20 @@ const SLACK: usize = 20;
 impl Reign {
     /// Puts in order what was read.
     pub(super) async fn begin(&mut self, loaded: Loaded) -> Result<(), End> {
-        let Loaded { book, changes, fragments, stray_leases } = loaded;
+        let Loaded {
+            book,
+            changes,
+            fragments,
+            stray_leases,
+        } = loaded;
         self.book = book;
         let now = Time::since_1970(runtime::unix_now());
-        let stray = stray_leases.iter().map(|database| Group::of(Write::Delete(keys::lease(database))));
-        let changes = changes.into_iter().map(|change| pack::group(change, self.book.fleet()));
+        let stray = stray_leases
+            .iter()
+            .map(|database| Group::of(Write::Delete(keys::lease(database))));
+        let changes = changes
+            .into_iter()
+            .map(|change| pack::group(change, self.book.fleet()));
         let groups: Vec<_> = stray.chain(changes).collect();
         self.write(groups, now).await?;
         for rollout in &fragments {
@@ -58,18 +67,38 @@ impl Reign {
     /// Removes all keys of a rollout; without its phase it does not exist, so that goes first.
     async fn remove(&mut self, rollout: &RolloutId) -> Result<(), End> {
         let now = Time::since_1970(runtime::unix_now());
-        self.write(vec![Group::of(Write::Delete(keys::phase(rollout)))], now).await?;
-        let rest = self.store.list(&keys::rollout(rollout)).await.map_err(End::Store)?;
-        let rest = rest.entries.into_iter().map(|entry| Group::of(Write::Delete(entry.key)));
+        self.write(vec![Group::of(Write::Delete(keys::phase(rollout)))], now)
+            .await?;
+        let rest = self
+            .store
+            .list(&keys::rollout(rollout))
+            .await
+            .map_err(End::Store)?;
+        let rest = rest
+            .entries
+            .into_iter()
+            .map(|entry| Group::of(Write::Delete(entry.key)));
         self.write(rest.collect(), now).await
     }
 
     async fn remove_bundles(&self) -> Result<(), End> {
-        let used = self.book.rollouts().values().map(|rollout| rollout.spec().bundle).collect();
-        self.bundles.remove_all_but(self.term, &used).await.map_err(End::Bundle)
+        let used = self
+            .book
+            .rollouts()
+            .values()
+            .map(|rollout| rollout.spec().bundle)
+            .collect();
+        self.bundles
+            .remove_all_but(self.term, &used)
+            .await
+            .map_err(End::Bundle)
     }
 
     fn live_bundles(&self) -> BTreeSet<Digest> {
-        self.book.live().into_iter().map(|rollout| rollout.spec().bundle).collect()
+        self.book
+            .live()
+            .into_iter()
+            .map(|rollout| rollout.spec().bundle)
+            .collect()
     }
 }

@@ -47,7 +47,10 @@ impl Context {
         }
     }
 
-    pub(super) async fn create(&self, request: v1::CreateRolloutRequest) -> Result<v1::CreateRolloutResponse, Status> {
+    pub(super) async fn create(
+        &self,
+        request: v1::CreateRolloutRequest,
+    ) -> Result<v1::CreateRolloutResponse, Status> {
         let reigning = self.reigning()?;
         let create = Create::from_wire(request).map_err(|error| status::invalid(&error.chain()))?;
         check_selector(&create)?;
@@ -55,7 +58,11 @@ impl Context {
         let bundle = create.bundle;
         let parsed = tokio::task::spawn_blocking(move || parse(bundle)).await;
         let parsed = parsed.map_err(|_| Status::internal("reading the migrations ended unexpectedly"))??;
-        let Parsed { bundle, bytes, versions } = parsed;
+        let Parsed {
+            bundle,
+            bytes,
+            versions,
+        } = parsed;
         let set = bundle.set.clone();
         let kept = self.bundles.keep(reigning.term, bundle, bytes).await;
         // Not removed before the rollout is founded.
@@ -70,7 +77,9 @@ impl Context {
             created_by: clip(create.created_by),
         };
         let wish = Box::new(wish);
-        let founded = self.ask(&reigning, |reply| Command::Found { wish, reply }).await?;
+        let founded = self
+            .ask(&reigning, |reply| Command::Found { wish, reply })
+            .await?;
         let Founded { rollout, by } = founded.map_err(|refusal| status::of_refusal(&refusal))?;
         Ok(v1::CreateRolloutResponse {
             rollout: Some(convert::view::rollout_to_wire(rollout)),
@@ -91,8 +100,16 @@ fn parse(bundle: Bundle) -> Result<Parsed, Status> {
     if set.migrations.is_empty() {
         return Err(status::invalid("the bundle holds no migration"));
     }
-    let versions = set.migrations.into_iter().map(|migration| migration.version).collect();
-    Ok(Parsed { bytes: bundle.to_bytes(), bundle, versions })
+    let versions = set
+        .migrations
+        .into_iter()
+        .map(|migration| migration.version)
+        .collect();
+    Ok(Parsed {
+        bytes: bundle.to_bytes(),
+        bundle,
+        versions,
+    })
 }
 
 fn check_selector(create: &Create) -> Result<(), Status> {

@@ -33,10 +33,18 @@ pub(super) async fn obtain(store: &dyn Store, had: Option<i64>, ttl: Duration) -
     if let Some(id) = had
         && let Some(ttl) = store.renew(LeaseId(id)).await?
     {
-        return Ok(Living { id, ttl, is: Is::Renewed });
+        return Ok(Living {
+            id,
+            ttl,
+            is: Is::Renewed,
+        });
     }
     let LeaseId(id) = store.grant(ttl, Bound::Time).await?;
-    Ok(Living { id, ttl, is: Is::Granted })
+    Ok(Living {
+        id,
+        ttl,
+        is: Is::Granted,
+    })
 }
 
 /// Renews a lease for a heartbeat.
@@ -45,7 +53,11 @@ pub(super) async fn renew(store: &dyn Store, lease: i64) -> Renewal {
         Ok(Some(ttl)) => Renewal::Alive(ttl),
         Ok(None) => Renewal::Gone,
         Err(error) => {
-            tracing::warn!(error = chain(&error), lease, "an agent's lease could not be renewed");
+            tracing::warn!(
+                error = chain(&error),
+                lease,
+                "an agent's lease could not be renewed"
+            );
             Renewal::StoreUnavailable
         }
     }

@@ -21,7 +21,10 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, streams: AtomicU64::new(0) }
+        Self {
+            context,
+            streams: AtomicU64::new(0),
+        }
     }
 }
 

@@ -59,11 +59,25 @@ impl operator_server::Operator for Operator {
         &self,
         request: Request<v1::AbortRolloutRequest>,
     ) -> Result<Response<v1::AbortRolloutResponse>, Status> {
-        let v1::AbortRolloutRequest { id, reason, requested_by: by } = request.into_inner();
+        let v1::AbortRolloutRequest {
+            id,
+            reason,
+            requested_by: by,
+        } = request.into_inner();
         let reigning = self.0.reigning()?;
-        let aborted = self.0.ask(&reigning, |reply| Command::Abort { id, by, reason, reply }).await?;
+        let aborted = self
+            .0
+            .ask(&reigning, |reply| Command::Abort {
+                id,
+                by,
+                reason,
+                reply,
+            })
+            .await?;
         let rollout = aborted.map_err(|error| status::of_search(&error))?;
-        Ok(Response::new(v1::AbortRolloutResponse { rollout: Some(view::rollout_to_wire(rollout)) }))
+        Ok(Response::new(v1::AbortRolloutResponse {
+            rollout: Some(view::rollout_to_wire(rollout)),
+        }))
     }
 
     async fn list_databases(

@@ -32,9 +32,18 @@ impl Context {
         let book = match seat {
             Seat::Leading(_) => book,
             // It may have been founded a moment ago.
-            Seat::Following { .. } => self.mirror.fresh().await.map_err(|error| status::of_store(&error))?,
+            Seat::Following { .. } => self
+                .mirror
+                .fresh()
+                .await
+                .map_err(|error| status::of_store(&error))?,
         };
-        let id = book.find(id).map_err(|error| status::of_search(&error))?.spec().id.to_string();
+        let id = book
+            .find(id)
+            .map_err(|error| status::of_search(&error))?
+            .spec()
+            .id
+            .to_string();
         Ok((book, id))
     }
 }

@@ -23,14 +23,23 @@ fn clipped(message: &str) -> String {
     if message.len() <= LONGEST_MESSAGE_BYTES {
         return message.to_owned();
     }
-    format!("{} .. (cut off)", &message[..message.floor_char_boundary(LONGEST_MESSAGE_BYTES)])
+    format!(
+        "{} .. (cut off)",
+        &message[..message.floor_char_boundary(LONGEST_MESSAGE_BYTES)]
+    )
 }
 
 /// A write came to one who does not lead.
 pub(super) fn not_leading(leader: Option<&str>) -> Status {
     let mut status = match leader {
-        Some(leader) => Status::new(Code::FailedPrecondition, format!("this coordinator does not lead; {leader} does")),
-        None => Status::new(Code::FailedPrecondition, "no coordinator leads at the moment; try again"),
+        Some(leader) => Status::new(
+            Code::FailedPrecondition,
+            format!("this coordinator does not lead; {leader} does"),
+        ),
+        None => Status::new(
+            Code::FailedPrecondition,
+            "no coordinator leads at the moment; try again",
+        ),
     };
     if let Some(value) = leader.and_then(|leader| leader.parse().ok()) {
         status.metadata_mut().insert(LEADER, value);

@@ -73,7 +73,15 @@ impl Stream {
         number: u64,
         outbox: mpsc::Sender<Result<v1::CoordinatorMessage, Status>>,
     ) -> Self {
-        Self { context, number, outbox, agent: None, attachment: None, renewal: None, heard_at: Instant::now() }
+        Self {
+            context,
+            number,
+            outbox,
+            agent: None,
+            attachment: None,
+            renewal: None,
+            heard_at: Instant::now(),
+        }
     }
 
     /// Serves the agent until the stream ends.
@@ -86,7 +94,11 @@ impl Stream {
         match end {
             End::Closed => {}
             End::Goodbye(parting, reason) => {
-                tracing::info!(agent = self.agent.as_ref().map(AgentId::as_str), reason, "ended an agent's stream");
+                tracing::info!(
+                    agent = self.agent.as_ref().map(AgentId::as_str),
+                    reason,
+                    "ended an agent's stream"
+                );
                 // It may not read any more; then there is nobody to tell.
                 let _: Result<(), End> = self.send(ToAgent::Goodbye { parting, reason }).await;
             }
@@ -101,7 +113,10 @@ impl Stream {
         }
     }
 
-    async fn serve(&mut self, inbound: &mut Streaming<v1::AgentMessage>) -> Result<std::convert::Infallible, End> {
+    async fn serve(
+        &mut self,
+        inbound: &mut Streaming<v1::AgentMessage>,
+    ) -> Result<std::convert::Infallible, End> {
         let mut seat = self.context.seat.clone();
         let stop = self.context.stop.clone();
         loop {
@@ -131,12 +146,16 @@ impl Stream {
         }
     }
 
-    async fn hear(&mut self, message: FromAgent, seat: &mut tokio::sync::watch::Receiver<Seat>) -> Result<(), End> {
+    async fn hear(
+        &mut self,
+        message: FromAgent,
+        seat: &mut tokio::sync::watch::Receiver<Seat>,
+    ) -> Result<(), End> {
         match message {
             FromAgent::Hello(hello) => self.greet(hello, seat).await,
-            _ if self.agent.is_none() => {
-                Err(End::Protocol(Status::failed_precondition("the first message must be Hello")))
-            }
+            _ if self.agent.is_none() => Err(End::Protocol(Status::failed_precondition(
+                "the first message must be Hello",
+            ))),
             FromAgent::Heartbeat { sequence, lease } => {
                 // One at a time: a later one that comes meanwhile is answered by the same token of life.
                 if self.renewal.is_none() {
@@ -150,7 +169,11 @@ impl Stream {
                 if let (Some(attachment), Some(agent)) = (&self.attachment, &self.agent) {
                     let (agent, stream) = (agent.clone(), self.number);
                     // The next report is better than a queue of old ones.
-                    let _ = attachment.reigning.inbox.try_send(Command::Said { agent, stream, message });
+                    let _ = attachment.reigning.inbox.try_send(Command::Said {
+                        agent,
+                        stream,
+                        message,
+                    });
                 }
                 Ok(())
             }
@@ -158,24 +181,38 @@ impl Stream {
                 if let (Some(attachment), Some(agent)) = (&self.attachment, &self.agent) {
                     let (agent, stream) = (agent.clone(), self.number);
                     // A reign that has ended hears nothing; the agent says all again to the next.
-                    let _ = attachment.reigning.inbox.send(Command::Said { agent, stream, message }).await;
+                    let _ = attachment
+                        .reigning
+                        .inbox
+                        .send(Command::Said {
+                            agent,
+                            stream,
+                            message,
+                        })
+                        .await;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn greet(&mut self, hello: Hello, seat: &mut tokio::sync::watch::Receiver<Seat>) -> Result<(), End> {
+    async fn greet(
+        &mut self,
+        hello: Hello,
+        seat: &mut tokio::sync::watch::Receiver<Seat>,
+    ) -> Result<(), End> {
         check(&hello)?;
         self.detach().await;
         self.agent = Some(hello.agent.clone());
         let current = seat.borrow_and_update().clone();
         match current {
             Seat::Following { leader } => self.send(ToAgent::Redirect { leader }).await,
-            Seat::Leading(reigning) => match tokio::time::timeout(HELLO, self.attach(hello, reigning)).await {
-                Ok(attached) => attached,
-                Err(_elapsed) => Err(goodbye("the store takes too long to answer".to_owned())),
-            },
+            Seat::Leading(reigning) => {
+                match tokio::time::timeout(HELLO, self.attach(hello, reigning)).await {
+                    Ok(attached) => attached,
+                    Err(_elapsed) => Err(goodbye("the store takes too long to answer".to_owned())),
+                }
+            }
         }
     }
 
@@ -229,7 +266,9 @@ impl Stream {
         };
         if same && attachment.is_some_and(|attachment| !attachment.reigning.inbox.is_closed()) {
             // It reigns on without us: another stream of this agent took our place, or we were too slow.
-            return Err(goodbye("another stream of this agent took over, or this one was too slow".to_owned()));
+            return Err(goodbye(
+                "another stream of this agent took over, or this one was too slow".to_owned(),
+            ));
         }
         self.redirect(current).await
     }
@@ -258,7 +297,14 @@ impl Stream {
     async fn detach(&mut self) {
         if let (Some(attachment), Some(agent)) = (self.attachment.take(), self.agent.clone()) {
             // A reign that has ended knows nothing of us.
-            let _ = attachment.reigning.inbox.send(Command::Detach { agent, stream: self.number }).await;
+            let _ = attachment
+                .reigning
+                .inbox
+                .send(Command::Detach {
+                    agent,
+                    stream: self.number,
+                })
+                .await;
         }
     }
 
@@ -302,7 +348,10 @@ fn check(hello: &Hello) -> Result<(), End> {
         return Err(End::Protocol(Status::invalid_argument("the version is too long")));
     }
     for (database, labels) in &hello.databases {
-        let length: usize = labels.iter().map(|(label, value)| label.len() + value.len()).sum();
+        let length: usize = labels
+            .iter()
+            .map(|(label, value)| label.len() + value.len())
+            .sum();
         if length > MOST_LABEL_BYTES {
             return Err(goodbye(format!(
                 "the labels of database {database} are {length} bytes long, at most {MOST_LABEL_BYTES} can be kept: \

@@ -71,15 +71,24 @@ impl Watch {
             let book = self.context.book_of(&self.seat).await?;
             let rollout = book.find(&self.id).map_err(|error| status::of_search(&error))?;
             let shown = view::rollout_to_wire(show::show_rollout(rollout));
-            let all = book.show_assignments(rollout, now()).into_iter().map(view::assignment_to_wire);
-            let changed: Vec<_> = all.filter(|a| self.assignments.get(&a.database) != Some(a)).collect();
+            let all = book
+                .show_assignments(rollout, now())
+                .into_iter()
+                .map(view::assignment_to_wire);
+            let changed: Vec<_> = all
+                .filter(|a| self.assignments.get(&a.database) != Some(a))
+                .collect();
             if changed.is_empty() && self.rollout.as_ref() == Some(&shown) {
                 continue;
             }
-            self.assignments.extend(changed.iter().map(|a| (a.database.clone(), a.clone())));
+            self.assignments
+                .extend(changed.iter().map(|a| (a.database.clone(), a.clone())));
             self.rollout = Some(shown.clone());
             self.ended = rollout.phase().is_ended();
-            return Ok(v1::WatchRolloutResponse { rollout: Some(shown), changed });
+            return Ok(v1::WatchRolloutResponse {
+                rollout: Some(shown),
+                changed,
+            });
         }
     }
 

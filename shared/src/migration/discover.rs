@@ -56,7 +56,7 @@ impl Set {
                         versions.entry(part.version.clone()).or_default().up.push(part);
                     }
                     Ok((Kind::Down, part)) => {
-                        versions.entry(part.version.clone()).or_default().down.push(part)
+                        versions.entry(part.version.clone()).or_default().down.push(part);
                     }
                     Err(problem) => problems.push(problem),
                 }
@@ -64,7 +64,7 @@ impl Set {
         }
         let mut migrations = Vec::new();
         for parts in versions.into_values() {
-            match migration(parts) {
+            match migration(&parts) {
                 Ok(migration) => migrations.push(migration),
                 Err(found) => problems.extend(found),
             }
@@ -101,8 +101,14 @@ fn folder(path: &str) -> &str {
 /// Files that lie beside migrations and are none: hidden ones, notes, and the settings.
 pub(super) fn is_ignored(base: &str) -> bool {
     let lower = base.to_ascii_lowercase();
-    base.starts_with('.') || lower.starts_with("readme") || lower.ends_with(".md") || base == "confiture.yaml"
+    base.starts_with('.')
+        || lower.starts_with("readme")
+        || lower.rsplit('.').next() == Some("md")
+        || base == "confiture.yaml"
 }
+
+/// What is said about a file that is not named as one of ours.
+const FORMS: &str = "name it VERSION_name.up.sql, VERSION_name.down.sql or VERSION_name.yaml, such as 001_add_tax.up.sql; hidden files and *.md are ignored";
 
 /// What a file is, by its name.
 fn part<'a>(file: &'a File, base: &str) -> Result<(Kind, Part<'a>), Problem> {
@@ -112,7 +118,6 @@ fn part<'a>(file: &'a File, base: &str) -> Result<(Kind, Part<'a>), Problem> {
         what: what.to_owned(),
         advice: Some(advice.to_owned()),
     };
-    const FORMS: &str = "name it VERSION_name.up.sql, VERSION_name.down.sql or VERSION_name.yaml, such as 001_add_tax.up.sql; hidden files and *.md are ignored";
     let (stem, kind) = if let Some(stem) = base.strip_suffix(".up.sql") {
         (stem, Kind::Up)
     } else if let Some(stem) = base.strip_suffix(".down.sql") {
@@ -142,7 +147,7 @@ fn part<'a>(file: &'a File, base: &str) -> Result<(Kind, Part<'a>), Problem> {
 }
 
 /// One migration from the files of one version.
-fn migration(parts: Parts<'_>) -> Result<Migration, Vec<Problem>> {
+fn migration(parts: &Parts<'_>) -> Result<Migration, Vec<Problem>> {
     let problem = |file: &File, what: String, advice: &str| Problem {
         file: file.path.clone(),
         at: None,
@@ -266,6 +271,13 @@ fn text(file: &File) -> Result<&str, Vec<Problem>> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
+/// The content of `confiture.set.yaml`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetFile {
+    set: SetName,
+}
+
 /// The name in `confiture.set.yaml`.
 fn set_name(file: &File) -> Result<SetName, Vec<Problem>> {
     let problem = |error: tree::Error| Problem {
@@ -274,11 +286,6 @@ fn set_name(file: &File) -> Result<SetName, Vec<Problem>> {
         what: error.what,
         advice: error.advice.or_else(|| Some("write `set: NAME`".to_owned())),
     };
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct SetFile {
-        set: SetName,
-    }
     let problems = |error: tree::Error| error.all().map(problem).collect::<Vec<_>>();
     let node = tree::parse(text(file)?).map_err(problems)?;
     let node = node.ok_or_else(|| problems(tree::Error::new("the file is empty")))?;

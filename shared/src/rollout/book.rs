@@ -129,13 +129,21 @@ impl Book {
 
     /// The rollout that a request founded.
     pub fn founded_by(&self, request: &RequestId) -> Option<&Rollout> {
-        self.rollouts.values().find(|rollout| rollout.spec().request == *request).map(AsRef::as_ref)
+        self.rollouts
+            .values()
+            .find(|rollout| rollout.spec().request == *request)
+            .map(AsRef::as_ref)
     }
 
     /// The book as one who does not lead sees it: it takes every agent with a lease for connected to the leader.
     #[must_use]
     pub fn from_afar(mut self) -> Self {
-        self.links = self.fleet.agents().keys().map(|agent| (agent.clone(), Link::default())).collect();
+        self.links = self
+            .fleet
+            .agents()
+            .keys()
+            .map(|agent| (agent.clone(), Link::default()))
+            .collect();
         self
     }
 
@@ -155,10 +163,18 @@ impl Book {
 
     /// Ended rollouts beyond the newest `keep`, oldest first.
     pub fn outdated(&self, keep: usize) -> Vec<RolloutId> {
-        let mut ended: Vec<_> = self.rollouts.values().filter(|rollout| rollout.phase().is_ended()).collect();
+        let mut ended: Vec<_> = self
+            .rollouts
+            .values()
+            .filter(|rollout| rollout.phase().is_ended())
+            .collect();
         ended.sort_by_key(|rollout| rollout.spec().number);
         let beyond = ended.len().saturating_sub(keep);
-        ended.into_iter().take(beyond).map(|rollout| rollout.spec().id.clone()).collect()
+        ended
+            .into_iter()
+            .take(beyond)
+            .map(|rollout| rollout.spec().id.clone())
+            .collect()
     }
 
     /// Forgets an ended rollout; the caller removes it from the store.

@@ -323,7 +323,11 @@ impl Fleet {
 
 /// Drops claims of agents without a lease that are too many; whether there is room for one more then.
 fn make_room(claims: &mut BTreeMap<AgentId, Claim>, agents: &BTreeMap<AgentId, Agent>) -> bool {
-    let gone: Vec<_> = claims.keys().filter(|agent| !agents.contains_key(*agent)).cloned().collect();
+    let gone: Vec<_> = claims
+        .keys()
+        .filter(|agent| !agents.contains_key(*agent))
+        .cloned()
+        .collect();
     let keep = KEPT_CLAIMS.min(MOST_CLAIMS.saturating_sub(claims.len() - gone.len() + 1));
     for agent in gone.iter().take(gone.len().saturating_sub(keep)) {
         claims.remove(agent);

@@ -215,12 +215,27 @@ fn spans(node: &SyntaxNode, start: usize, end: usize) -> bool {
     usize::from(range.start()) == start && usize::from(range.end()) == end
 }
 
-/// Refuses what writes, locks, changes the session or has no value here.
+/// Refuses what writes, locks, changes the session, has no value here or is not complete.
 fn harmless(node: &SyntaxNode, before: usize) -> Result<(), Refusal> {
     for part in node.descendants() {
         let why = match part.kind() {
             SyntaxKind::INSERT | SyntaxKind::UPDATE | SyntaxKind::DELETE | SyntaxKind::MERGE => {
                 "it must not change data"
+            }
+            // The parser lets these pass.
+            SyntaxKind::BIN_EXPR
+                if part
+                    .children()
+                    .filter(|side| ast::Expr::can_cast(side.kind()))
+                    .count()
+                    < 2 =>
+            {
+                "this operator has nothing on its right"
+            }
+            SyntaxKind::FIELD_EXPR
+                if part.children().count() < 2 && !parser::has_token(&part, SyntaxKind::STAR) =>
+            {
+                "a name must follow the dot"
             }
             SyntaxKind::SELECT_INTO => "it must not create a table",
             SyntaxKind::LOCKING_CLAUSE => "it must not lock rows",
