@@ -2,7 +2,7 @@
 //!
 //! They go into our own statements as `(TEXT` line feed `)`, a type without brackets. So each must be exactly one of
 //! its kind in every reading that PostgreSQL's settings allow: nothing in it may close the bracket, end the statement,
-//! or open a quote or comment that swallows what follows. Tokens and tree are both checked ([`check`]).
+//! or open a quote or comment that swallows what follows. Tokens and tree are both checked (`check.rs`).
 
 mod check;
 mod names;
