@@ -154,12 +154,13 @@ impl Reign {
         announce();
         loop {
             let commands = self.wait().await?;
+            // Before anything is heard: the key of an agent that comes in this round is not in the store yet.
+            self.read_leases().await?;
             let now = Time::since_1970(runtime::unix_now());
             let mut round = Round::default();
             for command in commands {
                 self.hear(command, now, &mut round);
             }
-            self.read_leases().await?;
             self.decide(now, &mut round);
             self.commit(&mut round, now).await?;
             self.answer(round.answers);
