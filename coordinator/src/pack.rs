@@ -224,7 +224,7 @@ mod tests {
         let groups = (0..40)
             .map(|n| write(&format!("k{n}"), keys::PIECE_BYTES))
             .collect();
-        assert_eq!(sizes(groups), [16, 16, 8]);
+        assert_eq!(sizes(groups), [15, 15, 10]);
     }
 
     #[test]

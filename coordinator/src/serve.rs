@@ -204,7 +204,7 @@ impl Bound {
             tokio::time::sleep(FAREWELL).await;
         };
         tokio::select! {
-            served = server => served.map_err(Error::Server),
+            ended = server => ended.map_err(Error::Server),
             () = too_long => {
                 tracing::warn!("some connections did not end in time");
                 Ok(())

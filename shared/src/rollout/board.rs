@@ -283,6 +283,8 @@ impl<'a> Board<'a> {
     /// All that is to be done now. Doing it and asking again gives nothing new, until something happens.
     pub fn decide(&self, now: Time) -> Vec<Decision> {
         let mut decisions = Vec::new();
+        // First what is decided already: an agent that waits for work should not wait behind looks.
+        self.tell(&mut decisions);
         let mut loads = self.loads.clone();
         for rollout in self.snapshot.live {
             self.losses(rollout, &mut decisions);
@@ -297,7 +299,6 @@ impl<'a> Board<'a> {
                 });
             }
         }
-        self.tell(&mut decisions);
         decisions
     }
 

@@ -329,7 +329,7 @@ fn an_aborting_rollout_stops_what_runs_once_and_abandons_what_waits() {
     scene.abort();
     assert_eq!(
         scene.decided(NOW),
-        ["abandon c", "stop a x", "stop b x"],
+        ["stop a x", "stop b x", "abandon c"],
         "b was never given"
     );
     scene.know("a", "x", 7, Told::Stop);
