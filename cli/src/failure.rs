@@ -124,6 +124,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// A mistake of ours is said in one line, not as a dump.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
+        // The SQL parser gives up on some texts by a panic; that is caught and told as a problem of the text.
+        if shared::migration::is_parsing() {
+            return;
+        }
         let place = panic
             .location()
             .map_or_else(String::new, |at| format!(" ({}:{})", at.file(), at.line()));

@@ -23,6 +23,7 @@ use crate::id::{Digest, SetName};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+pub use parser::is_parsing;
 pub use problem::{Position, Problem, Problems};
 pub use steps::Change;
 pub use version::Version;

@@ -8,7 +8,9 @@
 
 mod directives;
 mod finding;
+mod pieces;
 mod reading;
+mod session;
 mod statement;
 
 use super::lexer::{Flaw, scan};

@@ -1,6 +1,7 @@
 //! The statements of a text, and all that is wrong with it.
 
 use super::finding::Finding;
+use super::pieces::pieces;
 use super::statement::{self, Class};
 use crate::migration::lexer::{Flaw, Scan};
 use crate::migration::parser;
@@ -24,30 +25,35 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
         findings.append(&mut found);
         return Vec::new();
     }
-    let tree = parser::parse(text);
     let mut statements = Vec::new();
     // Behind COPY FROM STDIN stand rows, not SQL: nothing can be said about them.
     let mut rows = None;
-    for node in tree.root.children() {
-        if matches!(node.kind(), SyntaxKind::EMPTY_STMT | SyntaxKind::ERROR) {
-            continue;
-        }
-        let range = extent(&node);
-        match statement::classify(&node, scan) {
-            Ok(class) => statements.push(Statement {
-                verb: statement::verb(&node, 3),
-                range,
-                class,
-            }),
-            Err(refusal) => {
-                if node.kind() == SyntaxKind::COPY {
-                    rows.get_or_insert(range.start);
+    for piece in pieces(text) {
+        let tree = parser::parse(&text[piece.clone()]);
+        for node in tree.root.children() {
+            if matches!(node.kind(), SyntaxKind::EMPTY_STMT | SyntaxKind::ERROR) {
+                continue;
+            }
+            let range = extent(&node, piece.start);
+            match statement::classify(&node, scan) {
+                Ok(class) => statements.push(Statement {
+                    verb: statement::verb(&node, 3),
+                    range,
+                    class,
+                }),
+                Err(refusal) => {
+                    if node.kind() == SyntaxKind::COPY {
+                        rows.get_or_insert(range.start);
+                    }
+                    found.push(Finding::new(range.start, refusal.what, refusal.advice));
                 }
-                found.push(Finding::new(range.start, refusal.what, refusal.advice));
             }
         }
+        found.extend(unread(text, scan, tree, piece.start));
+        if rows.is_some() {
+            break;
+        }
     }
-    found.extend(unread(text, scan, tree));
     if let Some(rows) = rows {
         found.retain(|finding| finding.at <= rows);
     }
@@ -55,17 +61,22 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
     statements
 }
 
-/// What the parser could not read: the first place in each statement.
-fn unread(text: &str, scan: &Scan<'_>, tree: parser::Tree) -> Vec<Finding> {
+/// What the parser could not read of the piece that begins at `start`: the first place in each statement.
+fn unread(text: &str, scan: &Scan<'_>, tree: parser::Tree, start: usize) -> Vec<Finding> {
     // The parser stumbles over these too.
     if scan.flaws.iter().any(|(_, flaw)| *flaw == Flaw::Backslash) {
         return Vec::new();
     }
     let end = scan.flaws.first().map_or(usize::MAX, |(at, _)| *at);
-    let mut statements = tree.root.children().map(|node| extent(&node).end).peekable();
+    let mut statements = tree
+        .root
+        .children()
+        .map(|node| extent(&node, start).end)
+        .peekable();
     let mut last = None;
     let mut findings = Vec::new();
     for (at, message) in tree.errors {
+        let at = at + start;
         while statements.next_if(|end| *end < at).is_some() {}
         let statement = statements.peek().copied();
         if at >= end || (last.is_some() && last == Some(statement)) {
@@ -124,8 +135,9 @@ pub(super) fn flaws(text: &str, scan: &Scan<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// From the first token to the last, without trivia and semicolons around them.
-fn extent(node: &SyntaxNode) -> Range<usize> {
+/// From the first token to the last, without trivia and semicolons around them, in a text of which the node's piece
+/// begins at `start`.
+fn extent(node: &SyntaxNode, start: usize) -> Range<usize> {
     let surrounds = |kind: SyntaxKind| kind.is_trivia() || kind == SyntaxKind::SEMICOLON;
     let mut first = node.first_token();
     while let Some(token) = first.as_ref().filter(|token| surrounds(token.kind())) {
@@ -135,10 +147,11 @@ fn extent(node: &SyntaxNode) -> Range<usize> {
     while let Some(token) = last.as_ref().filter(|token| surrounds(token.kind())) {
         last = token.prev_token();
     }
-    match (first, last) {
+    let range = match (first, last) {
         (Some(first), Some(last)) if first.text_range().start() < last.text_range().end() => {
-            first.text_range().start().into()..last.text_range().end().into()
+            first.text_range().cover(last.text_range())
         }
-        _ => node.text_range().start().into()..node.text_range().end().into(),
-    }
+        _ => node.text_range(),
+    };
+    start + usize::from(range.start())..start + usize::from(range.end())
 }

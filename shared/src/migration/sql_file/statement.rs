@@ -1,8 +1,9 @@
 //! What one statement may do, by its syntax tree.
 
+use super::session;
+use crate::migration::lexer::Scan;
 use crate::migration::parser::{has_token, name, path};
 use crate::migration::steps::{Session, Verify};
-use crate::migration::{lexer::Scan, parser};
 use crate::name::{Ident, Table};
 use squawk_syntax::ast::{self, AstNode};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
@@ -45,10 +46,10 @@ pub(super) fn classify(statement: &SyntaxNode, scan: &Scan<'_>) -> Result<Class,
     if let Some(class) = outside(statement)? {
         return Ok(class);
     }
-    if is_temporary(statement) {
+    if is_temporary(statement) || session::changes(statement) {
         return Ok(Class::Inside(Session::Changed));
     }
-    Ok(match set_config(statement, scan) {
+    Ok(match session::set_config(statement, scan) {
         Some(session) => Class::Together(session),
         None => Class::Inside(Session::Clean),
     })
@@ -335,40 +336,4 @@ fn is_temporary(statement: &SyntaxNode) -> bool {
             .is_some_and(|first| first == "pg_temp");
         !dropped && (has(&creates, SyntaxKind::TEMP) || in_temporary_schema)
     })
-}
-
-/// Whether a statement that evaluates expressions calls `set_config`, and whether that outlives the transaction.
-fn set_config(statement: &SyntaxNode, scan: &Scan<'_>) -> Option<Session> {
-    let evaluated_later = matches!(
-        statement.kind(),
-        SyntaxKind::CREATE_FUNCTION
-            | SyntaxKind::CREATE_PROCEDURE
-            | SyntaxKind::CREATE_VIEW
-            | SyntaxKind::CREATE_RULE
-            | SyntaxKind::CREATE_POLICY
-            | SyntaxKind::ALTER_POLICY
-            | SyntaxKind::CREATE_TRIGGER
-            | SyntaxKind::CREATE_TABLE
-    );
-    if !scan.names_set_config || evaluated_later {
-        return None;
-    }
-    let mut found = None;
-    for call in statement.descendants().filter_map(ast::CallExpr::cast) {
-        if !parser::calls(call.syntax(), "set_config") {
-            continue;
-        }
-        let local = call
-            .arg_list()
-            .into_iter()
-            .flat_map(|arguments| arguments.args())
-            .last()
-            .and_then(|last| last.syntax().last_token())
-            .is_some_and(|token| token.kind() == SyntaxKind::TRUE_KW);
-        if !local {
-            return Some(Session::Changed);
-        }
-        found = Some(Session::Clean);
-    }
-    found
 }

@@ -676,3 +676,20 @@ fn long_is_not_deep() {
     parsed(&format!("SELECT {}1", "- ".repeat(2_900)));
     parsed(&format!("SELECT 1{}", " || 1".repeat(980)));
 }
+
+#[test]
+fn a_large_file_is_read_in_pieces_with_right_places() {
+    let statement = "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END;\n";
+    let text = format!(
+        "-- confiture: transaction=off\n{}\nCOMMIT;\nSELECT (;\n",
+        statement.repeat(10_000)
+    );
+    let told = parse("m", &text).unwrap_err();
+    let places: Vec<_> = told
+        .iter()
+        .map(|problem| problem.at.map(|at| (at.line, at.column)))
+        .collect();
+    assert_eq!(places, [Some((10_003, 1)), Some((10_004, 9))], "{told:?}");
+    let steps = parse("m", text.split("\nCOMMIT").next().unwrap()).unwrap().steps;
+    assert_eq!((steps.len(), steps[9_999].at.line), (10_000, 10_001));
+}
