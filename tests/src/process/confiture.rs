@@ -153,7 +153,8 @@ fn build() -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "confiture", "--bin", "confiture"]);
+    // Over the whole workspace, so that the crates have the features that the tests were built with and are not built again.
+    command.args(["build", "--quiet", "--workspace", "--bin", "confiture"]);
     command.args([
         "--message-format",
         "json-render-diagnostics",
