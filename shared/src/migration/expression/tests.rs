@@ -1,6 +1,8 @@
 use super::scanner::contained;
 use super::*;
+use crate::migration::lexer::lex;
 use proptest::prelude::*;
+use squawk_lexer::TokenKind;
 
 fn expression(text: &str) -> Expression {
     Expression::parse(text).unwrap_or_else(|error| panic!("{error}"))
@@ -464,7 +466,9 @@ proptest! {
                 for standard in [true, false] {
                     prop_assert!(contained(&text, standard), "{text:?}");
                 }
-                prop_assert!(!text.contains("--") && !text.contains("/*"), "{text:?}");
+                // In a string these are no comment: `numeric('/* c */')` is a type, if not one that PostgreSQL has.
+                let comments = lex(&text).filter(|token| token.is_trivia() && token.kind != TokenKind::Whitespace).count();
+                prop_assert_eq!(comments, 0, "{:?}", text);
             }
         }
     }
