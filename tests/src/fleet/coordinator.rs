@@ -76,7 +76,8 @@ impl Coordinator {
 
     /// `confiture rollout start` for all databases; add `--watch` and the like.
     pub fn rollout(&self, migrations: &Migrations) -> Confiture {
-        self.command(&["rollout", "start", "--all", "--migrations"])
+        self.command(&["rollout", "start", "--all"])
+            .arg("--migrations")
             .arg(migrations.path())
     }
 
