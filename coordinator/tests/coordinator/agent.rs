@@ -181,10 +181,6 @@ impl Welcomed {
         self.beats.abort();
     }
 
-    pub(crate) fn lease(&self) -> Option<i64> {
-        Some(self.welcome.lease)
-    }
-
     pub(crate) async fn look(&mut self) -> (u64, DatabaseName) {
         match self.agent.next().await {
             Some(ToAgent::Look {

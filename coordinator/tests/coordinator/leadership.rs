@@ -63,7 +63,7 @@ async fn one_who_does_not_lead_redirects_agents_and_renews_their_leases() {
     let process = Process::new("a", &["orders"]);
     let welcomed = process.join(&leader.url).await;
     let mut relayed = process.connect(&follower.url).await;
-    relayed.hello(welcomed.lease(), Vec::new()).await;
+    relayed.hello(Some(welcomed.welcome.lease), Vec::new()).await;
     loop {
         match relayed.next().await {
             Some(ToAgent::Redirect { leader: Some(url) }) => {
@@ -104,7 +104,9 @@ async fn work_goes_on_over_the_death_of_the_leader() {
     let (rollout, _) = leader.create(create).await.unwrap();
     let order = agent.take().await;
     let mut relayed = process.connect(&follower.url).await;
-    relayed.hello(agent.lease(), vec![Holding::of(&order)]).await;
+    relayed
+        .hello(Some(agent.welcome.lease), vec![Holding::of(&order)])
+        .await;
     leader.kill();
 
     // The other leads soon, and says so on the streams it has.
@@ -115,7 +117,7 @@ async fn work_goes_on_over_the_death_of_the_leader() {
             other => panic!("{other:?}"),
         }
     }
-    let lease = agent.lease();
+    let lease = Some(agent.welcome.lease);
     drop(agent);
     let mut agent = process
         .rejoin(&follower.url, lease, vec![Holding::of(&order)])
@@ -167,7 +169,7 @@ async fn a_leader_that_comes_back_gives_nothing_twice() {
     let mut agent = process.join(&leader.url).await;
     let (rollout, _) = leader.create(request("ci-1")).await.unwrap();
     let order = agent.take().await;
-    let lease = agent.lease();
+    let lease = Some(agent.welcome.lease);
     drop(agent);
     let leader = Coordinator::start_at(&store, &leader.kill()).await;
     let mut agent = process

@@ -1,5 +1,11 @@
 //! Coordinators in this process, on a store in memory, over real gRPC; the agents are scripted by each test.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what helps a test fails as the test does"
+)]
+
 mod agent;
 mod coordinator;
 mod fleet;

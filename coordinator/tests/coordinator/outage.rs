@@ -129,12 +129,12 @@ async fn an_outage_longer_than_the_leaders_lease_loses_nothing() {
         matches!(&again, Some(ToAgent::Redirect { leader: Some(url) }) if *url == coordinator.url),
         "{again:?}"
     );
-    let lease = agent.lease();
+    let lease = Some(agent.welcome.lease);
     drop(agent);
     let mut agent = process
         .rejoin(&coordinator.url, lease, vec![Holding::of(&order)])
         .await;
-    if agent.lease() == lease {
+    if Some(agent.welcome.lease) == lease {
         agent.finish(&order, done()).await;
     } else {
         // The lease ran out meanwhile, on a slow machine: the work is lost and given again.
@@ -192,7 +192,7 @@ async fn a_write_whose_answer_was_lost_is_found_by_reading_again() {
         .await;
     let told = agent.agent.next().await;
     assert!(matches!(told, Some(ToAgent::Redirect { .. })), "{told:?}");
-    let lease = agent.lease();
+    let lease = Some(agent.welcome.lease);
     drop(agent);
     let mut agent = process.rejoin(&coordinator.url, lease, Vec::new()).await;
     let order = agent.order().await;

@@ -63,7 +63,7 @@ async fn a_database_goes_from_a_look_to_its_end_and_a_watcher_sees_it() {
         .await;
     let seen = loop {
         let message = watched.message().await.unwrap().unwrap();
-        let progress = message.changed.into_iter().filter_map(|a| a.progress).next();
+        let progress = message.changed.into_iter().find_map(|a| a.progress);
         if let Some(progress) = progress {
             break progress;
         }
