@@ -309,3 +309,17 @@ async fn agents_are_listed_with_what_they_do() {
     .await;
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
+
+#[tokio::test]
+async fn an_agent_that_comes_after_a_long_silence_is_not_forgotten_at_once() {
+    let store = memory().await;
+    let coordinator = Coordinator::start(&store).await;
+    coordinator.leads().await;
+    // Longer than leases go unread while nothing happens.
+    tokio::time::sleep(Duration::from_millis(5_500)).await;
+    let mut agent = Process::new("a", &["orders"]).join(&coordinator.url).await;
+    let (rollout, _) = coordinator.create(request("ci-1")).await.unwrap();
+    let order = agent.take().await;
+    agent.finish(&order, done()).await;
+    assert_eq!(coordinator.wait_for_end(&rollout).await.state, State::Done);
+}
