@@ -15,7 +15,7 @@ use shared::rollout::work::Exit;
 pub(crate) enum Fleet {
     /// List all databases that agents serve or have served
     #[command(
-        after_long_help = "JSON (--output json), a list of: name, labels{}, agents[], system_identifier, \
+        after_long_help = "JSON (--output json), a list of: name, labels{}, agents[], system_identifier (text: it exceeds what many JSON readers hold), \
         database_oid, rollout, problem. What is not known is null."
     )]
     Databases(At),
@@ -121,7 +121,7 @@ fn database_json(of: &Database) -> Value {
         "name": of.name,
         "labels": of.labels,
         "agents": of.agents,
-        "system_identifier": of.identity.map(|identity| identity.system),
+        "system_identifier": of.identity.map(|identity| identity.system.to_string()),
         "database_oid": of.identity.map(|identity| identity.database),
         "rollout": of.rollout,
         "problem": Some(&of.problem).filter(|problem| !problem.is_empty()),
