@@ -35,6 +35,11 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
             batched.push(in_batches(&server, &database, &set, round).await?);
             plain.push(one_update(&server, &database).await?);
         }
+        println!(
+            "  round {round}: {:.2} s and {:.2} s",
+            plain[round - 1].as_secs_f64(),
+            batched[round - 1].as_secs_f64()
+        );
     }
 
     let (plain, batched) = (median(plain), median(batched));
