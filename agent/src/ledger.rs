@@ -293,6 +293,17 @@ async fn standing(session: &Session, claim: &Claim) -> Result<Standing, Error> {
     }
 }
 
+/// Whether the fence is still ours, by a read alone: says who has it otherwise.
+pub(crate) async fn check(database: &Database, claim: &Claim) -> Result<(), Error> {
+    let session = database.session().await?;
+    match standing(&session, claim).await? {
+        Standing::Ours | Standing::Older => Ok(()),
+        Standing::Replaced | Standing::Foreign => Err(Error::Replaced {
+            by: who(&session, &claim.tag(), "asking who took over").await?,
+        }),
+    }
+}
+
 async fn who(session: &Session, tag: &Tag, doing: &'static str) -> Result<String, Error> {
     let rows = session.query(tag, doing, texts::WHO, &[]).await?;
     Ok(rows.first().map_or_else(|| "nobody".to_owned(), |row| row.get(0)))

@@ -78,16 +78,22 @@ impl<'a> Run<'a> {
                 Ok(()) => return Ok(self.summary),
                 Err(error) => error,
             };
+            let passing = error.retryability() == Retryability::Retry;
+            if matches!(error.innermost(), Error::Stopped) || (passing && self.control.stop.is_cancelled()) {
+                return Err(self.stopped().await);
+            }
             if self.commits != seen {
                 (seen, backoff) = (self.commits, Backoff::new());
             }
             // A budget of its own was used up: no second one on top.
             let spent = matches!(error.innermost(), Error::LockBudget { .. });
-            if spent || error.retryability() != Retryability::Retry || backoff.elapsed() > PATIENCE {
+            if spent || !passing || backoff.elapsed() > PATIENCE {
                 return Err(error);
             }
             tracing::warn!(database = %self.database.name(), error = %error, "trying again");
-            self.stoppable(backoff.pause()).await?;
+            if self.stoppable(backoff.pause()).await.is_err() {
+                return Err(self.stopped().await);
+            }
             // Nothing was lost but time; but is the fence still ours, and has the doubtful transaction ended?
             match ledger::take(self.database, self.claim, self.again).await {
                 Ok(_) => {}
@@ -143,6 +149,14 @@ impl<'a> Run<'a> {
         }
         self.summary.migrations += 1;
         Ok(())
+    }
+
+    /// Why a run ends that was asked to stop: a run that has been replaced says so.
+    async fn stopped(&self) -> Error {
+        match ledger::check(self.database, self.claim).await {
+            Err(error @ (Error::Replaced { .. } | Error::Foreign { .. })) => error,
+            Ok(()) | Err(_) => Error::Stopped,
+        }
     }
 
     /// Something was committed.

@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(30);
 const COUNT: &str = "
 up:
   - add_column: { table: t, column: note, type: text }
-  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 5ms } }
+  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 300ms } }
   - backfill: { table: t, set: { note: \"'x' || n\" }, batch: { size: 5000 } }
   - set_not_null: { table: t, column: note }
 ";
@@ -48,7 +48,7 @@ async fn in_the_middle(database: &Database) -> anyhow::Result<()> {
         let sequence = database
             .number("SELECT coalesce(max(sequence), 0) FROM confiture.shard WHERE step = 2")
             .await?;
-        Ok((sequence > 3).then_some(()))
+        Ok((sequence > 1).then_some(()))
     })
     .await
 }
@@ -57,12 +57,12 @@ async fn in_the_middle(database: &Database) -> anyhow::Result<()> {
 async fn a_run_killed_inside_a_batch_is_continued_exactly_once() -> anyhow::Result<()> {
     let database = table(Server::shared().await?).await?;
     let migrations = Migrations::write(&[("001_count.yaml", COUNT)])?;
-    // A row lock holds the batch that reaches the middle inside its transaction.
-    let holder = database.connect().await?;
-    holder
-        .batch_execute("BEGIN; SELECT * FROM t WHERE id = 30000 FOR UPDATE")
-        .await?;
     let mut process = up(&migrations, &database).start("up")?;
+    in_the_middle(&database).await?;
+    // A row lock holds the batch that reaches the end inside its transaction.
+    let holder = database.connect().await?;
+    let last = format!("BEGIN; SELECT * FROM t WHERE id = {ROWS} FOR UPDATE");
+    holder.batch_execute(&last).await?;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '/*confiture%UPDATE%'";
     eventually("a batch that waits for the row", SOON, || async {
         Ok((database.number(waiting).await? > 0).then_some(()))
