@@ -1,18 +1,20 @@
 //! One database without a coordinator: the same planner and executor, with a fence taken by compare-and-set.
 
+use crate::backoff::Backoff;
 use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
 use crate::facts;
 use crate::holder;
 use crate::ledger::{self, Living, Take, Taken};
-use crate::run::{Overrides, Run};
+use crate::run::{Overrides, PATIENCE, Run};
 use crate::work::Control;
 use shared::fence::Fence;
 use shared::id::{Direction, Holder};
 use shared::ledger::{Goal, Ledger, next};
 use shared::migration::{Set, Version};
 use shared::plan::{Action, Facts};
+use shared::retry::Retryability;
 use shared::rollout::work::Summary;
 use shared::sql::Tag;
 use std::time::{Duration, Instant};
@@ -84,6 +86,8 @@ pub async fn migrate(
 }
 
 /// Waits until the database is free and takes its fence; `None` when there is nothing to do.
+///
+/// A server that was reached once may go away for a while; one that never answered is an error at once.
 async fn take(
     database: &Database,
     set: &Set,
@@ -93,62 +97,93 @@ async fn take(
 ) -> Result<Option<(Claim, Vec<Version>)>, Error> {
     let since = Instant::now();
     let mut said: Option<String> = None;
+    let mut trouble: Option<Backoff> = None;
     loop {
-        let ledger = read(database, set).await?;
-        let work = next(set, &ledger, &options.goal)?;
-        if work.todos.is_empty() {
-            return Ok(None);
-        }
-        let living = ledger
-            .holder
-            .as_ref()
-            .filter(|holder| options.living == Living::Wait && holder.is_alive());
-        if let Some(holder) = living {
-            if since.elapsed() >= options.wait {
-                return Err(Error::WaitEnded {
-                    by: holder.description.clone(),
-                    waited: since.elapsed(),
-                });
+        let pause = match look(database, set, options).await {
+            Ok(Look::NothingToDo) => return Ok(None),
+            Ok(Look::Taken(claim, ahead)) => return Ok(Some((claim, ahead))),
+            Ok(Look::Changed) => POLL,
+            Ok(Look::Held(by)) => {
+                if since.elapsed() >= options.wait {
+                    return Err(Error::WaitEnded {
+                        by,
+                        waited: since.elapsed(),
+                    });
+                }
+                if said.as_ref() != Some(&by) {
+                    waiting(&by);
+                    said = Some(by);
+                }
+                trouble = None;
+                POLL
             }
-            if said.as_deref() != Some(&holder.description) {
-                waiting(&holder.description);
-                said = Some(holder.description.clone());
+            Err(error) => {
+                let unreached = matches!(error, Error::Connect { .. }) && trouble.is_none() && said.is_none();
+                let backoff = trouble.get_or_insert_with(Backoff::new);
+                if unreached || error.retryability() != Retryability::Retry || backoff.elapsed() > PATIENCE {
+                    return Err(error);
+                }
+                backoff.pause()
             }
-        } else {
-            {
-                let mut session = database.session().await?;
-                ledger::ensure(database, &mut session, &READING).await?;
-            }
-            let read = ledger
-                .fence
-                .as_ref()
-                .map(|row| (row.held().fence, row.held().holder));
-            let claim = Claim {
-                fence: read.map_or(Fence::NONE, |(fence, _)| fence).next_local(),
-                holder: options.holder,
-                store: None,
-                rollout: None,
-                description: options.description.clone(),
-            };
-            match ledger::take(
-                database,
-                &claim,
-                Take::Local {
-                    read,
-                    living: options.living,
-                },
-            )
-            .await?
-            {
-                Taken::Ours => return Ok(Some((claim, work.ahead))),
-                Taken::Refused => {}
-            }
-        }
+        };
         tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(pause) => {}
             () = control.stop.cancelled() => return Err(Error::Stopped),
         }
     }
+}
+
+/// What a try to take the database found.
+enum Look {
+    NothingToDo,
+    /// The fence is ours; with the versions the database is ahead by.
+    Taken(Claim, Vec<Version>),
+    /// Somebody who is alive holds it.
+    Held(String),
+    /// Somebody was quicker: look again.
+    Changed,
+}
+
+async fn look(database: &Database, set: &Set, options: &Options) -> Result<Look, Error> {
+    let ledger = read(database, set).await?;
+    let work = next(set, &ledger, &options.goal)?;
+    if work.todos.is_empty() {
+        return Ok(Look::NothingToDo);
+    }
+    let read = ledger
+        .fence
+        .as_ref()
+        .map(|row| (row.held().fence, row.held().holder));
+    let claim = |fence| Claim {
+        fence,
+        holder: options.holder,
+        store: None,
+        rollout: None,
+        description: options.description.clone(),
+    };
+    if let Some((fence, _)) = read.filter(|(_, holder)| *holder == options.holder) {
+        // The answer to an earlier try was lost.
+        return Ok(Look::Taken(claim(fence), work.ahead));
+    }
+    if let Some(holder) = ledger
+        .holder
+        .filter(|holder| options.living == Living::Wait && holder.is_alive())
+    {
+        return Ok(Look::Held(holder.description));
+    }
+    {
+        let mut session = database.session().await?;
+        ledger::ensure(database, &mut session, &READING).await?;
+    }
+    let claim = claim(read.map_or(Fence::NONE, |(fence, _)| fence).next_local());
+    let how = Take::Local {
+        read,
+        living: options.living,
+    };
+    Ok(match ledger::take(database, &claim, how).await? {
+        Taken::Ours => Look::Taken(claim, work.ahead),
+        Taken::Refused => Look::Changed,
+    })
 }
 
 /// Reads the ledger of a set; an empty one where there is none. Changes nothing.

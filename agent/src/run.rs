@@ -18,7 +18,7 @@ use shared::rollout::work::{Progress, Summary};
 use std::time::Duration;
 
 /// How long passing troubles may last without any progress before the run gives up.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The state of a run that outlives its attempts.
 pub(crate) struct Run<'a> {
