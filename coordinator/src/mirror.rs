@@ -22,7 +22,7 @@ pub(crate) struct Mirror {
 
 struct Reading {
     book: Arc<Book>,
-    at: Instant,
+    begun: Instant,
     hint: u64,
 }
 
@@ -35,13 +35,13 @@ impl Mirror {
         }
     }
 
-    /// All that is stored, a moment old at most.
+    /// All that is stored, a moment old at most: for one who looks again and again.
     pub(crate) async fn book(&self) -> Result<Arc<Book>, Error> {
         // Held over the reading on purpose: whoever comes meanwhile takes the same answer.
         let mut last = self.last.lock().await;
         let hint = *self.hints.borrow();
         if let Some(reading) = last.as_ref() {
-            let age = reading.at.elapsed();
+            let age = reading.begun.elapsed();
             if age < SHORTEST_AGE || (age < LONGEST_AGE && reading.hint == hint) {
                 return Ok(reading.book.clone());
             }
@@ -49,19 +49,24 @@ impl Mirror {
         self.read(&mut last, hint).await
     }
 
-    /// All that is stored now: for one who did not find what another coordinator has just written.
+    /// All that is stored now: whoever has just been told of a change by another coordinator finds it.
     pub(crate) async fn fresh(&self) -> Result<Arc<Book>, Error> {
+        let asked = Instant::now();
         let mut last = self.last.lock().await;
         let hint = *self.hints.borrow();
+        if let Some(reading) = last.as_ref().filter(|reading| reading.begun > asked) {
+            return Ok(reading.book.clone());
+        }
         self.read(&mut last, hint).await
     }
 
     async fn read(&self, last: &mut Option<Reading>, hint: u64) -> Result<Arc<Book>, Error> {
+        let begun = Instant::now();
         let now = Time::since_1970(runtime::unix_now());
         let book = Arc::new(load::load(self.store.as_ref(), now).await?.book.from_afar());
         *last = Some(Reading {
             book: book.clone(),
-            at: Instant::now(),
+            begun,
             hint,
         });
         Ok(book)

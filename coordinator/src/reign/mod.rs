@@ -163,9 +163,12 @@ impl Reign {
             }
             self.decide(now, &mut round);
             self.commit(&mut round, now).await?;
-            self.answer(round.answers);
-            self.instruct(now);
+            // Before any answer: whoever is told of a change and asks finds it.
             self.publish();
+            self.answer(round.answers);
+            if self.instruct(now) > 0 {
+                self.publish();
+            }
             self.tidy().await?;
         }
     }
@@ -441,13 +444,14 @@ impl Reign {
         }
     }
 
-    /// Tells agents what the book says and they do not know yet.
-    fn instruct(&mut self, now: Time) {
+    /// Tells agents what the book says and they do not know yet. How much was told.
+    fn instruct(&mut self, now: Time) -> usize {
         let office = instruct::Office {
             term: self.term,
             epoch: self.identity.epoch,
         };
         self.slow = false;
+        let mut told = 0;
         for instruction in self.book.instructions(office, now) {
             let agent = &instruction.agent;
             let needed = instruction
@@ -463,12 +467,16 @@ impl Reign {
                 }
             };
             match self.sessions.instruct(agent, bundle, instruction.message.clone()) {
-                Sent::Yes => self.book.told(&instruction, now),
+                Sent::Yes => {
+                    self.book.told(&instruction, now);
+                    told += 1;
+                }
                 Sent::Later => self.slow = true,
                 // The end of its stream is on its way to us.
                 Sent::Gone => {}
             }
         }
+        told
     }
 
     /// Begins to read a bundle; what needs it is said once it is here.

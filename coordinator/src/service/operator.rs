@@ -28,8 +28,10 @@ impl operator_server::Operator for Operator {
         &self,
         request: Request<v1::GetRolloutRequest>,
     ) -> Result<Response<v1::GetRolloutResponse>, Status> {
-        let (book, id) = self.0.book_with(&request.into_inner().id).await?;
-        let rollout = book.find(&id).map_err(|error| status::of_search(&error))?;
+        let book = self.0.book().await?;
+        let rollout = book
+            .find(&request.into_inner().id)
+            .map_err(|error| status::of_search(&error))?;
         let assignments = book.show_assignments(rollout, now());
         Ok(Response::new(v1::GetRolloutResponse {
             rollout: Some(view::rollout_to_wire(show::show_rollout(rollout))),
@@ -51,7 +53,11 @@ impl operator_server::Operator for Operator {
         request: Request<v1::WatchRolloutRequest>,
     ) -> Result<Response<Self::WatchRolloutStream>, Status> {
         let seat = self.0.seat.borrow().clone();
-        let (_, id) = self.0.book_with(&request.into_inner().id).await?;
+        let book = self.0.book().await?;
+        let rollout = book
+            .find(&request.into_inner().id)
+            .map_err(|error| status::of_search(&error))?;
+        let id = rollout.spec().id.to_string();
         Ok(Response::new(watch::stream(self.0.clone(), seat, id)))
     }
 

@@ -19,6 +19,13 @@ async fn one_who_does_not_lead_answers_reads_and_points_writes_to_the_leader() {
     assert_eq!(seen.id, rollout.id);
     assert_eq!(assignments.len(), 1);
 
+    let (another, _) = leader.create(request("ci-3")).await.unwrap();
+    assert!(
+        follower.show(another.id.as_str()).await.is_ok(),
+        "what the leader has said is found at once"
+    );
+    leader.abort(&another).await.unwrap();
+
     let refused = crate::eventually("the leader to be known", async || {
         let status = follower.create(request("ci-2")).await.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition);

@@ -12,7 +12,7 @@ use super::fleet::{Fleet, Place};
 use super::gate::{Blocked, Gate};
 use super::machine::Rollout;
 use super::message::Holding;
-use super::phase::Phase;
+use super::phase::{Phase, Why};
 use super::spread::{Load, Purpose, spread};
 use super::time::Time;
 use crate::id::{AgentId, DatabaseName, RolloutId};
@@ -138,8 +138,17 @@ pub enum Decision {
         /// Which work.
         holding: Holding,
         /// Why.
-        reason: String,
+        why: Halt,
     },
+}
+
+/// Why an agent is to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Halt {
+    /// The rollout aborts.
+    Aborting(Why),
+    /// The work is not its own any more.
+    Stale,
 }
 
 /// A snapshot with what is often asked of it.
@@ -387,7 +396,7 @@ impl<'a> Board<'a> {
                         database: database.clone(),
                         token: *token,
                     };
-                    current.insert(holding, (&work.agent, stop_reason(rollout)));
+                    current.insert(holding, (&work.agent, halt(rollout)));
                 }
             }
         }
@@ -395,11 +404,10 @@ impl<'a> Board<'a> {
             for (holding, told) in &link.orders {
                 let whose = current.get(holding).map(|(whose, _)| *whose);
                 if *told == Told::Work && whose != Some(agent) {
-                    let reason = "the lease it was given for has ended".to_owned();
                     decisions.push(Decision::Stop {
                         agent: agent.clone(),
                         holding: holding.clone(),
-                        reason,
+                        why: Halt::Stale,
                     });
                 }
             }
@@ -410,12 +418,8 @@ impl<'a> Board<'a> {
             };
             let agent = agent.clone();
             match (link.orders.get(&holding), stop) {
-                (Some(Told::Work) | None, Some(reason)) => {
-                    decisions.push(Decision::Stop {
-                        agent,
-                        holding,
-                        reason,
-                    });
+                (Some(Told::Work) | None, Some(why)) => {
+                    decisions.push(Decision::Stop { agent, holding, why });
                 }
                 (None, None) => decisions.push(Decision::Assign { agent, holding }),
                 (Some(Told::Stop), _) | (Some(Told::Work), None) => {}
@@ -453,9 +457,9 @@ impl<'a> Board<'a> {
 }
 
 /// Why work of a rollout is to stop, if it is.
-fn stop_reason(rollout: &Rollout) -> Option<String> {
+fn halt(rollout: &Rollout) -> Option<Halt> {
     match rollout.phase() {
-        Phase::Aborting { why } => Some(why.to_string()),
+        Phase::Aborting { why } => Some(Halt::Aborting(why.clone())),
         Phase::Running | Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => None,
     }
 }

@@ -438,9 +438,21 @@ impl Book {
         };
         let changed: BTreeSet<_> = effects.iter().filter_map(Effect::recorded).collect();
         for database in changed {
-            // Whatever a look found was about the state before.
-            self.glances.remove(database);
-            self.progress.remove(database);
+            // Whatever a look found was about the state before; another rollout's look is not touched.
+            if self
+                .glances
+                .get(database)
+                .is_some_and(|glance| glance.rollout == *id)
+            {
+                self.glances.remove(database);
+            }
+            if self
+                .progress
+                .get(database)
+                .is_some_and(|(of, _)| of.rollout == *id)
+            {
+                self.progress.remove(database);
+            }
         }
         if rollout.phase().is_ended() {
             self.live.remove(&rollout.spec().number);

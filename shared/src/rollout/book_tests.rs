@@ -342,3 +342,52 @@ fn the_fleet_is_shown_with_who_serves_it_and_what_is_wrong() {
     assert!(book.show_databases()[0].problem.contains("no agent"));
     assert_eq!(book.show_agents()[0].connected_at, None);
 }
+
+#[test]
+fn an_agent_that_comes_back_too_late_is_told_who_replaced_it() {
+    let (mut book, of) = at_work();
+    let finished = FromAgent::Finished {
+        of: of.clone(),
+        finish: done(),
+    };
+    let late = |book: &mut Book| {
+        let held = vec![Holding {
+            token: of.token - 1,
+            ..of.clone()
+        }];
+        book.attach(
+            &Hello {
+                agent: agent("y"),
+                ..hello(None, held)
+            },
+            2,
+            NOW,
+        );
+        let told = turn(book, 0);
+        let [ToAgent::Stop { reason, .. }] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        reason.clone()
+    };
+    assert_eq!(
+        late(&mut book),
+        "replaced by agent x, which works on the database now"
+    );
+    book.hear(&agent("x"), finished, NOW);
+    assert_eq!(
+        late(&mut book),
+        "replaced by agent x, which has done the work meanwhile"
+    );
+}
+
+#[test]
+fn an_abort_of_one_rollout_leaves_the_looks_of_another() {
+    let mut book = book();
+    book.found(spec(2, &["a", "b"], Policy::default()));
+    let looks = turn(&mut book, 0);
+    let second = crate::id::RolloutId::try_from("r2").unwrap();
+    book.abort(&second, String::new(), String::new(), NOW);
+    assert_eq!(turn(&mut book, 0), []);
+    answer(&mut book, &looks[0], pending());
+    assert!(matches!(turn(&mut book, 7).as_slice(), [ToAgent::Assign { .. }]));
+}

@@ -1,6 +1,7 @@
 //! What agents have to be told so that they know what the state says: looks, work, stops.
 
-use super::board::{Decision, Found, Glance, Told};
+use super::assignment::Assignment;
+use super::board::{Decision, Found, Glance, Halt, Told};
 use super::book::Book;
 use super::message::{Holding, ToAgent};
 use super::time::Time;
@@ -79,12 +80,12 @@ impl Book {
                     },
                 })
             }
-            Decision::Stop {
-                agent,
-                holding,
-                reason,
-            } => {
+            Decision::Stop { agent, holding, why } => {
                 let rollout = holding.rollout.clone();
+                let reason = match why {
+                    Halt::Aborting(why) => why.to_string(),
+                    Halt::Stale => self.why_stale(&agent, &holding),
+                };
                 let message = ToAgent::Stop {
                     term: office.term,
                     of: holding,
@@ -101,6 +102,32 @@ impl Book {
             | Decision::Lose { .. }
             | Decision::Abandon { .. }
             | Decision::End { .. } => None,
+        }
+    }
+
+    /// Why work is not that agent's any more.
+    fn why_stale(&self, agent: &AgentId, holding: &Holding) -> String {
+        let assignment = self.rollouts().get(&holding.rollout);
+        let assignment = assignment.and_then(|rollout| rollout.assignments().get(&holding.database));
+        match assignment {
+            Some(Assignment::Leasing(work) | Assignment::Running { work, .. }) if work.agent != *agent => {
+                format!(
+                    "replaced by agent {}, which works on the database now",
+                    work.agent
+                )
+            }
+            Some(Assignment::Done { agent: by, .. }) if by != agent => {
+                format!("replaced by agent {by}, which has done the work meanwhile")
+            }
+            Some(
+                Assignment::Waiting { .. }
+                | Assignment::Leasing(_)
+                | Assignment::Running { .. }
+                | Assignment::Done { .. }
+                | Assignment::Failed { .. }
+                | Assignment::Aborted { .. },
+            )
+            | None => "the lease it was given for has ended".to_owned(),
         }
     }
 
