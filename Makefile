@@ -8,14 +8,14 @@ export RUST_TEST_THREADS ?= 4
 .DEFAULT_GOAL := build
 
 demo: setup ## migrate twelve databases on three servers, and watch
-	@cargo build --quiet --package confiture
+	cargo build --locked --workspace --bin confiture --bin demo
 	@cargo run --quiet --package tests --bin demo
 
 test: setup ## every test, against servers that it starts itself
 	cargo test --workspace --locked
 
 bench: setup ## measure against plain PostgreSQL
-	@cargo build --release --quiet --package confiture
+	cargo build --release --locked --workspace --bin confiture --bin bench
 	@cargo run --release --quiet --package tests --bin bench
 
 build: setup ## the program: target/release/confiture

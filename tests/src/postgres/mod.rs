@@ -179,7 +179,7 @@ impl Server {
         let mut command = self.account.command("postgres")?;
         command.arg("-D").arg(self.folder.path().join("data"));
         let name = format!("PostgreSQL on port {}", self.port());
-        let process = Process::start_with(&name, command, Ending::Quit, crate::process::Show::Keep)?;
+        let process = Process::start_with(&name, command, Ending::Quit)?;
         process
             .wait_for_line("database system is ready to accept connections", START)
             .await?;

@@ -1,7 +1,6 @@
 //! Our own binary, as a user runs it.
 
-use super::{Process, Show, outcome};
-use crate::reaper::Ending;
+use super::{Process, outcome};
 use anyhow::{Context as _, bail};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -21,7 +20,6 @@ pub struct Confiture {
     args: Vec<OsString>,
     env: Vec<(String, OsString)>,
     folder: Option<PathBuf>,
-    show: Show,
 }
 
 /// How a call ended.
@@ -43,7 +41,6 @@ impl Confiture {
             args,
             env: Vec::new(),
             folder: None,
-            show: Show::Keep,
         }
     }
 
@@ -68,13 +65,6 @@ impl Confiture {
         self
     }
 
-    /// With its output on our own terminal instead of kept.
-    #[must_use]
-    pub fn pass_output(mut self) -> Self {
-        self.show = Show::Pass;
-        self
-    }
-
     /// Starts it; `name` stands for it in messages.
     pub fn start(&self, name: &str) -> anyhow::Result<Process> {
         let mut command = Command::new(binary()?);
@@ -82,16 +72,11 @@ impl Confiture {
         for inherited in ["PATH", "HOME"] {
             command.envs(std::env::var_os(inherited).map(|value| (inherited, value)));
         }
-        if self.show == Show::Pass {
-            for terminal in ["TERM", "COLUMNS", "NO_COLOR"] {
-                command.envs(std::env::var_os(terminal).map(|value| (terminal, value)));
-            }
-        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        Process::start_with(name, command, Ending::Kill, self.show)
+        Process::start(name, command)
     }
 
     /// Runs it to its end, two minutes at most. Any exit code is fine here.

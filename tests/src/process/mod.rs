@@ -31,33 +31,17 @@ pub struct Process {
     status: Option<ExitStatus>,
 }
 
-/// Where a child's output goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Show {
-    /// Kept line by line.
-    #[default]
-    Keep,
-    /// Straight to our own stdout and stderr, not kept.
-    Pass,
-}
-
 impl Process {
     /// Starts `command`; `name` stands for it in messages.
     pub fn start(name: &str, command: Command) -> anyhow::Result<Self> {
-        Self::start_with(name, command, Ending::Kill, Show::Keep)
+        Self::start_with(name, command, Ending::Kill)
     }
 
-    pub(crate) fn start_with(
-        name: &str,
-        mut command: Command,
-        ending: Ending,
-        show: Show,
-    ) -> anyhow::Result<Self> {
-        command.stdin(Stdio::null());
-        match show {
-            Show::Keep => command.stdout(Stdio::piped()).stderr(Stdio::piped()),
-            Show::Pass => command.stdout(Stdio::inherit()).stderr(Stdio::inherit()),
-        };
+    pub(crate) fn start_with(name: &str, mut command: Command, ending: Ending) -> anyhow::Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let program = command.get_program().to_string_lossy().into_owned();
         let mut child = command
             .spawn()
@@ -126,6 +110,18 @@ impl Process {
                 self.output.tail()
             ),
         }
+    }
+
+    /// Hands over each line, from the first on and as soon as it is printed, until the output ends.
+    pub async fn each_line(&self, deadline: Duration, take: impl Fn(&str)) -> anyhow::Result<()> {
+        let all = self.output.first(|line| {
+            take(line);
+            false
+        });
+        let ended = tokio::time::timeout(deadline, all).await;
+        ended
+            .with_context(|| format!("{} still prints after {deadline:?}", self.name))
+            .map(drop)
     }
 
     /// Waits until it has ended, and until its output is complete.

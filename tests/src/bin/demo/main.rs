@@ -90,12 +90,9 @@ async fn demo() -> anyhow::Result<()> {
     println!("Rolling out the fleet-wide set:\n\n{}", FLEET_WIDE[1].1);
     let set = Migrations::write(FLEET_WIDE)?;
     let began = Instant::now();
-    let mut rollout = coordinator
-        .rollout(&set)
-        .arg("--watch")
-        .pass_output()
-        .start("rollout")?;
+    let mut rollout = coordinator.rollout(&set).arg("--watch").start("rollout")?;
     let ended = async {
+        rollout.each_line(LONGEST, |line| println!("{line}")).await?;
         let status = rollout.wait(LONGEST).await?;
         ensure!(
             status.success(),

@@ -46,5 +46,5 @@ pub(crate) fn report(checks: &[Check], seconds: f64) {
     println!("  seconds              {seconds:.1}");
     println!("  rows changed twice   {}", sum(|check| check.twice));
     println!("  rows missed          {}", sum(|check| check.missed));
-    println!("  rows with a wrong value  {}", sum(|check| check.wrong));
+    println!("  rows wrong           {}", sum(|check| check.wrong));
 }
