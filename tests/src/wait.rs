@@ -25,7 +25,7 @@ where
             Ok(Ok(Some(value))) => return Ok(value),
             Ok(Ok(None)) => {}
             Ok(Err(error)) => last = Some(error),
-            Err(_) => last = Some(anyhow!("no answer in time")),
+            Err(_) => last = last.or_else(|| Some(anyhow!("no answer in time"))),
         }
         if Instant::now() >= end {
             let last = last

@@ -5,7 +5,7 @@ use crate::migrations::Migrations;
 use crate::port::Port;
 use crate::process::Confiture;
 use crate::wait::eventually;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use proto::v1;
 use proto::v1::operator_client::OperatorClient;
 use serde_json::{Value, json};
@@ -83,15 +83,19 @@ impl Coordinator {
 
     /// Waits until these databases are each served by an agent and could be asked where they are.
     pub async fn wait_for_databases(&self, names: &[&str]) -> anyhow::Result<()> {
-        let what = format!("agents to serve {}", names.join(", "));
-        eventually(&what, START, || async {
+        eventually("agents to serve all databases", START, || async {
             let known = self.databases().await?;
-            let ready = |name: &&str| {
-                known
-                    .iter()
-                    .any(|db| db.name == **name && !db.agents.is_empty() && db.system_identifier != 0)
-            };
-            Ok(names.iter().all(ready).then_some(()))
+            for name in names {
+                let database = known.iter().find(|database| database.name == **name);
+                let database = database.with_context(|| format!("{name} is not known"))?;
+                ensure!(!database.agents.is_empty(), "nobody serves {name}");
+                ensure!(
+                    database.system_identifier != 0,
+                    "{name} could not be asked: {}",
+                    database.problem
+                );
+            }
+            Ok(Some(()))
         })
         .await
     }
