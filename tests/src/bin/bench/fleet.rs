@@ -18,6 +18,7 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     );
     let server = Server::start_with(Options {
         durability: Durability::Disk,
+        max_connections: 250,
         ..Options::default()
     })
     .await?;
