@@ -9,9 +9,11 @@
 //! | [`link`] | the service for agents |
 //! | [`stream`] | the stream of one agent |
 //! | [`lease`] | an agent's lease: granting and renewing it |
+//! | [`heartbeat`] | the heartbeats of one stream |
 //! | [`status`] | errors as gRPC statuses |
 
 mod create;
+mod heartbeat;
 mod lease;
 mod link;
 mod operator;

@@ -9,17 +9,17 @@
 //! Heartbeats are answered in every state, from the store, beside everything else. An agent that is silent, or does
 //! not read what it is sent, loses its stream; its lease decides about its work.
 
-use super::lease::{self, Is, Living};
+use super::heartbeat::{Beat, Heartbeats};
+use super::lease::{self, Is, Living, Owner};
 use super::{Context, status};
 use crate::chain::chain;
 use crate::reign::{Attach, Attached, Command};
 use crate::seat::{Reigning, Seat};
-use futures_util::future::BoxFuture;
 use proto::convert::{from_agent, to_agent};
 use proto::v1;
 use shared::id::AgentId;
 use shared::rollout::fleet::MOST_LABEL_BYTES;
-use shared::rollout::message::{FromAgent, Hello, Parting, Renewal, ToAgent};
+use shared::rollout::message::{FromAgent, Hello, Parting, ToAgent};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -56,14 +56,15 @@ pub(super) struct Stream {
     /// The agent, once it said Hello.
     agent: Option<AgentId>,
     attachment: Option<Attachment>,
-    /// The heartbeat whose lease is being renewed.
-    renewal: Option<BoxFuture<'static, (u64, Renewal)>>,
+    heartbeats: Heartbeats,
     heard_at: Instant,
 }
 
 /// Taken by a reign.
 struct Attachment {
     reigning: Reigning,
+    /// The agent's lease.
+    lease: i64,
     inbox: mpsc::Receiver<ToAgent>,
 }
 
@@ -73,13 +74,14 @@ impl Stream {
         number: u64,
         outbox: mpsc::Sender<Result<v1::CoordinatorMessage, Status>>,
     ) -> Self {
+        let heartbeats = Heartbeats::new(context.clone());
         Self {
             context,
             number,
             outbox,
             agent: None,
             attachment: None,
-            renewal: None,
+            heartbeats,
             heard_at: Instant::now(),
         }
     }
@@ -129,9 +131,7 @@ impl Stream {
                     let message = message.map_err(|error| End::Protocol(status::invalid(&error.chain())))?;
                     self.hear(message, &mut seat).await?;
                 }
-                Some((sequence, renewal)) = renewed(&mut self.renewal) => {
-                    self.send(ToAgent::HeartbeatAnswer { sequence, renewal }).await?;
-                }
+                answer = self.heartbeats.answer() => self.send(answer).await?,
                 message = told(&mut self.attachment) => match message {
                     Some(message) => self.send(message).await?,
                     // Its reign ended, or let it go: the seat says which.
@@ -157,13 +157,15 @@ impl Stream {
                 "the first message must be Hello",
             ))),
             FromAgent::Heartbeat { sequence, lease } => {
-                // One at a time: a later one that comes meanwhile is answered by the same token of life.
-                if self.renewal.is_none() {
-                    let store = self.context.store.clone();
-                    let renew = async move { (sequence, lease::renew(store.as_ref(), lease).await) };
-                    self.renewal = Some(Box::pin(renew));
+                let owner = match (&self.attachment, &self.agent) {
+                    (Some(attachment), _) if attachment.lease == lease => Owner::Known,
+                    (None, Some(agent)) => Owner::Ask(agent.clone()),
+                    (Some(_) | None, _) => Owner::Other,
+                };
+                match self.heartbeats.take(Beat { sequence, lease }, owner) {
+                    Some(answer) => self.send(answer).await,
+                    None => Ok(()),
                 }
-                Ok(())
             }
             FromAgent::Progress { .. } => {
                 if let (Some(attachment), Some(agent)) = (&self.attachment, &self.agent) {
@@ -219,7 +221,8 @@ impl Stream {
     /// Asks the reign to take the agent.
     async fn attach(&mut self, hello: Hello, reigning: Reigning) -> Result<(), End> {
         let store = self.context.store.clone();
-        let living = lease::obtain(store.as_ref(), hello.lease, self.context.agent_lease).await;
+        let own = lease::own(&reigning.book.borrow(), &hello);
+        let living = lease::obtain(store.as_ref(), own, self.context.agent_lease).await;
         let living = living.map_err(|error| goodbye(chain(&error)))?;
         let Living { id: lease, ttl, is } = living;
         let (outbound, inbox) = mpsc::channel(QUEUE);
@@ -239,7 +242,11 @@ impl Stream {
         };
         match attached {
             Some(Attached::Taken { earlier }) => {
-                self.attachment = Some(Attachment { reigning, inbox });
+                self.attachment = Some(Attachment {
+                    reigning,
+                    lease,
+                    inbox,
+                });
                 if let Some(earlier) = earlier {
                     lease::give_back(store.as_ref(), earlier).await;
                 }
@@ -320,18 +327,6 @@ impl Stream {
 
 fn goodbye(reason: String) -> End {
     End::Goodbye(Parting::ForNow, reason)
-}
-
-/// The end of the renewal that is under way; never, when there is none.
-async fn renewed(renewal: &mut Option<BoxFuture<'static, (u64, Renewal)>>) -> Option<(u64, Renewal)> {
-    match renewal {
-        Some(under_way) => {
-            let answer = under_way.await;
-            *renewal = None;
-            Some(answer)
-        }
-        None => std::future::pending().await,
-    }
 }
 
 /// What the reign says; never, when there is none.

@@ -159,6 +159,15 @@ impl Agent {
             .map(|message| to_agent::from_wire(message).unwrap())
     }
 
+    /// The sequence of the next heartbeat that is answered.
+    pub(crate) async fn answered(&mut self) -> u64 {
+        loop {
+            if let ToAgent::HeartbeatAnswer { sequence, .. } = self.any().await.expect("a stream") {
+                return sequence;
+            }
+        }
+    }
+
     /// The next answer to a heartbeat.
     pub(crate) async fn renewal(&mut self) -> Renewal {
         loop {

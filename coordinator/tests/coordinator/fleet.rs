@@ -323,3 +323,49 @@ async fn an_agent_that_comes_after_a_long_silence_is_not_forgotten_at_once() {
     agent.finish(&order, done()).await;
     assert_eq!(coordinator.wait_for_end(&rollout).await.state, State::Done);
 }
+
+#[tokio::test]
+async fn a_lease_of_another_store_is_not_taken_for_an_agents_own() {
+    let store = memory().await;
+    let coordinator = Coordinator::start(&store).await;
+    coordinator.leads().await;
+    // Stores number their leases alike: this one is the leader's here.
+    let leaders = 1;
+    let process = Process::new("a", &["orders"]);
+    let agent = process.rejoin(&coordinator.url, Some(leaders), Vec::new()).await;
+    assert_ne!(agent.welcome.lease, leaders);
+    agent
+        .agent
+        .say(FromAgent::Heartbeat {
+            sequence: 99,
+            lease: leaders,
+        })
+        .await;
+    let mut agent = agent;
+    eventually("the answer", async || {
+        (agent.agent.renewal().await == Renewal::Gone).then_some(())
+    })
+    .await;
+    // Neither is one of another agent.
+    let other = Process::new("b", &["billing"]);
+    let other = other
+        .rejoin(&coordinator.url, Some(agent.welcome.lease), Vec::new())
+        .await;
+    assert_ne!(other.welcome.lease, agent.welcome.lease);
+}
+
+#[tokio::test]
+async fn every_heartbeat_of_many_is_answered() {
+    let store = memory().await;
+    let coordinator = Coordinator::start(&store).await;
+    let mut agent = Process::new("a", &["orders"]).join(&coordinator.url).await;
+    agent.freeze();
+    let lease = agent.welcome.lease;
+    for sequence in 1000..1050 {
+        agent.agent.say(FromAgent::Heartbeat { sequence, lease }).await;
+    }
+    let mut missing: std::collections::BTreeSet<u64> = (1000..1050).collect();
+    while !missing.is_empty() {
+        missing.remove(&agent.agent.answered().await);
+    }
+}
