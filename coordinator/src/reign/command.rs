@@ -4,8 +4,8 @@ use shared::id::{AgentId, Digest, RequestId, RolloutId, SetName};
 use shared::migration::Version;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
 use shared::rollout::{Policy, Selector, show, view};
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// For a reign.
 pub(crate) enum Command {
@@ -44,6 +44,8 @@ pub(crate) struct Attach {
     /// How long that lives, counted from before the Hello was answered.
     pub(crate) ttl: Duration,
     pub(crate) heartbeat_interval: Duration,
+    /// When something was heard on its stream last.
+    pub(crate) heard: watch::Receiver<Instant>,
     /// What it is to be told; the first is a Welcome.
     pub(crate) outbound: mpsc::Sender<ToAgent>,
     pub(crate) reply: oneshot::Sender<Attached>,
@@ -56,6 +58,8 @@ pub(crate) enum Attached {
         /// A lease it had before, to be revoked.
         earlier: Option<i64>,
     },
+    /// Another process has a stream under its id, and nothing was heard of that since: it may be dead.
+    Contested,
     /// Another living process serves under its id.
     IdInUse,
 }

@@ -21,7 +21,7 @@ use crate::load::{self, Loaded};
 use crate::pack::{self, Group};
 use crate::store::{Error as StoreError, Outcome, Store};
 use found::Finding;
-use sessions::{Sent, Sessions};
+use sessions::{Claim, Sent, Sessions};
 use shared::id::{AgentId, Digest, Holder, RolloutId, StoreId};
 use shared::rollout::book::{Change, Heard};
 use shared::rollout::instruct;
@@ -254,21 +254,25 @@ impl Reign {
             lease,
             ttl,
             heartbeat_interval,
+            heard,
             outbound,
             reply,
         } = attach;
-        let known = self.book.fleet().agents().get(&hello.agent);
-        let other_process = known.is_some_and(|known| known.instance != hello.instance);
-        // A stream that is silent for long is closed by its own task, so one that is there is alive.
-        if other_process && self.sessions.is_alive(&hello.agent) {
-            tracing::warn!(agent = %hello.agent, "refused: another living process serves under this id");
-            drop(reply.send(Attached::IdInUse));
-            return;
+        // Whoever asked may have gone.
+        match self.sessions.claim(&hello.agent, hello.instance, Instant::now()) {
+            Claim::Free => {}
+            Claim::Contested => return drop(reply.send(Attached::Contested)),
+            Claim::Taken => {
+                tracing::warn!(agent = %hello.agent, "refused: another living process serves under this id");
+                return drop(reply.send(Attached::IdInUse));
+            }
         }
+        let known = self.book.fleet().agents().get(&hello.agent);
         let earlier = known.map(|known| known.lease).filter(|known| *known != lease);
         tracing::info!(agent = %hello.agent, databases = hello.databases.len(), held = hello.held.len(), "connected");
         round.changes.extend(self.book.attach(&hello, lease, now));
-        self.sessions.begin(hello.agent.clone(), stream, outbound);
+        self.sessions
+            .begin(hello.agent.clone(), hello.instance, stream, heard, outbound);
         let welcome = Welcome {
             term: self.term,
             lease,

@@ -21,9 +21,8 @@ use shared::id::AgentId;
 use shared::rollout::fleet::MOST_LABEL_BYTES;
 use shared::rollout::message::{FromAgent, Hello, Parting, ToAgent};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Status, Streaming};
 
 /// A stream on which nothing came for so long is ended: two heartbeats did not come. Also what another process that
@@ -57,7 +56,7 @@ pub(super) struct Stream {
     agent: Option<AgentId>,
     attachment: Option<Attachment>,
     heartbeats: Heartbeats,
-    heard_at: Instant,
+    heard: watch::Sender<Instant>,
 }
 
 /// Taken by a reign.
@@ -82,7 +81,7 @@ impl Stream {
             agent: None,
             attachment: None,
             heartbeats,
-            heard_at: Instant::now(),
+            heard: watch::channel(Instant::now()).0,
         }
     }
 
@@ -122,10 +121,10 @@ impl Stream {
         let mut seat = self.context.seat.clone();
         let stop = self.context.stop.clone();
         loop {
-            let silent_at = self.heard_at + SILENCE;
+            let silent_at = *self.heard.borrow() + SILENCE;
             tokio::select! {
                 message = inbound.message() => {
-                    self.heard_at = Instant::now();
+                    self.heard.send_replace(Instant::now());
                     let message = message.map_err(|_broken| End::Closed)?.ok_or(End::Closed)?;
                     let message = from_agent::from_wire(message);
                     let message = message.map_err(|error| End::Protocol(status::invalid(&error.chain())))?;
@@ -138,7 +137,7 @@ impl Stream {
                     None => self.let_go(&mut seat).await?,
                 },
                 _ = seat.changed(), if self.agent.is_some() => self.reseat(&mut seat).await?,
-                () = tokio::time::sleep_until(silent_at) => {
+                () = tokio::time::sleep_until(silent_at.into()) => {
                     return Err(goodbye(format!("nothing was heard for {} s", SILENCE.as_secs())));
                 }
                 () = stop.cancelled() => return Err(goodbye("this coordinator is stopping".to_owned())),
@@ -146,11 +145,7 @@ impl Stream {
         }
     }
 
-    async fn hear(
-        &mut self,
-        message: FromAgent,
-        seat: &mut tokio::sync::watch::Receiver<Seat>,
-    ) -> Result<(), End> {
+    async fn hear(&mut self, message: FromAgent, seat: &mut watch::Receiver<Seat>) -> Result<(), End> {
         match message {
             FromAgent::Hello(hello) => self.greet(hello, seat).await,
             _ if self.agent.is_none() => Err(End::Protocol(Status::failed_precondition(
@@ -198,11 +193,7 @@ impl Stream {
         }
     }
 
-    async fn greet(
-        &mut self,
-        hello: Hello,
-        seat: &mut tokio::sync::watch::Receiver<Seat>,
-    ) -> Result<(), End> {
+    async fn greet(&mut self, hello: Hello, seat: &mut watch::Receiver<Seat>) -> Result<(), End> {
         check(&hello)?;
         self.detach().await;
         self.agent = Some(hello.agent.clone());
@@ -233,6 +224,7 @@ impl Stream {
             lease,
             ttl,
             heartbeat_interval: lease::heartbeat_interval(self.context.agent_lease),
+            heard: self.heard.subscribe(),
             outbound,
             reply,
         };
@@ -252,19 +244,28 @@ impl Stream {
                 }
                 Ok(())
             }
-            Some(Attached::IdInUse) => {
+            Some(refused @ (Attached::Contested | Attached::IdInUse)) => {
                 if is == Is::Granted {
                     lease::give_back(store.as_ref(), lease).await;
                 }
-                let reason = "another living process serves under this agent id".to_owned();
-                Err(End::Goodbye(Parting::IdInUse, reason))
+                let (parting, reason) = match refused {
+                    Attached::IdInUse => (
+                        Parting::IdInUse,
+                        "another living process serves under this agent id",
+                    ),
+                    Attached::Contested | Attached::Taken { .. } => (
+                        Parting::ForNow,
+                        "another process had this agent id a moment ago; try again",
+                    ),
+                };
+                Err(End::Goodbye(parting, reason.to_owned()))
             }
             None => Err(goodbye("the leadership moved".to_owned())),
         }
     }
 
     /// The reign dropped its end of our queue.
-    async fn let_go(&mut self, seat: &mut tokio::sync::watch::Receiver<Seat>) -> Result<(), End> {
+    async fn let_go(&mut self, seat: &mut watch::Receiver<Seat>) -> Result<(), End> {
         let attachment = self.attachment.take();
         let current = seat.borrow_and_update().clone();
         let same = match (&current, &attachment) {
@@ -281,7 +282,7 @@ impl Stream {
     }
 
     /// Somebody else leads, or we do anew.
-    async fn reseat(&mut self, seat: &mut tokio::sync::watch::Receiver<Seat>) -> Result<(), End> {
+    async fn reseat(&mut self, seat: &mut watch::Receiver<Seat>) -> Result<(), End> {
         let current = seat.borrow_and_update().clone();
         if let (Seat::Leading(now), Some(attachment)) = (&current, &self.attachment)
             && now.number == attachment.reigning.number

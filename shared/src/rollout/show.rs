@@ -2,7 +2,7 @@
 
 use super::assignment::{Assignment, Setback, Work};
 use super::book::Book;
-use super::fleet::Place;
+use super::fleet::{Claim, Place};
 use super::machine::Rollout;
 use super::phase::{Phase, Why};
 use super::time::Time;
@@ -103,7 +103,7 @@ impl Book {
                 .get(name)
                 .map(super::fleet::Database::labels)
                 .unwrap_or_default(),
-            agents: fleet.claims(name).map(|(agent, _)| agent.clone()).collect(),
+            agents: self.serving(name).map(|(agent, _)| agent.clone()).collect(),
             identity: fleet.claims(name).find_map(|(_, claim)| claim.identity()),
             rollout: self.at_work(name).map(|rollout| rollout.spec().id.clone()),
             problem: self.problem(name),
@@ -128,12 +128,21 @@ impl Book {
             view::Agent {
                 id: id.clone(),
                 version: agent.map(|agent| agent.version.clone()).unwrap_or_default(),
-                connected_at: agent.map(|agent| agent.connected_at),
+                connected_at: agent
+                    .filter(|_| self.links().contains_key(id))
+                    .map(|agent| agent.connected_at),
                 databases: serves.map(|(name, _)| name.clone()).collect(),
                 running: self.work_of(id).map(|(database, _)| database.clone()).collect(),
             }
         };
         ids.into_iter().map(show).collect()
+    }
+
+    /// Agents that are connected and serve a database, with what they say about it.
+    fn serving<'a>(&'a self, database: &DatabaseName) -> impl Iterator<Item = (&'a AgentId, &'a Claim)> {
+        self.fleet()
+            .claims(database)
+            .filter(|(agent, _)| self.links().contains_key(*agent))
     }
 
     fn at_work(&self, database: &DatabaseName) -> Option<&Rollout> {
@@ -158,8 +167,7 @@ impl Book {
             return conflict.to_string();
         }
         let places: Vec<_> = self
-            .fleet()
-            .claims(database)
+            .serving(database)
             .map(|(agent, claim)| (agent, &claim.place))
             .collect();
         if places.is_empty() {
