@@ -1,7 +1,7 @@
 //! Our own binary, as a user runs it.
 
 use super::{Process, outcome};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -108,6 +108,25 @@ impl Confiture {
         Ok(process.stdout())
     }
 
+    /// Whether the program has this command and these flags, by its own `--help`. For checking what documents say.
+    ///
+    /// # Errors
+    /// When it has not; the message shows the help.
+    pub async fn check_usage(words: &[&str]) -> anyhow::Result<()> {
+        let command: Vec<_> = words.iter().take_while(|word| is_name(word)).collect();
+        let help = Self::new(&command).arg("--help").succeed().await?;
+        for flag in words.iter().filter(|word| word.starts_with("--")) {
+            let flag = flag.split('=').next().unwrap_or(flag);
+            let known = help.split([' ', ',', '=', '\n']).any(|word| word == flag);
+            ensure!(
+                known,
+                "`confiture {}` has no flag {flag}:\n{help}",
+                words.join(" ")
+            );
+        }
+        Ok(())
+    }
+
     /// The call in words, without arguments that may hold a password.
     fn title(&self) -> String {
         let shown = self.args.iter().map(|arg| arg.to_string_lossy());
@@ -116,6 +135,11 @@ impl Confiture {
             .collect();
         format!("confiture {}", shown.join(" "))
     }
+}
+
+/// Whether a word may be a command's name; a value of one (`confiture new NAME`) is in capitals in documents.
+fn is_name(word: &str) -> bool {
+    word.chars().all(|c| c.is_ascii_lowercase())
 }
 
 /// The path of the binary, built from this tree in our own profile.

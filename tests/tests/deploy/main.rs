@@ -18,18 +18,14 @@ use tests::process::Confiture;
 async fn every_command_and_flag_is_one_the_program_has() -> anyhow::Result<()> {
     for service in Compose::read()?.services_of("confiture") {
         for words in [service.command(), service.health_check()] {
-            let words = words.strip_prefix(&["confiture".to_owned()]).unwrap_or(&words);
-            let (flags, rest): (Vec<_>, Vec<_>) = words.iter().partition(|word| word.starts_with("--"));
-            let subcommand: Vec<_> = rest.into_iter().filter(|word| !word.starts_with('/')).collect();
-            let help = Confiture::new(&subcommand).arg("--help").succeed().await?;
-            for flag in flags {
-                let known = help.split([' ', ',', '=', '\n']).any(|word| word == flag);
-                ensure!(
-                    known,
-                    "{}: `confiture {subcommand:?}` has no flag {flag}:\n{help}",
-                    service.name
-                );
-            }
+            let words: Vec<&str> = words
+                .iter()
+                .map(String::as_str)
+                .skip_while(|word| *word == "confiture")
+                .collect();
+            Confiture::check_usage(&words)
+                .await
+                .with_context(|| service.name.clone())?;
         }
     }
     Ok(())
