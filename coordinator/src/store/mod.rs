@@ -5,8 +5,8 @@
 //! transaction at most [`MAX_OPERATIONS`] conditions and writes and [`MAX_TRANSACTION_BYTES`] together. Everything written is visible to every later
 //! read (linearizable). Watching is only a hint that something changed; readers read again.
 //!
-//! - [`open`]: from the settings to a store;
-//! - [`identity`]: which founding of a store this is;
+//! - [`open()`]: from the settings to a store;
+//! - [`identity()`]: which founding of a store this is;
 //! - [`embedded`], [`etcd`]: the two implementations. Keys and what is in them belong to the users of this module.
 
 pub mod embedded;
