@@ -50,7 +50,7 @@ pub enum Error {
     },
     /// A store this fleet does not know has a larger fence.
     #[error(
-        "another or a restored store has led this database: its fence {theirs} is larger than ours, {ours}, and its store is {store}, not ours\n  help: if that store is gone for good, run `confiture coordinator recover` on this one; else find out which coordinator uses it"
+        "another or a restored store has led this database: its fence {theirs} is larger than ours, {ours}, and its store is {store}, not ours\n  help: find the coordinator of that store and let it lead this database; this version has no command yet to make a rebuilt store the newer one"
     )]
     Foreign {
         /// The fence in force.
@@ -62,7 +62,7 @@ pub enum Error {
     },
     /// The database is not the one the ledger was made in.
     #[error(
-        "this database is not the one its ledger was written in (system identifier and oid are {}/{}, the ledger says {}/{}): it is a clone, a restored copy or an upgraded cluster\n  help: see that no fleet takes it for the original; accept its new identity with `confiture ledger accept --reason TEXT`",
+        "this database is not the one its ledger was written in (system identifier and oid are {}/{}, the ledger says {}/{}): it is a clone, a restored copy or an upgraded cluster\n  help: give the right URL if another database was meant; this version has no command yet to accept a new identity",
         now.system, now.database, then.system, then.database
     )]
     Identity {

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// `(epoch, token, local)`, compared in that order.
 ///
-/// - `epoch`: seconds since 1970 when the store was founded, raised by `coordinator recover`;
+/// - `epoch`: seconds since 1970 when the store was founded;
 /// - `token`: the store's revision at which the lease was granted;
 /// - `local`: 0 for the fleet; a run without a coordinator takes one more than it read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ const KEY: &str = "meta";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Meta {
     store_id: StoreId,
-    /// Seconds since 1970 when the store was founded; `coordinator recover` raises it.
+    /// Seconds since 1970 when the store was founded.
     epoch: i64,
 }
 

@@ -52,6 +52,10 @@ fn line(before: Option<&Assignment>, after: &Assignment) -> Option<String> {
                 !after.error.is_empty() && before.is_none_or(|before| before.error != after.error);
             let reason_is_new = before.is_none_or(|before| before.blocked != after.blocked);
             match (error_is_new, reason_is_new && !after.blocked.is_empty()) {
+                // Not the database's fault, so not counted as an attempt.
+                (true, _) if after.attempt == 0 => {
+                    format!("interrupted: {}; {}", after.error, after.blocked)
+                }
                 (true, _) => format!(
                     "attempt {} failed: {}; {}",
                     after.attempt, after.error, after.blocked
