@@ -60,7 +60,8 @@ pub(super) fn progress(of: &Progress) -> String {
     )
 }
 
-fn rows(of: &Progress) -> String {
+/// Rows of a step, to be added to a text: `, 1,000 of about 5,000 rows`.
+pub(super) fn rows(of: &Progress) -> String {
     match (of.rows, of.estimated_rows) {
         (0, 0) => String::new(),
         (rows, 0) => format!(", {}", count(rows, "row")),
@@ -78,19 +79,16 @@ pub(super) fn detail(of: &Assignment) -> String {
             .as_ref()
             .map_or_else(|| "beginning".to_owned(), progress),
         AssignmentState::Done => summary(&of.summary),
-        AssignmentState::Failed => first_line(&of.error).to_owned(),
+        AssignmentState::Failed => first_line(&of.error),
         AssignmentState::Aborted => "not completed".to_owned(),
     }
 }
 
-/// How a rollout stands, in one line: `rollout abc: done: 12 of 12 databases, ..`.
+/// How a rollout stands, in one line: `rollout abc done in 4.2 s: 12 of 12 databases done`.
 pub(super) fn standing(of: &Rollout) -> String {
     let counts = &of.databases;
-    let mut parts = vec![format!(
-        "{} of {} done",
-        counts.done,
-        count(counts.total.into(), "database")
-    )];
+    let databases = count(counts.total.into(), "database");
+    let mut parts = vec![format!("{} of {databases} done", counts.done)];
     let others = [
         (counts.running, "running"),
         (counts.waiting, "waiting"),
@@ -107,13 +105,11 @@ pub(super) fn standing(of: &Rollout) -> String {
         format!(" in {}", elapsed(of.created_at.until(ended)))
     });
     let reason = match of.state {
-        State::Aborting | State::Aborted | State::Failed if !of.reason.is_empty() => {
-            format!(" ({})", of.reason)
-        }
+        State::Aborting | State::Aborted if !of.reason.is_empty() => format!(" ({})", of.reason),
         State::Running | State::Done | State::Aborting | State::Aborted | State::Failed => String::new(),
     };
     let (id, state) = (&of.id, of.state.as_str());
-    format!("rollout {id}: {state}: {}{took}{reason}", parts.join(", "))
+    format!("rollout {id} {state}{took}{reason}: {}", parts.join(", "))
 }
 
 /// The errors of all failed databases, whole, each under its name. Empty when there is none.
@@ -139,8 +135,14 @@ pub(super) fn errors<'a>(assignments: impl Iterator<Item = &'a Assignment>) -> S
     texts.collect::<Vec<_>>().join("\n")
 }
 
-pub(super) fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+/// An error in one line: a first line that only announces the second brings it along.
+pub(super) fn first_line(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.next() {
+        Some(second) if first.ends_with(':') => format!("{first} {}", second.trim()),
+        Some(_) | None => first.to_owned(),
+    }
 }
 
 fn indented(text: &str) -> String {
@@ -174,6 +176,16 @@ mod tests {
             [shown(340), shown(4210), shown(185_000), shown(7_440_000)],
             ["340 ms", "4.2 s", "3 min 5 s", "2 h 4 min"]
         );
+    }
+
+    #[test]
+    fn an_error_in_one_line_says_what_it_was() {
+        let error =
+            "step 1 of 1 failed on database a:\n  PostgreSQL says: no such table (42P01)\n  at 1.sql:1:2";
+        let line = "step 1 of 1 failed on database a: PostgreSQL says: no such table (42P01)";
+        assert_eq!(first_line(error), line);
+        assert_eq!(first_line("server down\n  help: start it"), "server down");
+        assert_eq!(first_line(""), "");
     }
 
     #[test]

@@ -5,11 +5,15 @@ use super::super::text;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use shared::id::DatabaseName;
 use shared::rollout::view::{Assignment, AssignmentState};
+use shared::rollout::work::Progress;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Databases with a bar of their own; a terminal has few lines.
 const MOST_BARS: usize = 16;
+
+/// A bar's whole length.
+const WHOLE: u64 = 1000;
 
 /// Weight of the newest measurement of a rate.
 const NEWEST: f64 = 0.3;
@@ -29,8 +33,7 @@ struct Bar {
 impl Default for Bars {
     fn default() -> Self {
         let all = MultiProgress::new();
-        let overall =
-            all.add(ProgressBar::new(0).with_style(style("{bar:30} {pos}/{len} databases, {wide_msg}")));
+        let overall = all.add(ProgressBar::new(0).with_style(style("[{bar:30}] {wide_msg}")));
         Self {
             all,
             overall,
@@ -52,10 +55,10 @@ impl Bars {
                 | AssignmentState::Aborted => self.gone(&after.database),
             }
         }
-        let counts = &board.rollout.databases;
-        self.overall.set_length(counts.total.into());
         self.overall
-            .set_position((counts.done + counts.failed + counts.aborted).into());
+            .set_length(u64::from(board.rollout.databases.total) * WHOLE);
+        self.overall
+            .set_position(board.assignments.values().map(part).sum());
         self.overall.set_message(overall(board));
     }
 
@@ -84,17 +87,17 @@ impl Bars {
             .before
             .as_ref()
             .is_none_or(|before| before.error != after.error);
-        if error_is_new && !after.error.is_empty() {
-            let what = match after.state {
-                AssignmentState::Failed => "failed",
-                AssignmentState::Waiting
-                | AssignmentState::Running
-                | AssignmentState::Done
-                | AssignmentState::Aborted => "will be tried again",
-            };
-            let error = text::first_line(&after.error);
-            self.note(&format!("{}: {what}: {error}", after.database));
+        if !error_is_new || after.error.is_empty() {
+            return;
         }
+        let what = match after.state {
+            AssignmentState::Failed => "failed",
+            AssignmentState::Waiting => "will be tried again",
+            // The error of an earlier attempt, told before.
+            AssignmentState::Running | AssignmentState::Done | AssignmentState::Aborted => return,
+        };
+        let error = text::first_line(&after.error);
+        self.note(&format!("{}: {what}: {error}", after.database));
     }
 
     fn running(&mut self, of: &Assignment) {
@@ -102,7 +105,7 @@ impl Bars {
             return;
         }
         let bar = self.databases.entry(of.database.clone()).or_insert_with(|| {
-            let bar = ProgressBar::new(0).with_style(style("  {prefix:20} {bar:20} {wide_msg}"));
+            let bar = ProgressBar::new(0).with_style(style("  {prefix:20} [{bar:20}] {wide_msg}"));
             Bar {
                 bar: self.all.add(bar.with_prefix(of.database.to_string())),
                 pace: Pace::default(),
@@ -117,19 +120,9 @@ impl Bars {
             progress.rows,
             Instant::now(),
         );
-        let rate = rate.map_or(String::new(), |rate| format!(", {}/s", text::grouped(rate)));
-        // Where rows can be counted they say more than steps.
-        let (position, length) = if progress.estimated_rows > 0 {
-            (
-                progress.rows.min(progress.estimated_rows),
-                progress.estimated_rows,
-            )
-        } else {
-            (progress.step.saturating_sub(1).into(), progress.steps.into())
-        };
-        bar.bar.set_length(length);
-        bar.bar.set_position(position);
-        bar.bar.set_message(format!("{}{rate}", text::progress(progress)));
+        bar.bar.set_length(WHOLE);
+        bar.bar.set_position(part_of_step(progress));
+        bar.bar.set_message(message(progress, rate));
     }
 
     fn gone(&mut self, database: &DatabaseName) {
@@ -151,6 +144,11 @@ fn overall(board: &Board) -> String {
     let counts = &board.rollout.databases;
     let rows: u64 = board.assignments.values().map(rows).sum();
     let mut parts = vec![
+        format!(
+            "{} of {} done",
+            counts.done,
+            text::count(counts.total.into(), "database")
+        ),
         format!("{} running", counts.running),
         format!("{} waiting", counts.waiting),
     ];
@@ -161,6 +159,41 @@ fn overall(board: &Board) -> String {
         parts.push(text::count(rows, "row"));
     }
     parts.join(", ")
+}
+
+/// What changes most comes first: the end of a line may not fit.
+fn message(of: &Progress, rate: Option<u64>) -> String {
+    let version = of.version.as_ref().map_or("", |version| version.as_str());
+    let rate = rate.map_or(String::new(), |rate| format!(", {}/s", text::grouped(rate)));
+    format!(
+        "{version} step {} of {}{}{rate}: {}",
+        of.step,
+        of.steps,
+        text::rows(of),
+        of.title
+    )
+}
+
+/// How much of the step at work is done, of [`WHOLE`]. Where there is nothing to count it is none of it.
+fn part_of_step(of: &Progress) -> u64 {
+    let done = u128::from(of.rows.min(of.estimated_rows)) * u128::from(WHOLE);
+    let part = done.checked_div(u128::from(of.estimated_rows)).unwrap_or(0);
+    u64::try_from(part).unwrap_or(WHOLE)
+}
+
+/// How much of a database is done, of [`WHOLE`]: each migration counts the same, and in it each step.
+fn part(of: &Assignment) -> u64 {
+    match (of.state, &of.progress) {
+        (AssignmentState::Done | AssignmentState::Failed | AssignmentState::Aborted, _) => WHOLE,
+        (AssignmentState::Running, Some(progress)) => {
+            let steps = u64::from(progress.steps.max(1));
+            let in_migration =
+                (u64::from(progress.step.saturating_sub(1)) * WHOLE + part_of_step(progress)) / steps;
+            let migrations = u64::from(progress.migrations.max(1));
+            ((u64::from(progress.migrations_done) * WHOLE + in_migration) / migrations).min(WHOLE)
+        }
+        (AssignmentState::Running, None) | (AssignmentState::Waiting, _) => 0,
+    }
 }
 
 /// Rows changed so far: of what has ended, and of the step at work.
@@ -214,6 +247,38 @@ impl Pace {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_database_counts_by_its_migrations_their_steps_and_their_rows() {
+        let mut of = Progress {
+            step: 2,
+            steps: 4,
+            rows: 500,
+            estimated_rows: 1000,
+            migrations_done: 1,
+            migrations: 2,
+            ..Progress::default()
+        };
+        let at = |progress: &Progress| {
+            part(&Assignment {
+                database: "a".try_into().unwrap(),
+                state: AssignmentState::Running,
+                agent: None,
+                attempt: 1,
+                blocked: String::new(),
+                error: String::new(),
+                progress: Some(progress.clone()),
+                started_at: None,
+                ended_at: None,
+                summary: shared::rollout::work::Summary::default(),
+                token: None,
+            })
+        };
+        assert_eq!(at(&of), 687, "(1 + (1 + 0.5) / 4) / 2");
+        of.rows = 5000;
+        assert_eq!(at(&of), 750, "more rows than estimated are no more than all");
+        assert_eq!(at(&Progress::default()), 0);
+    }
 
     #[test]
     fn a_rate_is_smoothed_and_begins_anew_with_each_step() {

@@ -58,7 +58,9 @@ fn line(before: Option<&Assignment>, after: &Assignment) -> Option<String> {
                 }
                 (true, _) => format!(
                     "attempt {} failed: {}; {}",
-                    after.attempt, after.error, after.blocked
+                    after.attempt,
+                    text::first_line(&after.error),
+                    after.blocked
                 ),
                 (false, true) => format!("waiting: {}", after.blocked),
                 (false, false) => return None,

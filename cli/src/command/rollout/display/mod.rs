@@ -78,7 +78,7 @@ impl Display {
                     done.rows += of.summary.rows;
                 }
                 output::data(&format!(
-                    "{}: {}",
+                    "{}; {}",
                     text::standing(&board.rollout),
                     text::summary(&done)
                 ));
