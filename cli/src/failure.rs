@@ -121,9 +121,29 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A mistake of ours is said in one line, not as a dump.
+/// A mistake of ours is said in one line, not as a dump, and ends the process: what was committed is recorded, and
+/// whoever goes on starts from there.
 pub(crate) fn install_panic_hook() {
-    std::panic::set_hook(Box::new(|panic| {
+    set_hook(|place| {
+        output::error(&format!(
+            "error: confiture came upon a state it holds impossible{place} and stopped; what was committed is recorded, so the same command can be run again\n  help: please report this with the command you ran"
+        ));
+        std::process::exit(i32::from(Exit::Failed.code()));
+    });
+}
+
+/// From here on a mistake of ours ends only the task that made it: an agent works on many databases at once, and
+/// reports that one as failed.
+pub(crate) fn contain_panics() {
+    set_hook(|place| {
+        tracing::error!(
+            "came upon a state held impossible{place}; the work that met it has ended, please report this"
+        );
+    });
+}
+
+fn set_hook(say: impl Fn(&str) + Send + Sync + 'static) {
+    std::panic::set_hook(Box::new(move |panic| {
         // The SQL parser gives up on some texts by a panic; that is caught and told as a problem of the text.
         if shared::migration::is_parsing() {
             return;
@@ -131,9 +151,6 @@ pub(crate) fn install_panic_hook() {
         let place = panic
             .location()
             .map_or_else(String::new, |at| format!(" ({}:{})", at.file(), at.line()));
-        output::error(&format!(
-            "error: confiture came upon a state it holds impossible{place} and stopped; what was committed is recorded, so the same command can be run again\n  help: please report this with the command you ran"
-        ));
-        std::process::exit(i32::from(Exit::Failed.code()));
+        say(&place);
     }));
 }

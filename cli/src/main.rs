@@ -8,6 +8,8 @@ mod operator;
 mod output;
 
 use clap::Parser as _;
+use shared::rollout::work::Exit;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -17,8 +19,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure::Failure::failed(format!("cannot start the runtime: {error}")).report(),
     };
-    match runtime.block_on(arguments.run()) {
-        Ok(exit) => ExitCode::from(exit.code()),
-        Err(failure) => failure.report(),
+    // Nothing is used after a panic but its exit code.
+    match std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(arguments.run()))) {
+        Ok(Ok(exit)) => ExitCode::from(exit.code()),
+        Ok(Err(failure)) => failure.report(),
+        Err(_said_by_the_hook) => ExitCode::from(Exit::Failed.code()),
     }
 }

@@ -1,7 +1,7 @@
 //! `confiture agent`: the process beside the databases.
 
 use crate::context::{self, Global};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use agent::database::Database;
 use agent::link::{self, Databases};
 use runtime::telemetry;
@@ -23,6 +23,7 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         telemetry::init(telemetry::Format::Text)?;
+        failure::contain_panics();
         let settings = context::settings(global, self.flags())?;
         let databases = databases(&settings)?;
         let stop = runtime::shutdown::token()?;
