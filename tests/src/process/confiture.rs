@@ -173,6 +173,24 @@ fn build() -> anyhow::Result<PathBuf> {
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
+    // What cargo tells us about our own package is not for the build of another: some build scripts (ring's) run again
+    // for it, and then everything above them is compiled anew.
+    let ours = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_NAME",
+        "OUT_DIR",
+        "LD_LIBRARY_PATH",
+    ];
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| ours.iter().any(|ours| name.starts_with(ours)))
+        {
+            command.env_remove(name);
+        }
+    }
     let output = command
         .stderr(std::process::Stdio::inherit())
         .output()
