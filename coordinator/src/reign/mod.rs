@@ -1,7 +1,7 @@
 //! The leader's loop around the pure [`Book`]: hear what came, decide, commit, and only then act on it.
 //!
 //! ```text
-//!   +-> wait -> hear all that came -> decide -> commit, in few transactions -> answer, tell agents -> publish --+
+//!   +-> wait -> hear all that came -> decide -> commit, in few transactions -> publish -> answer, tell agents --+
 //!   +-----------------------------------------------------------------------------------------------------------+
 //! ```
 //! One task owns the book, so nothing is locked. What came meanwhile is taken in one go, so the store is asked about
@@ -10,27 +10,26 @@
 
 mod command;
 mod found;
+mod hear;
 mod sessions;
+mod tell;
 mod tidy;
 
 pub(crate) use command::{Attach, Attached, Command, Founded, FoundedBy, Refusal, Wish};
 
 use crate::bundles::{Bundles, Error as BundleError};
-use crate::chain::chain;
 use crate::load::{self, Loaded};
 use crate::pack::{self, Group};
 use crate::store::{Error as StoreError, Outcome, Store};
-use found::Finding;
-use sessions::{Claim, Sent, Sessions};
-use shared::id::{AgentId, Digest, Holder, RolloutId, StoreId};
-use shared::rollout::book::{Change, Heard};
-use shared::rollout::instruct;
-use shared::rollout::message::{FromAgent, Holding, ToAgent, Welcome};
-use shared::rollout::{Book, Phase, Rollout, Time, invariant, show};
+use sessions::Sessions;
+use shared::id::{Digest, Holder, RolloutId, StoreId};
+use shared::rollout::book::Change;
+use shared::rollout::{Book, Rollout, Time, invariant};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tell::Answer;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -96,18 +95,6 @@ struct Round {
     groups: Vec<Group>,
     changes: Vec<Change>,
     answers: Vec<Answer>,
-}
-
-/// To be said after the commit.
-enum Answer {
-    Welcome(AgentId, Welcome),
-    Attached(oneshot::Sender<Attached>, Attached),
-    Acknowledge(AgentId, Holding),
-    Founded(RolloutId, FoundedBy, oneshot::Sender<Result<Founded, Refusal>>),
-    Aborting(
-        RolloutId,
-        oneshot::Sender<Result<shared::rollout::view::Rollout, show::Error>>,
-    ),
 }
 
 impl Reign {
@@ -207,135 +194,6 @@ impl Reign {
         }
     }
 
-    fn hear(&mut self, command: Command, now: Time, round: &mut Round) {
-        match command {
-            Command::Attach(attach) => self.attach(*attach, now, round),
-            Command::Detach { agent, stream } => {
-                if self.sessions.is_present(&agent, stream) {
-                    tracing::info!(%agent, "disconnected");
-                    self.sessions.end(&agent);
-                    self.book.detach(&agent);
-                }
-            }
-            Command::Said {
-                agent,
-                stream,
-                message,
-            } => {
-                if self.sessions.is_present(&agent, stream) {
-                    self.said(agent, message, now, round);
-                }
-            }
-            Command::Found { wish, reply } => self.found(*wish, reply, now, round),
-            Command::Abort {
-                id,
-                by,
-                reason,
-                reply,
-            } => {
-                let found = self.book.find(&id).map(|rollout| rollout.spec().id.clone());
-                match found {
-                    Ok(id) => {
-                        tracing::info!(rollout = %id, by, reason, "asked to abort");
-                        round.changes.extend(self.book.abort(&id, by, reason, now));
-                        round.answers.push(Answer::Aborting(id, reply));
-                    }
-                    // Whoever asked may have gone.
-                    Err(error) => drop(reply.send(Err(error))),
-                }
-            }
-        }
-    }
-
-    fn attach(&mut self, attach: Attach, now: Time, round: &mut Round) {
-        let Attach {
-            stream,
-            hello,
-            lease,
-            ttl,
-            heartbeat_interval,
-            heard,
-            outbound,
-            reply,
-        } = attach;
-        // Whoever asked may have gone.
-        match self.sessions.claim(&hello.agent, hello.instance, Instant::now()) {
-            Claim::Free => {}
-            Claim::Contested => return drop(reply.send(Attached::Contested)),
-            Claim::Taken => {
-                tracing::warn!(agent = %hello.agent, "refused: another living process serves under this id");
-                return drop(reply.send(Attached::IdInUse));
-            }
-        }
-        let known = self.book.fleet().agents().get(&hello.agent);
-        let earlier = known.map(|known| known.lease).filter(|known| *known != lease);
-        tracing::info!(agent = %hello.agent, databases = hello.databases.len(), held = hello.held.len(), "connected");
-        round.changes.extend(self.book.attach(&hello, lease, now));
-        self.sessions
-            .begin(hello.agent.clone(), hello.instance, stream, heard, outbound);
-        let welcome = Welcome {
-            term: self.term,
-            lease,
-            ttl,
-            heartbeat_interval,
-            store: self.identity.store,
-            epoch: self.identity.epoch,
-        };
-        round.answers.push(Answer::Welcome(hello.agent, welcome));
-        round
-            .answers
-            .push(Answer::Attached(reply, Attached::Taken { earlier }));
-    }
-
-    fn said(&mut self, agent: AgentId, message: FromAgent, now: Time, round: &mut Round) {
-        if let FromAgent::Finished { of, finish } = &message {
-            tracing::info!(%agent, rollout = %of.rollout, database = %of.database, token = of.token, ?finish, "finished");
-        }
-        let Heard {
-            changes,
-            acknowledge,
-            ignored,
-        } = self.book.hear(&agent, message, now);
-        if let Some(reason) = ignored {
-            tracing::debug!(%agent, %reason, "a message came too late");
-        }
-        round.changes.extend(changes);
-        round
-            .answers
-            .extend(acknowledge.map(|of| Answer::Acknowledge(agent, of)));
-    }
-
-    fn found(
-        &mut self,
-        wish: Wish,
-        reply: oneshot::Sender<Result<Founded, Refusal>>,
-        now: Time,
-        round: &mut Round,
-    ) {
-        let random = || Uuid::new_v4().as_u64_pair().0;
-        match found::found(&self.book, wish, now, random) {
-            Ok(finding) => {
-                let by = finding.by();
-                let id = match finding {
-                    Finding::Known(id) => id,
-                    Finding::New(spec) => {
-                        let id = spec.id.clone();
-                        tracing::info!(
-                            rollout = %id, set = %spec.set, databases = spec.databases.len(),
-                            selector = %spec.selector, by = spec.created_by, "founded"
-                        );
-                        round.groups.extend(pack::founding(&spec, &Phase::Running));
-                        self.book.found(*spec);
-                        id
-                    }
-                };
-                round.answers.push(Answer::Founded(id, by, reply));
-            }
-            // Whoever asked may have gone.
-            Err(refusal) => drop(reply.send(Err(refusal))),
-        }
-    }
-
     /// Reads which agents still have their lease, when that is due.
     async fn read_leases(&mut self) -> Result<(), End> {
         let age = self.leases_read.elapsed();
@@ -417,85 +275,6 @@ impl Reign {
                 "{violation}"
             );
         }
-    }
-
-    /// Answers that waited for the commit. Whoever asked may have gone.
-    fn answer(&mut self, answers: Vec<Answer>) {
-        for answer in answers {
-            match answer {
-                Answer::Welcome(agent, welcome) => self.say(&agent, ToAgent::Welcome(welcome)),
-                Answer::Attached(reply, attached) => drop(reply.send(attached)),
-                Answer::Acknowledge(agent, of) => self.say(&agent, ToAgent::Acknowledged(of)),
-                Answer::Founded(id, by, reply) => {
-                    if let Some(rollout) = self.book.rollouts().get(&id) {
-                        let rollout = show::show_rollout(rollout);
-                        drop(reply.send(Ok(Founded { rollout, by })));
-                    }
-                }
-                Answer::Aborting(id, reply) => {
-                    if let Some(rollout) = self.book.rollouts().get(&id) {
-                        drop(reply.send(Ok(show::show_rollout(rollout))));
-                    }
-                }
-            }
-        }
-    }
-
-    fn say(&mut self, agent: &AgentId, message: ToAgent) {
-        match self.sessions.say(agent, message) {
-            Sent::Yes => {}
-            Sent::Later | Sent::Gone => self.book.detach(agent),
-        }
-    }
-
-    /// Tells agents what the book says and they do not know yet. How much was told.
-    fn instruct(&mut self, now: Time) -> usize {
-        let office = instruct::Office {
-            term: self.term,
-            epoch: self.identity.epoch,
-        };
-        self.slow = false;
-        let mut told = 0;
-        for instruction in self.book.instructions(office, now) {
-            let agent = &instruction.agent;
-            let needed = instruction
-                .needs
-                .filter(|digest| !self.sessions.has_bundle(agent, *digest));
-            let kept = needed.map(|digest| (digest, self.bundles.kept(digest)));
-            let bundle = match &kept {
-                None => None,
-                Some((digest, Some(bundle))) => Some((*digest, bundle.as_ref())),
-                Some((digest, None)) => {
-                    self.fetch(*digest);
-                    continue;
-                }
-            };
-            match self.sessions.instruct(agent, bundle, instruction.message.clone()) {
-                Sent::Yes => {
-                    self.book.told(&instruction, now);
-                    told += 1;
-                }
-                Sent::Later => self.slow = true,
-                // The end of its stream is on its way to us.
-                Sent::Gone => {}
-            }
-        }
-        told
-    }
-
-    /// Begins to read a bundle; what needs it is said once it is here.
-    fn fetch(&mut self, digest: Digest) {
-        if !self.fetching.insert(digest) {
-            return;
-        }
-        let bundles = self.bundles.clone();
-        self.fetches.spawn(async move {
-            if let Err(error) = bundles.fetch(digest).await {
-                tracing::error!(error = chain(&error), "a bundle cannot be read; trying again");
-                tokio::time::sleep(BUNDLE_AGAIN).await;
-            }
-            digest
-        });
     }
 
     fn publish(&self) {

@@ -226,6 +226,26 @@ impl Welcomed {
         }
     }
 
+    /// The next order; looks that run ahead of it are answered.
+    pub(crate) async fn next_order(&mut self) -> Order {
+        loop {
+            match self.agent.next().await {
+                Some(ToAgent::Assign { order, .. }) => return order,
+                Some(ToAgent::Look { look, database, .. }) => {
+                    let result = pending();
+                    self.agent
+                        .say(FromAgent::Looked {
+                            look,
+                            database,
+                            result,
+                        })
+                        .await;
+                }
+                other => panic!("no order, but {other:?}"),
+            }
+        }
+    }
+
     /// Looks until something is to be done, and takes the order.
     pub(crate) async fn take(&mut self) -> Order {
         self.answer(pending()).await;

@@ -132,7 +132,7 @@ async fn work_goes_on_over_the_death_of_the_leader() {
     let running = follower.wait_for(&rollout, "d1", AssignmentState::Running).await;
     assert_eq!(running.token, Some(order.fence.token), "it is the same work");
     agent.finish(&order, done()).await;
-    let next = agent.order().await;
+    let next = agent.next_order().await;
     assert_eq!(next.database.as_str(), "d2");
     assert!(next.fence > order.fence);
     agent.finish(&next, done()).await;

@@ -120,7 +120,7 @@ async fn a_failure_fails_its_database_only() {
     agent
         .finish(&order, Finish::Failed(failure(Retryability::GiveUp)))
         .await;
-    let order = agent.order().await;
+    let order = agent.next_order().await;
     assert_eq!(order.database.as_str(), "orders");
     agent.finish(&order, done()).await;
     let ended = coordinator.wait_for_end(&rollout).await;
@@ -184,7 +184,7 @@ async fn no_more_databases_are_at_work_than_allowed() {
         assignments[1].blocked
     );
     agent.finish(&first, done()).await;
-    let second = agent.order().await;
+    let second = agent.next_order().await;
     assert_eq!(second.database.as_str(), "d2");
 }
 

@@ -11,7 +11,8 @@
 //! anything, and throw the book away when that fails.
 
 use super::assignment::{Assignment, clipped};
-use super::board::{Board, Decision, Found, Glance, Link, Snapshot, Told};
+use super::board::{Board, Found, Glance, Link, Snapshot, Told};
+use super::decision::Decision;
 use super::event::{Effect, Error, Event};
 use super::fleet::Fleet;
 use super::machine::Rollout;

@@ -1,8 +1,9 @@
 //! What agents have to be told so that they know what the state says: looks, work, stops.
 
 use super::assignment::Assignment;
-use super::board::{Decision, Found, Glance, Halt, Told};
+use super::board::{Found, Glance, Told};
 use super::book::Book;
+use super::decision::{Decision, Halt};
 use super::message::{Holding, ToAgent};
 use super::time::Time;
 use super::work::Order;

@@ -11,7 +11,7 @@
 //! | [`backoff`] | how long to wait after an error |
 //! | [`fleet`] | databases and agents, and identity conflicts |
 //! | [`gate`] | why a database waits |
-//! | [`board`] | the scheduler: what is to be done next |
+//! | [`board`], [`decision`] | the scheduler: what is to be done next |
 //! | [`book`] | all that the leader knows, in memory |
 //! | [`instruct`] | what agents have to be told |
 //! | [`invariant`] | what must always hold |
@@ -24,6 +24,7 @@ pub mod backoff;
 pub mod board;
 pub mod book;
 pub mod bundle;
+pub mod decision;
 pub mod event;
 pub mod fleet;
 pub mod gate;

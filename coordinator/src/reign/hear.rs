@@ -1,0 +1,147 @@
+//! What comes in: agents and their messages, wishes of operators. Changes the book; nothing is written or said here.
+
+use super::command::{Attach, Attached, Command, Founded, Refusal, Wish};
+use super::found::{self, Finding};
+use super::sessions::Claim;
+use super::tell::Answer;
+use super::{Reign, Round};
+use crate::pack;
+use shared::id::AgentId;
+use shared::rollout::book::Heard;
+use shared::rollout::message::{FromAgent, Welcome};
+use shared::rollout::{Phase, Time};
+use std::time::Instant;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+impl Reign {
+    /// Takes what came into the book.
+    pub(super) fn hear(&mut self, command: Command, now: Time, round: &mut Round) {
+        match command {
+            Command::Attach(attach) => self.attach(*attach, now, round),
+            Command::Detach { agent, stream } => {
+                if self.sessions.is_present(&agent, stream) {
+                    tracing::info!(%agent, "disconnected");
+                    self.sessions.end(&agent);
+                    self.book.detach(&agent);
+                }
+            }
+            Command::Said {
+                agent,
+                stream,
+                message,
+            } => {
+                if self.sessions.is_present(&agent, stream) {
+                    self.said(agent, message, now, round);
+                }
+            }
+            Command::Found { wish, reply } => self.found(*wish, reply, now, round),
+            Command::Abort {
+                id,
+                by,
+                reason,
+                reply,
+            } => {
+                let found = self.book.find(&id).map(|rollout| rollout.spec().id.clone());
+                match found {
+                    Ok(id) => {
+                        tracing::info!(rollout = %id, by, reason, "asked to abort");
+                        round.changes.extend(self.book.abort(&id, by, reason, now));
+                        round.answers.push(Answer::Aborting(id, reply));
+                    }
+                    // Whoever asked may have gone.
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, attach: Attach, now: Time, round: &mut Round) {
+        let Attach {
+            stream,
+            hello,
+            lease,
+            ttl,
+            heartbeat_interval,
+            heard,
+            outbound,
+            reply,
+        } = attach;
+        // Whoever asked may have gone.
+        match self.sessions.claim(&hello.agent, hello.instance, Instant::now()) {
+            Claim::Free => {}
+            Claim::Contested => return drop(reply.send(Attached::Contested)),
+            Claim::Taken => {
+                tracing::warn!(agent = %hello.agent, "refused: another living process serves under this id");
+                return drop(reply.send(Attached::IdInUse));
+            }
+        }
+        let known = self.book.fleet().agents().get(&hello.agent);
+        let earlier = known.map(|known| known.lease).filter(|known| *known != lease);
+        tracing::info!(agent = %hello.agent, databases = hello.databases.len(), held = hello.held.len(), "connected");
+        round.changes.extend(self.book.attach(&hello, lease, now));
+        self.sessions
+            .begin(hello.agent.clone(), hello.instance, stream, heard, outbound);
+        let welcome = Welcome {
+            term: self.term,
+            lease,
+            ttl,
+            heartbeat_interval,
+            store: self.identity.store,
+            epoch: self.identity.epoch,
+        };
+        round.answers.push(Answer::Welcome(hello.agent, welcome));
+        round
+            .answers
+            .push(Answer::Attached(reply, Attached::Taken { earlier }));
+    }
+
+    fn said(&mut self, agent: AgentId, message: FromAgent, now: Time, round: &mut Round) {
+        if let FromAgent::Finished { of, finish } = &message {
+            tracing::info!(%agent, rollout = %of.rollout, database = %of.database, token = of.token, ?finish, "finished");
+        }
+        let Heard {
+            changes,
+            acknowledge,
+            ignored,
+        } = self.book.hear(&agent, message, now);
+        if let Some(reason) = ignored {
+            tracing::debug!(%agent, %reason, "a message came too late");
+        }
+        round.changes.extend(changes);
+        round
+            .answers
+            .extend(acknowledge.map(|of| Answer::Acknowledge(agent, of)));
+    }
+
+    fn found(
+        &mut self,
+        wish: Wish,
+        reply: oneshot::Sender<Result<Founded, Refusal>>,
+        now: Time,
+        round: &mut Round,
+    ) {
+        let random = || Uuid::new_v4().as_u64_pair().0;
+        match found::found(&self.book, wish, now, random) {
+            Ok(finding) => {
+                let by = finding.by();
+                let id = match finding {
+                    Finding::Known(id) => id,
+                    Finding::New(spec) => {
+                        let id = spec.id.clone();
+                        tracing::info!(
+                            rollout = %id, set = %spec.set, databases = spec.databases.len(),
+                            selector = %spec.selector, by = spec.created_by, "founded"
+                        );
+                        round.groups.extend(pack::founding(&spec, &Phase::Running));
+                        self.book.found(*spec);
+                        id
+                    }
+                };
+                round.answers.push(Answer::Founded(id, by, reply));
+            }
+            // Whoever asked may have gone.
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
+    }
+}
