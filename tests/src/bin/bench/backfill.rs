@@ -60,7 +60,7 @@ async fn one_update(server: &Server, database: &Database) -> anyhow::Result<Dura
     let session = database.connect().await?;
     let began = Instant::now();
     session
-        .execute("UPDATE items SET gross = net + net / 5", &[])
+        .execute("UPDATE public.items SET gross = net + net / 5", &[])
         .await?;
     Ok(began.elapsed())
 }
@@ -72,11 +72,11 @@ async fn in_batches(
     round: usize,
 ) -> anyhow::Result<Duration> {
     fresh_table(server, database).await?;
-    let step = "up: [ { backfill: { table: items, set: { gross: \"net + net / 5\" } } } ]\n";
+    let step = "up: [ { backfill: { table: public.items, set: { gross: \"net + net / 5\" } } } ]\n";
     set.put(&format!("{round:04}_round.yaml"), step)?;
     let time = migrate_up(database, set).await?;
     let missed = database
-        .number("SELECT count(*) FROM items WHERE gross IS NULL")
+        .number("SELECT count(*) FROM public.items WHERE gross IS NULL")
         .await?;
     anyhow::ensure!(missed == 0, "the backfill left out {missed} rows");
     Ok(time)
@@ -96,12 +96,12 @@ async fn migrate_up(database: &Database, set: &Migrations) -> anyhow::Result<Dur
 async fn fresh_table(server: &Server, database: &Database) -> anyhow::Result<()> {
     database
         .execute(&format!(
-            "DROP TABLE IF EXISTS items;
-             CREATE TABLE items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, net bigint NOT NULL, name text NOT NULL, gross bigint);
-             INSERT INTO items (net, name) SELECT g % 9973, 'item ' || g FROM generate_series(1, {ROWS}) g;"
+            "DROP TABLE IF EXISTS public.items;
+             CREATE TABLE public.items (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, net bigint NOT NULL, name text NOT NULL, gross bigint);
+             INSERT INTO public.items (net, name) SELECT g % 9973, 'item ' || g FROM generate_series(1, {ROWS}) g;"
         ))
         .await?;
-    database.execute("VACUUM (ANALYZE) items").await?;
+    database.execute("VACUUM (ANALYZE) public.items").await?;
     server
         .admin(database.name())
         .await?
