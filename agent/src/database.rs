@@ -11,6 +11,7 @@ use shared::retry::{self, Retryability};
 use shared::rollout::work::Identity;
 use shared::settings;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// One target database. Opens connections only when it is used.
@@ -23,6 +24,8 @@ pub struct Database {
     direct: Option<Pool>,
     limits: Limits,
     kept: Kept,
+    /// Whether the last look found a ledger: saves looking again.
+    has_ledger: AtomicBool,
 }
 
 /// How long statements and waiting for locks may take, unless a migration says otherwise.
@@ -71,6 +74,7 @@ impl Database {
                 idle: connection.pool.max_idle_time,
                 lifetime: connection.pool.max_lifetime,
             },
+            has_ledger: AtomicBool::new(false),
         })
     }
 
@@ -124,6 +128,14 @@ impl Database {
                 stays
             });
         }
+    }
+
+    pub(crate) fn has_ledger(&self) -> bool {
+        self.has_ledger.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn saw_ledger(&self, there: bool) {
+        self.has_ledger.store(there, Ordering::Relaxed);
     }
 
     pub(crate) fn limits(&self) -> Limits {

@@ -76,6 +76,11 @@ pub(crate) async fn read(session: &Session, tag: &Tag, set: &SetName) -> Result<
     if !rows.first().is_some_and(|row| row.get(0)) {
         return Ok(None);
     }
+    read_present(session, tag, set).await.map(Some)
+}
+
+/// Reads the ledger of one set where one is known to be there: somebody took its fence.
+pub(crate) async fn read_present(session: &Session, tag: &Tag, set: &SetName) -> Result<Ledger, Error> {
     let rows = session
         .query(
             tag,
@@ -93,9 +98,7 @@ pub(crate) async fn read(session: &Session, tag: &Tag, set: &SetName) -> Result<
             known: texts::FORMAT,
         });
     }
-    serde_json::from_str(json)
-        .map(Some)
-        .map_err(|_| Error::Broken("its rows cannot be read"))
+    serde_json::from_str(json).map_err(|_| Error::Broken("its rows cannot be read"))
 }
 
 #[derive(serde::Deserialize)]
@@ -110,7 +113,9 @@ pub(crate) async fn read_or_absent(
     tag: &Tag,
     set: &SetName,
 ) -> Result<Ledger, Error> {
-    match read(session, tag, set).await? {
+    let read = read(session, tag, set).await?;
+    database.saw_ledger(read.is_some());
+    match read {
         Some(ledger) => Ok(ledger),
         None => Ok(Ledger::absent(database.identity().await?)),
     }
@@ -127,8 +132,13 @@ pub(crate) fn check_identity(ledger: &Ledger) -> Result<(), Error> {
     }
 }
 
-/// Creates the ledger where there is none. Of several that do so at once one succeeds; the others go on with its.
-pub(crate) async fn ensure(database: &Database, session: &mut Session, tag: &Tag) -> Result<(), Error> {
+/// Creates the ledger where the last look found none. Of several that do so at once one succeeds; the others go on with
+/// its.
+pub(crate) async fn ensure(database: &Database, tag: &Tag) -> Result<(), Error> {
+    if database.has_ledger() {
+        return Ok(());
+    }
+    let session = &mut database.session().await?;
     let rows = session
         .query(tag, "looking for the ledger", texts::EXISTS, &[])
         .await?;
@@ -268,9 +278,7 @@ async fn standing(session: &Session, claim: &Claim) -> Result<Standing, Error> {
     let doing = "reading the fence";
     let tag = claim.tag();
     let no_set = SetName::default_set();
-    let ledger = read(session, &tag, &no_set)
-        .await?
-        .ok_or(Error::Broken("it vanished"))?;
+    let ledger = read_present(session, &tag, &no_set).await?;
     check_identity(&ledger)?;
     let Some(row) = &ledger.fence else {
         return Ok(Standing::Older);
@@ -387,15 +395,13 @@ pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) ->
         ),
         (&seconds, Type::FLOAT8),
     ];
-    let tag = claim.tag();
     session
-        .begin_with(
-            &tag,
+        .only(
+            &claim.tag(),
             limits(TAKEOVER_LOCK, Commit::Deferred),
             "renewing the holder",
             texts::RENEW,
             &params,
         )
-        .await?;
-    session.commit(&tag).await
+        .await
 }

@@ -171,10 +171,7 @@ async fn look(database: &Database, set: &Set, options: &Options) -> Result<Look,
     {
         return Ok(Look::Held(holder.description));
     }
-    {
-        let mut session = database.session().await?;
-        ledger::ensure(database, &mut session, &READING).await?;
-    }
+    ledger::ensure(database, &READING).await?;
     let claim = claim(read.map_or(Fence::NONE, |(fence, _)| fence).next_local());
     let how = Take::Local {
         read,

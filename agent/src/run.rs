@@ -105,11 +105,10 @@ impl<'a> Run<'a> {
 
     async fn attempt(&mut self) -> Result<(), Error> {
         let set = self.set;
-        let read = {
+        let ledger = {
             let session = self.database.session().await?;
-            ledger::read(&session, &self.claim.tag(), &set.name).await?
+            ledger::read_present(&session, &self.claim.tag(), &set.name).await?
         };
-        let ledger = read.ok_or(Error::Broken("it vanished"))?;
         ledger::check_identity(&ledger)?;
         let work = next(set, &ledger, self.goal)?;
         let migrations = count(work.todos.len());

@@ -52,9 +52,40 @@ impl Session {
         self.state = State::Doubtful;
         let (opening, first) = (sql::begin(tag, limits), format!("{tag}{statement}"));
         let client = self.client();
-        let (begun, rows) = tokio::join!(client.batch_execute(&opening), client.query_typed(&first, params));
+        let (begun, rows) = tokio::join!(
+            biased;
+            client.batch_execute(&opening),
+            client.query_typed(&first, params),
+        );
         begun.map_err(Error::statement(doing))?;
         rows.map_err(Error::statement(doing))
+    }
+
+    /// A transaction of one statement, in one flight.
+    pub(crate) async fn only(
+        &mut self,
+        tag: &Tag,
+        limits: Limits,
+        doing: &'static str,
+        statement: &str,
+        params: Params<'_>,
+    ) -> Result<(), Error> {
+        self.state = State::Doubtful;
+        let client = self.client();
+        let (opening, end) = (sql::begin(tag, limits), format!("{tag}COMMIT"));
+        let statement = format!("{tag}{statement}");
+        let (begun, done, ended) = tokio::join!(
+            biased;
+            client.batch_execute(&opening),
+            client.execute_typed(&statement, params),
+            // After a failed statement PostgreSQL takes it for a ROLLBACK.
+            client.batch_execute(&end),
+        );
+        begun.map_err(Error::statement(doing))?;
+        done.map_err(Error::statement(doing))?;
+        ended.map_err(Error::statement(doing))?;
+        self.state = State::Clean;
+        Ok(())
     }
 
     /// Runs a statement of ours.

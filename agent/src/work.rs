@@ -111,10 +111,7 @@ async fn try_execute(
     claim: &Claim,
     control: &Control,
 ) -> Result<Finish, Error> {
-    {
-        let mut session = database.session().await?;
-        ledger::ensure(database, &mut session, &claim.tag()).await?;
-    }
+    ledger::ensure(database, &claim.tag()).await?;
     ledger::take(database, claim, Take::Lease(database.name())).await?;
     let goal = goal(direction);
     let mut run = Run::new(

@@ -206,16 +206,13 @@ async fn one(
         _ => return Err(Error::Broken("a range of a step at work is closed")),
     }
     let ends = range(shard.from.as_ref(), shard.upper.as_ref());
-    let most = i64::from(size.rows());
-    let end = statements.end(Ends::of(shard.from.is_some(), shard.upper.is_some()));
-    let found = session
-        .query(
-            tag,
-            DOING,
-            &end,
-            &[&ends[..], &[(&most as &(dyn ToSql + Sync), Type::INT8)]].concat(),
-        )
-        .await?;
+    let before_end = i64::from(size.rows()) - 1;
+    let named = Ends::of(shard.from.is_some(), shard.upper.is_some());
+    let full = [&ends[..], &[(&before_end as &(dyn ToSql + Sync), Type::INT8)]].concat();
+    let mut found = session.query(tag, DOING, &statements.full(named), &full).await?;
+    if found.is_empty() {
+        found = session.query(tag, DOING, &statements.rest(named), &ends).await?;
+    }
     // No row: what is left of the range holds none. Its end is then where the cursor stands.
     let cursor = found.first().map(texts);
     let (changed, state) = match &cursor {

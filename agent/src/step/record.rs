@@ -65,37 +65,41 @@ pub(super) async fn before(
         Part::First => "begun",
         Part::Middle | Part::Last => return Ok(None),
     };
-    if !place.todo.recorded && place.index == 0 {
-        begin_run(run, place.todo, session, tag).await?;
-    }
     let key = Key::of(run, place.todo, place.number());
     let [set, version, direction, number, step] = key.step();
     let (change, checksum) = (&place.step().change, place.step().checksum.to_string());
     let (kind, title) = (change.name(), change.title());
     let fence = run.claim.fence;
-    let rows = session
-        .query(
-            tag,
-            "recording the step",
-            texts::RECORD_STEP,
-            &[
-                set,
-                version,
-                direction,
-                number,
-                step,
-                (&kind, Type::TEXT),
-                (&title, Type::TEXT),
-                (&checksum, Type::TEXT),
-                (&state, Type::TEXT),
-                (&detail, Type::TEXT),
-                (&fence.epoch, Type::INT8),
-                (&fence.token, Type::INT8),
-                (&fence.local, Type::INT8),
-            ],
-        )
-        .await?;
-    Ok(rows.first().map(|row| row.get(0)))
+    let record = [
+        set,
+        version,
+        direction,
+        number,
+        step,
+        (&kind, Type::TEXT),
+        (&title, Type::TEXT),
+        (&checksum, Type::TEXT),
+        (&state, Type::TEXT),
+        (&detail, Type::TEXT),
+        (&fence.epoch, Type::INT8),
+        (&fence.token, Type::INT8),
+        (&fence.local, Type::INT8),
+    ];
+    let begun = async {
+        if place.todo.recorded || place.index > 0 {
+            Ok(())
+        } else {
+            begin_run(run, place.todo, session, tag).await
+        }
+    };
+    // In one flight, in this order: the step's record refers to the run's.
+    let (begun, rows) = tokio::join!(
+        biased;
+        begun,
+        session.query(tag, "recording the step", texts::RECORD_STEP, &record),
+    );
+    begun?;
+    Ok(rows?.first().map(|row| row.get(0)))
 }
 
 /// Writes the records that come after the change: the step's end, and the run's.

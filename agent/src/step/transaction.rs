@@ -100,12 +100,8 @@ async fn attempt(
     let after = session
         .query(tag, "checking the transaction", texts::CURRENT_XID, &[])
         .await?;
-    if after
-        .first()
-        .and_then(|row| row.get::<_, Option<String>>(0))
-        .as_deref()
-        != Some(before.as_str())
-    {
+    let after: Option<String> = after.first().and_then(|row| row.get(0));
+    if after.as_ref() != Some(&before) {
         return Err(Error::HiddenCommit);
     }
     record::after(run, place, part, session, tag).await?;

@@ -80,17 +80,24 @@ impl<'a> Statements<'a> {
         )
     }
 
-    /// The end of the next batch, as texts; no row when the range holds none. Parameters: the ends named (text[], lower
-    /// first), then the most rows (int8).
-    pub fn end(&self, ends: Ends) -> String {
-        let (range, next) = self.range(ends, 1);
-        let range = if range.is_empty() {
-            String::new()
-        } else {
-            format!(" WHERE {range}")
-        };
+    /// The end of a full batch, as texts; no row when the range holds fewer rows. Parameters: the ends named (text[], lower
+    /// first), then how many rows of the batch come before its end (int8).
+    pub fn full(&self, ends: Ends) -> String {
+        let (filter, next) = self.filter(ends);
         format!(
-            "SELECT {texts} FROM (SELECT {columns} FROM {table}{range} ORDER BY {columns} LIMIT ${next}) r ORDER BY {descending} LIMIT 1",
+            "SELECT {texts} FROM (SELECT {columns} FROM {table}{filter} ORDER BY {columns} OFFSET ${next} LIMIT 1) r",
+            texts = self.texts,
+            columns = self.columns,
+            table = self.table,
+        )
+    }
+
+    /// The end of the range's last batch, as texts; no row when the range holds none. Parameters: the ends named (text[],
+    /// lower first).
+    pub fn rest(&self, ends: Ends) -> String {
+        let (filter, _) = self.filter(ends);
+        format!(
+            "SELECT {texts} FROM (SELECT {columns} FROM {table}{filter}) r ORDER BY {descending} LIMIT 1",
             texts = self.texts,
             columns = self.columns,
             table = self.table,
@@ -127,6 +134,16 @@ impl<'a> Statements<'a> {
             .map(|k| format!("r.{} DESC", k.name))
             .collect::<Vec<_>>()
             .join(", ")
+    }
+
+    /// The range as a WHERE clause, and the number of the next parameter.
+    fn filter(&self, ends: Ends) -> (String, usize) {
+        let (range, next) = self.range(ends, 1);
+        if range.is_empty() {
+            (range, next)
+        } else {
+            (format!(" WHERE {range}"), next)
+        }
     }
 
     /// The range's condition, and the number of the next parameter.
@@ -186,9 +203,15 @@ mod tests {
              ($2::pg_catalog.text[])[2]::text) AND (n < 5\n)"
         );
         assert_eq!(
-            statements.end(Ends::Neither),
+            statements.full(Ends::Neither),
             "SELECT r.\"a\"::pg_catalog.text, r.\"b\"::pg_catalog.text FROM (SELECT \"a\", \"b\" FROM \"app\".\"Order\" \
-             ORDER BY \"a\", \"b\" LIMIT $1) r ORDER BY r.\"a\" DESC, r.\"b\" DESC LIMIT 1"
+             ORDER BY \"a\", \"b\" OFFSET $1 LIMIT 1) r"
+        );
+        assert_eq!(
+            statements.rest(Ends::Upper),
+            "SELECT r.\"a\"::pg_catalog.text, r.\"b\"::pg_catalog.text FROM (SELECT \"a\", \"b\" FROM \"app\".\"Order\" \
+             WHERE (\"a\", \"b\") <= (($1::pg_catalog.text[])[1]::bigint, ($1::pg_catalog.text[])[2]::text)) r \
+             ORDER BY r.\"a\" DESC, r.\"b\" DESC LIMIT 1"
         );
     }
 

@@ -65,13 +65,11 @@ fn action_text(action: &Action) -> String {
             format!("--   {note}\nBEGIN;\n{}\nCOMMIT;", statements.join("\n"))
         }
         Action::Batches(batches) => {
-            let statements = Statements::of(batches);
             let size = first_rows(batches);
             format!(
-                "--   in batches of {size} rows at first, then as many as take half a second; about {} rows\n{};\n{};",
+                "--   in batches of {size} rows at first, then as many as take half a second; about {} rows\n{};",
                 batches.estimated_rows,
-                statements.end(Ends::Lower),
-                statements.change(Ends::Both)
+                batch_statements(batches).join(";\n"),
             )
         }
         Action::Assert(assertion) => format!(
@@ -83,6 +81,16 @@ fn action_text(action: &Action) -> String {
             outside.text.trim_end().trim_end_matches(';')
         ),
     }
+}
+
+/// Where a full batch ends, where the last one does, and the change.
+fn batch_statements(batches: &Batches) -> [String; 3] {
+    let statements = Statements::of(batches);
+    [
+        statements.full(Ends::Lower),
+        statements.rest(Ends::Lower),
+        statements.change(Ends::Both),
+    ]
 }
 
 fn first_rows(batches: &Batches) -> u32 {
@@ -116,10 +124,9 @@ fn action_json(action: &Action) -> Value {
             json!({ "kind": "transaction", "statements": transaction.statements })
         }
         Action::Batches(batches) => {
-            let statements = Statements::of(batches);
             json!({
                 "kind": "batches",
-                "statements": [statements.end(Ends::Lower), statements.change(Ends::Both)],
+                "statements": batch_statements(batches),
                 "first_batch_rows": first_rows(batches),
                 "pause_ms": u64::try_from(batches.pause.as_millis()).unwrap_or(u64::MAX),
                 "estimated_rows": batches.estimated_rows,
