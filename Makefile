@@ -3,20 +3,21 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 # Most tests wait for servers more than they compute.
 export RUST_TEST_THREADS ?= 4
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: demo test check bench build setup fmt clippy purity doc deny
 .DEFAULT_GOAL := build
 
 demo: setup ## migrate twelve databases on three servers, and watch
 	cargo build --locked --workspace --bin confiture --bin demo
-	@cargo run --quiet --package tests --bin demo
+	@$(TARGET)/debug/demo
 
 test: setup ## every test, against servers that it starts itself
 	cargo test --workspace --locked
 
 bench: setup ## measure against plain PostgreSQL
 	cargo build --release --locked --workspace --bin confiture --bin bench
-	@cargo run --release --quiet --package tests --bin bench
+	@$(TARGET)/release/bench
 
 build: setup ## the program: target/release/confiture
 	cargo build --release --locked --package confiture
