@@ -85,8 +85,13 @@ pub enum Error {
     #[error("the server has PostgreSQL {0}; 13 or newer is needed")]
     ServerOld(i32),
     /// The files and the ledger do not go together.
-    #[error(transparent)]
-    Conflict(#[from] Conflict),
+    #[error("{conflict}{}", changes(difference.as_deref()))]
+    Conflict {
+        /// How.
+        conflict: Conflict,
+        /// The lines in which the file differs from what was applied.
+        difference: Option<String>,
+    },
     /// A step cannot be planned here.
     #[error("{}", refusal_message(.0))]
     Refused(#[from] Refusal),
@@ -152,7 +157,7 @@ impl Error {
             | Self::Identity { .. }
             | Self::LedgerNewer { .. }
             | Self::ServerOld(_)
-            | Self::Conflict(_)
+            | Self::Conflict { .. }
             | Self::Refused(_)
             | Self::Assertion(_)
             | Self::HiddenCommit
@@ -165,9 +170,9 @@ impl Error {
     /// The exit code of a run that ends with it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Conflict(conflict) if conflict.is_input() => Exit::Usage,
+            Self::Conflict { conflict, .. } if conflict.is_input() => Exit::Usage,
             Self::Target(_) | Self::Refused(Refusal::Input { .. }) => Exit::Usage,
-            Self::Conflict(_)
+            Self::Conflict { .. }
             | Self::Refused(Refusal::Unsafe { .. })
             | Self::Foreign { .. }
             | Self::Identity { .. }
@@ -223,6 +228,15 @@ pub(crate) fn statement_message(error: &tokio_postgres::Error) -> String {
 
 fn help(advice: Option<&str>) -> String {
     advice.map_or(String::new(), |advice| format!("\n  help: {advice}"))
+}
+
+fn changes(difference: Option<&str>) -> String {
+    difference.map_or(String::new(), |lines| {
+        format!(
+            "\n  what differs (- as applied, + in the file):\n    {}",
+            lines.replace('\n', "\n    ")
+        )
+    })
 }
 
 fn refusal_message(refusal: &Refusal) -> String {

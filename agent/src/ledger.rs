@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::session::Session;
 use shared::fence::{Fence, Standing};
 use shared::id::{DatabaseName, Holder, SetName};
-use shared::ledger::Ledger;
+use shared::ledger::{Format, Ledger};
 use shared::rollout::work::Identity;
 use shared::sql::{self, Commit, Limits, Tag, ledger as texts};
 use std::time::Duration;
@@ -81,29 +81,45 @@ pub(crate) async fn read(session: &Session, tag: &Tag, set: &SetName) -> Result<
 
 /// Reads the ledger of one set where one is known to be there: somebody took its fence.
 pub(crate) async fn read_present(session: &Session, tag: &Tag, set: &SetName) -> Result<Ledger, Error> {
-    let rows = session
+    let read = session
         .query(
             tag,
             "reading the ledger",
             texts::READ,
             &[(&set.as_str(), Type::TEXT)],
         )
-        .await?;
+        .await;
+    let rows = match read {
+        Ok(rows) => rows,
+        // A newer one may not have the shape we know.
+        Err(error) => {
+            format(session, tag).await?;
+            return Err(error);
+        }
+    };
     let json: &str = rows.first().ok_or(Error::Broken("it gave no answer"))?.get(0);
-    // The format first: a newer one may not have the shape we know.
-    let format: Format = serde_json::from_str(json).map_err(|_| Error::Broken("its format is missing"))?;
-    if format.format > texts::FORMAT {
-        return Err(Error::LedgerNewer {
-            found: format.format,
-            known: texts::FORMAT,
-        });
-    }
-    serde_json::from_str(json).map_err(|_| Error::Broken("its rows cannot be read"))
+    let ledger: Ledger = serde_json::from_str(json).map_err(|_| Error::Broken("its rows cannot be read"))?;
+    workable(ledger.ledger)?;
+    Ok(ledger)
 }
 
-#[derive(serde::Deserialize)]
-struct Format {
-    format: i32,
+/// The ledger's format, if we can work with it.
+async fn format(session: &Session, tag: &Tag) -> Result<Format, Error> {
+    let rows = session
+        .query(tag, "reading the ledger's format", texts::FORMAT_ROW, &[])
+        .await?;
+    let json: &str = rows.first().ok_or(Error::Broken("its format is missing"))?.get(0);
+    workable(serde_json::from_str(json).map_err(|_| Error::Broken("its format cannot be read"))?)
+}
+
+fn workable(format: Format) -> Result<Format, Error> {
+    if format.is_workable() {
+        return Ok(format);
+    }
+    Err(Error::LedgerNewer {
+        found: format.format,
+        known: texts::FORMAT,
+    })
 }
 
 /// The ledger of one set, or an empty one with the database's identity.
@@ -152,7 +168,7 @@ pub(crate) async fn ensure(database: &Database, tag: &Tag) -> Result<(), Error> 
         .await?;
     let created = session
         .client()
-        .batch_execute(&format!("{tag}{}", texts::CREATE))
+        .batch_execute(&format!("{tag}{}{}", texts::CREATE, texts::UPGRADES.concat()))
         .await;
     match created {
         Ok(()) => session.commit(tag).await,
@@ -263,12 +279,21 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
         (&claim.description, Type::TEXT),
         (&held, Type::FLOAT8),
     ];
-    let (stamped, held) = tokio::join!(
+    let (format, stamped, held) = tokio::join!(
+        format(session, &tag),
         session.execute(&tag, doing, texts::STAMP_SHARDS, &stamp_params),
         session.execute(&tag, doing, texts::HOLD, &hold_params),
     );
+    let upgrades = format?.upgrades();
     stamped?;
     held?;
+    if !upgrades.is_empty() {
+        session
+            .client()
+            .batch_execute(&format!("{tag}{}", upgrades.concat()))
+            .await
+            .map_err(Error::statement("upgrading the ledger"))?;
+    }
     session.commit(&tag).await?;
     Ok(Taken::Ours)
 }

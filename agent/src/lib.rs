@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`connect`], `tls`, [`database`], `session` | connections and what may go back to a pool |
 //! | `ledger`, `holder`, `claim` | the ledger's reading and writing, the fence, the holder |
+//! | `history` | what the ledger says is to be done, and what contradicts it |
 //! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
 //! | [`work`] | an order of a coordinator |
 //! | [`link`] | the stream to the coordinators: leases, orders, looks |
@@ -16,6 +17,7 @@ pub mod connect;
 pub mod database;
 pub mod error;
 mod facts;
+mod history;
 mod holder;
 mod ledger;
 pub mod link;

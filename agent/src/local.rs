@@ -5,13 +5,14 @@ use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
 use crate::facts;
+use crate::history;
 use crate::holder;
 use crate::ledger::{self, Living, Take, Taken};
 use crate::run::{Overrides, PATIENCE, Run};
 use crate::work::Control;
 use shared::fence::Fence;
 use shared::id::{Direction, Holder};
-use shared::ledger::{Goal, Ledger, next};
+use shared::ledger::{Goal, Ledger};
 use shared::migration::{Set, Version};
 use shared::plan::{Action, Facts};
 use shared::retry::Retryability;
@@ -52,6 +53,8 @@ pub struct Done {
     pub summary: Summary,
     /// Applied versions newer than the set's newest.
     pub ahead: Vec<Version>,
+    /// Versions undone by a way down that was written or changed after their way up was applied.
+    pub edited_downs: Vec<Version>,
 }
 
 /// Does what is pending, or undoes; waits for another holder, saying for whom by `waiting`.
@@ -65,12 +68,9 @@ pub async fn migrate(
     control: &Control,
     waiting: impl Fn(&str),
 ) -> Result<Done, Error> {
-    let Some((claim, ahead)) = take(database, set, options, control, waiting).await? else {
-        let ahead = next(set, &read(database, set).await?, &options.goal)?.ahead;
-        return Ok(Done {
-            summary: Summary::default(),
-            ahead,
-        });
+    let (claim, done) = match take(database, set, options, control, waiting).await? {
+        (None, done) => return Ok(done),
+        (Some(claim), done) => (claim, done),
     };
     let mut run = Run::new(
         database,
@@ -82,10 +82,11 @@ pub async fn migrate(
         options.overrides,
     );
     let summary = holder::held_while(database, &claim, run.finish()).await?;
-    Ok(Done { summary, ahead })
+    Ok(Done { summary, ..done })
 }
 
-/// Waits until the database is free and takes its fence; `None` when there is nothing to do.
+/// Waits until the database is free and takes its fence; no claim when there is nothing to do. Beside it what is known
+/// before anything is done.
 ///
 /// A server that was reached once may go away for a while; one that never answered is an error at once.
 async fn take(
@@ -94,14 +95,14 @@ async fn take(
     options: &Options,
     control: &Control,
     waiting: impl Fn(&str),
-) -> Result<Option<(Claim, Vec<Version>)>, Error> {
+) -> Result<(Option<Claim>, Done), Error> {
     let since = Instant::now();
     let mut said: Option<String> = None;
     let mut trouble: Option<Backoff> = None;
     loop {
         let pause = match look(database, set, options).await {
-            Ok(Look::NothingToDo) => return Ok(None),
-            Ok(Look::Taken(claim, ahead)) => return Ok(Some((claim, ahead))),
+            Ok(Look::NothingToDo(done)) => return Ok((None, done)),
+            Ok(Look::Taken(claim, done)) => return Ok((Some(claim), done)),
             Ok(Look::Changed) => POLL,
             Ok(Look::Held(by)) => {
                 if since.elapsed() >= options.wait {
@@ -135,9 +136,9 @@ async fn take(
 
 /// What a try to take the database found.
 enum Look {
-    NothingToDo,
-    /// The fence is ours; with the versions the database is ahead by.
-    Taken(Claim, Vec<Version>),
+    NothingToDo(Done),
+    /// The fence is ours.
+    Taken(Claim, Done),
     /// Somebody who is alive holds it.
     Held(String),
     /// Somebody was quicker: look again.
@@ -146,9 +147,14 @@ enum Look {
 
 async fn look(database: &Database, set: &Set, options: &Options) -> Result<Look, Error> {
     let ledger = read(database, set).await?;
-    let work = next(set, &ledger, &options.goal)?;
+    let work = history::work(database, set, &ledger, &options.goal).await?;
+    let done = Done {
+        summary: Summary::default(),
+        ahead: work.ahead,
+        edited_downs: work.edited_downs,
+    };
     if work.todos.is_empty() {
-        return Ok(Look::NothingToDo);
+        return Ok(Look::NothingToDo(done));
     }
     let read = ledger
         .fence
@@ -163,7 +169,7 @@ async fn look(database: &Database, set: &Set, options: &Options) -> Result<Look,
     };
     if let Some((fence, _)) = read.filter(|(_, holder)| *holder == options.holder) {
         // The answer to an earlier try was lost.
-        return Ok(Look::Taken(claim(fence), work.ahead));
+        return Ok(Look::Taken(claim(fence), done));
     }
     if let Some(holder) = ledger
         .holder
@@ -178,7 +184,7 @@ async fn look(database: &Database, set: &Set, options: &Options) -> Result<Look,
         living: options.living,
     };
     Ok(match ledger::take(database, &claim, how).await? {
-        Taken::Ours => Look::Taken(claim, work.ahead),
+        Taken::Ours => Look::Taken(claim, done),
         Taken::Refused => Look::Changed,
     })
 }
@@ -228,7 +234,7 @@ pub struct PlannedStep {
 /// What `migrate` would refuse before it begins, and steps that can be seen to fail.
 pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<PlannedMigration>, Error> {
     let ledger = read(database, set).await?;
-    let work = next(set, &ledger, goal)?;
+    let work = history::work(database, set, &ledger, goal).await?;
     let mut session = database.session().await?;
     let mut facts = Facts::default();
     let mut migrations = Vec::new();

@@ -7,11 +7,12 @@ use crate::backoff::Backoff;
 use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
+use crate::history;
 use crate::ledger::{self, Take};
 use crate::step::{self, Place};
 use crate::work::Control;
 use shared::batch::Size;
-use shared::ledger::{Goal, Todo, next};
+use shared::ledger::{Goal, Todo};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::work::{Progress, Summary};
@@ -110,7 +111,7 @@ impl<'a> Run<'a> {
             ledger::read_present(&session, &self.claim.tag(), &set.name).await?
         };
         ledger::check_identity(&ledger)?;
-        let work = next(set, &ledger, self.goal)?;
+        let work = history::work(self.database, set, &ledger, self.goal).await?;
         let migrations = count(work.todos.len());
         for (done, todo) in work.todos.iter().enumerate() {
             self.report(|progress| {

@@ -3,12 +3,13 @@
 use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
+use crate::history;
 use crate::holder;
 use crate::ledger::{self, Take};
 use crate::run::{Overrides, Run};
 use shared::fence::Fence;
 use shared::id::{Direction, StoreId};
-use shared::ledger::{Goal, next};
+use shared::ledger::Goal;
 use shared::migration::Set;
 use shared::rollout::work::{Finish, Look, Order, Progress};
 use shared::sql::Tag;
@@ -56,7 +57,7 @@ async fn try_look(
     let session = database.session().await?;
     let ledger = ledger::read_or_absent(database, &session, &tag, &set.name).await?;
     ledger::check_identity(&ledger)?;
-    let work = next(set, &ledger, &goal(direction))?;
+    let work = history::work(database, set, &ledger, &goal(direction)).await?;
     if work.todos.is_empty() {
         return Ok(Look::UpToDate { ahead: work.ahead });
     }

@@ -141,6 +141,12 @@ async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag)
     let steps = i32::try_from(todo.steps.len()).unwrap_or(i32::MAX);
     let rollout = run.claim.rollout.as_ref().map(ToString::to_string);
     let by = run.claim.description.as_str();
+    let down = todo
+        .migration
+        .down
+        .as_ref()
+        .filter(|_| todo.direction == Direction::Up);
+    let down_checksum = down.map(|down| down.checksum.to_string());
     let doing = "recording the run";
     let record = [
         set,
@@ -154,6 +160,7 @@ async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag)
         (&steps, Type::INT4),
         (&rollout, Type::TEXT),
         (&by, Type::TEXT),
+        (&down_checksum, Type::TEXT),
     ];
     let keep = [
         (&checksum as &(dyn ToSql + Sync), Type::TEXT),
@@ -162,22 +169,26 @@ async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag)
     ];
     let written_down = async {
         // The down's text is kept with the up: an undo may be wanted when the file is gone.
-        let Some(down) = todo
-            .migration
-            .down
-            .as_ref()
-            .filter(|_| todo.direction == Direction::Up)
-        else {
+        let Some(down) = down else {
             return Ok(0);
         };
-        let checksum = down.checksum.to_string();
         let keep = [
-            (&checksum as &(dyn ToSql + Sync), Type::TEXT),
+            (&down_checksum as &(dyn ToSql + Sync), Type::TEXT),
             (&scheme, Type::INT4),
             (&down.text, Type::TEXT),
         ];
         session.execute(tag, doing, texts::KEEP_SCRIPT, &keep).await
     };
+    if let Some(up) = todo.gives_up {
+        let up = Key {
+            direction: Direction::Up.as_str(),
+            run: up,
+            ..Key::of(run, todo, 0)
+        };
+        session
+            .execute(tag, "giving up the half-done run", texts::GIVE_UP_RUN, &up.run())
+            .await?;
+    }
     let (begun, kept, down_kept) = tokio::join!(
         session.execute(tag, doing, texts::BEGIN_RUN, &record),
         session.execute(tag, doing, texts::KEEP_SCRIPT, &keep),

@@ -6,10 +6,11 @@
 //! ```text
 //!           up begins            last step
 //! pending ------------> applying ---------> applied
-//!    ^                                         | down begins
-//!    |          last step                      v
-//!    +--------------------------------------- undoing
+//!    ^                    | down begins        | down begins
+//!    |    last step       v                    |
+//!    +------------------ undoing <-------------+
 //! ```
+//! A down that begins over a half-done up gives that run up and undoes the steps it had done or begun.
 
 mod next;
 mod status;
@@ -23,14 +24,14 @@ use crate::rollout::work::Identity;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-pub use next::{Conflict, Goal, Order, Todo, Work, next};
+pub use next::{Conflict, Extent, Goal, Order, Todo, Work, next};
 pub use status::{Line, status};
 
 /// The ledger of one database, of one set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Ledger {
-    /// The format it is written in.
-    pub format: i32,
+    /// The row of `confiture.ledger`.
+    pub ledger: Format,
     /// System identifier the server has now.
     pub system: i64,
     /// Oid the database has now.
@@ -43,6 +44,35 @@ pub struct Ledger {
     pub runs: Vec<RunRow>,
     /// All steps of the set, in order.
     pub steps: Vec<StepRow>,
+}
+
+/// The format a ledger is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Format {
+    /// Its number.
+    pub format: i32,
+    /// The oldest format whose programs can work with it; the first format does not say.
+    pub works_with: Option<i32>,
+}
+
+impl Format {
+    /// What this program writes.
+    pub const OURS: Self = Self {
+        format: crate::sql::ledger::FORMAT,
+        works_with: Some(crate::sql::ledger::FORMAT),
+    };
+
+    /// Whether this program can work with it, after an upgrade where it is older.
+    pub fn is_workable(self) -> bool {
+        self.works_with.unwrap_or(self.format) <= crate::sql::ledger::FORMAT
+    }
+
+    /// What leads from it to ours, in order.
+    pub fn upgrades(self) -> &'static [&'static str] {
+        let all = crate::sql::ledger::UPGRADES;
+        let known = usize::try_from(self.format).unwrap_or(0).saturating_sub(1);
+        all.get(known..).unwrap_or_default()
+    }
 }
 
 /// The row of `confiture.fence`.
@@ -133,6 +163,8 @@ pub struct RunRow {
     pub ended_at: Option<String>,
     /// How long it took, in seconds.
     pub seconds: Option<f64>,
+    /// Of an up: the checksum of the written down beside it.
+    pub down_checksum: Option<Digest>,
 }
 
 /// Whether a run has ended.
@@ -143,6 +175,9 @@ pub enum RunState {
     Open,
     /// It has.
     Complete,
+    /// A half-done up that a down took back, or is taking back.
+    #[serde(rename = "given_up")]
+    GivenUp,
 }
 
 /// One row of `confiture.step`.
@@ -200,7 +235,7 @@ impl Ledger {
     /// The ledger of a database that has none yet.
     pub fn absent(identity: Identity) -> Self {
         Self {
-            format: crate::sql::ledger::FORMAT,
+            ledger: Format::OURS,
             system: identity.system,
             database: identity.database,
             fence: None,
@@ -230,6 +265,20 @@ impl Ledger {
         newest
     }
 
+    /// The half-done up that a down takes back; none where the down undoes a whole one.
+    pub fn given_up(&self, down: &RunRow) -> Option<&RunRow> {
+        self.runs.iter().find(|run| {
+            run.version == down.version && run.run == down.run - 1 && run.state == RunState::GivenUp
+        })
+    }
+
+    /// The up that a down undoes.
+    pub fn undone_by(&self, down: &RunRow) -> Option<&RunRow> {
+        self.runs
+            .iter()
+            .find(|run| run.version == down.version && run.run == down.run - 1)
+    }
+
     /// The steps of a run that were begun or done, in order.
     pub fn steps_of<'a>(&'a self, run: &RunRow) -> impl Iterator<Item = &'a StepRow> {
         let key = (run.version.clone(), run.direction, run.run);
@@ -248,7 +297,8 @@ impl<'a> State<'a> {
                 (Direction::Up, RunState::Open) => Self::Applying(run),
                 (Direction::Up, RunState::Complete) => Self::Applied(run),
                 (Direction::Down, RunState::Open) => Self::Undoing(run),
-                (Direction::Down, RunState::Complete) => Self::Pending {
+                // Only an up is given up, by a down whose record is written with that.
+                (_, RunState::GivenUp) | (Direction::Down, RunState::Complete) => Self::Pending {
                     next_run: run.run + 1,
                 },
             },

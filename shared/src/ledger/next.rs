@@ -38,6 +38,9 @@ pub struct Work<'a> {
     pub todos: Vec<Todo<'a>>,
     /// Versions applied that the set does not have, all newer than its newest: an older application was started.
     pub ahead: Vec<Version>,
+    /// Versions to be undone whose written down is not the one that stood beside the up when that was applied. That is
+    /// allowed, and to be told.
+    pub edited_downs: Vec<Version>,
 }
 
 /// One run to begin or to continue.
@@ -59,6 +62,8 @@ pub struct Todo<'a> {
     pub begun: Option<Begun>,
     /// Whether the run's record exists.
     pub recorded: bool,
+    /// The half-done up that this down takes back, until the down's own record exists: it is given up with it.
+    pub gives_up: Option<i32>,
 }
 
 /// A step that has begun.
@@ -80,21 +85,38 @@ impl Todo<'_> {
 pub enum Conflict {
     /// An applied migration's file was changed.
     #[error(
-        "migration {version} \"{name}\" was applied with checksum {applied} and its file now has {file}\n  help: an applied migration is history: put the file back as it was, and make a new migration for the change"
+        "migration {version} \"{name}\" was applied with checksum {} and its file now has {}\n  help: an applied migration is history: put the file back as it was, and make a new migration for the change",
+        applied.short(), file.short()
     )]
     Edited {
         /// Which.
         version: Version,
         /// Its name.
         name: String,
-        /// Short, as applied.
-        applied: String,
-        /// Short, of the file.
-        file: String,
+        /// As applied: the key of its text in `confiture.script`.
+        applied: Digest,
+        /// Of the file.
+        file: Digest,
+    },
+    /// No down is written, and the file is not the one that was applied.
+    #[error(
+        "migration {version} \"{name}\" cannot be undone by its steps: it was applied with checksum {} and its file now has {}\n  help: put the file back as it was, or write a down for it",
+        applied.short(), file.short()
+    )]
+    EditedUndo {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+        /// As applied: the key of its text in `confiture.script`.
+        applied: Digest,
+        /// Of the file.
+        file: Digest,
     },
     /// A step that is done or begun was changed in a migration that is half done.
     #[error(
-        "migration {version} \"{name}\" is half done, and its step {step} ({title}), which is done or begun, was changed\n  help: put that step back as it was; steps after it may be changed"
+        "migration {version} \"{name}\" is half done, and its step {step} ({title}), which is done or begun, was changed: its checksum was {} and is {} now\n  help: put that step back as it was; steps after it may be changed",
+        applied.short(), file.as_ref().map_or("gone".to_owned(), Digest::short)
     )]
     EditedStep {
         /// Which.
@@ -105,6 +127,10 @@ pub enum Conflict {
         step: u32,
         /// As recorded.
         title: String,
+        /// As recorded.
+        applied: Digest,
+        /// Of the file; none where the file has no such step.
+        file: Option<Digest>,
     },
     /// An applied version has no file, and newer ones do.
     #[error(
@@ -148,25 +174,18 @@ pub enum Conflict {
         /// Its name.
         name: String,
     },
-    /// An up is half done.
-    #[error(
-        "migration {version} \"{name}\" is half applied\n  help: finish it with `confiture migrate up`, then run `down`"
-    )]
-    Applying {
-        /// Which.
-        version: Version,
-        /// Its name.
-        name: String,
-    },
     /// `--target` names no migration of the set.
     #[error("the set has no version {version}\n  help: `confiture migrate status` lists its versions")]
     NoSuchTarget {
         /// Which.
         version: Version,
     },
-    /// No down is written, and a step cannot be undone automatically.
+    /// No down is written, or it is for the whole of a migration that is half done; and a step cannot be undone
+    /// automatically.
     #[error(
-        "migration {version} \"{name}\" cannot be undone: no down is written, and its step {step} ({title}) has no automatic undo: {why}\n  help: write a down for it"
+        "migration {version} \"{name}\" cannot be undone: {}, and step {step} ({title}) has no automatic undo: {why}\n  help: {}",
+        match extent { Extent::Whole => "no down is written", Extent::Half => "it is half applied, which a written down is not made for" },
+        match extent { Extent::Whole => "write a down for it", Extent::Half => "finish it with `confiture migrate up`, after correcting the steps that are left" }
     )]
     NoUndo {
         /// Which.
@@ -179,7 +198,18 @@ pub enum Conflict {
         title: String,
         /// Why.
         why: &'static str,
+        /// How much of the migration was to be undone.
+        extent: Extent,
     },
+}
+
+/// How much of a migration is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// Some of its steps.
+    Half,
 }
 
 impl Conflict {
@@ -241,8 +271,8 @@ impl<'a, 'l> History<'a, 'l> {
                     return Err(Conflict::Edited {
                         version: migration.version.clone(),
                         name: migration.name.clone(),
-                        applied: run.checksum.short(),
-                        file: migration.up.checksum.short(),
+                        applied: run.checksum,
+                        file: migration.up.checksum,
                     });
                 }
                 State::Pending { .. } | State::Applying(_) | State::Applied(_) | State::Undoing(_) => {}
@@ -311,6 +341,7 @@ impl<'a, 'l> History<'a, 'l> {
         Ok(Work {
             todos: partial,
             ahead: self.ahead,
+            edited_downs: Vec::new(),
         })
     }
 
@@ -328,34 +359,82 @@ impl<'a, 'l> History<'a, 'l> {
                 name,
             });
         }
-        let (mut partial, mut todos) = (Vec::new(), Vec::new());
+        let (mut partial, mut whole) = (Vec::new(), Vec::new());
         for (migration, state) in self.states.iter().rev() {
             match *state {
                 State::Pending { .. } => {}
-                State::Applying(_) => {
-                    return Err(Conflict::Applying {
-                        version: migration.version.clone(),
-                        name: migration.name.clone(),
-                    });
-                }
-                State::Undoing(run) => {
-                    let (script, steps) = undo(migration)?;
-                    partial.push(self.todo(migration, Direction::Down, run.run, script, steps, Some(run))?);
-                }
-                State::Applied(run) => todos.push((migration, run.run + 1)),
+                State::Applying(run) => partial.push(self.half_undo(migration, run, None)?),
+                State::Undoing(run) => partial.push(match self.ledger.given_up(run) {
+                    Some(up) => self.half_undo(migration, up, Some(run))?,
+                    None => self.undo(migration, self.ledger.undone_by(run), run.run, Some(run))?,
+                }),
+                State::Applied(run) => whole.push((migration, run)),
             }
         }
         let wanted = usize::try_from(steps)
             .unwrap_or(usize::MAX)
             .saturating_sub(partial.len());
-        for (migration, run) in todos.into_iter().take(wanted) {
-            let (script, steps) = undo(migration)?;
-            partial.push(self.todo(migration, Direction::Down, run, script, steps, None)?);
+        for (migration, run) in whole.into_iter().take(wanted) {
+            partial.push(self.undo(migration, Some(run), run.run + 1, None)?);
         }
+        let edited_downs = (partial.iter())
+            .filter(|todo| self.is_down_edited(todo))
+            .map(|todo| todo.migration.version.clone())
+            .collect();
         Ok(Work {
             todos: partial,
             ahead: Vec::new(),
+            edited_downs,
         })
+    }
+
+    /// Whether a written down is not the one that stood beside the up.
+    fn is_down_edited(&self, todo: &Todo<'_>) -> bool {
+        let mut runs = self.ledger.runs.iter();
+        let up = runs.find(|run| run.version == todo.migration.version && run.run == todo.run - 1);
+        todo.migration.down.as_ref().is_some_and(|down| {
+            std::ptr::eq(todo.script, down) && up.is_some_and(|up| up.down_checksum != Some(down.checksum))
+        })
+    }
+
+    /// Undoes a whole migration: by its written down, or by the opposite of its steps in reverse.
+    fn undo(
+        &self,
+        migration: &'a Migration,
+        up: Option<&RunRow>,
+        number: i32,
+        record: Option<&RunRow>,
+    ) -> Result<Todo<'a>, Conflict> {
+        if let Some(down) = &migration.down {
+            let steps = Cow::Borrowed(&down.steps[..]);
+            return self.todo(migration, Direction::Down, number, down, steps, record);
+        }
+        if let Some(up) = up.filter(|up| up.checksum != migration.up.checksum) {
+            return Err(Conflict::EditedUndo {
+                version: migration.version.clone(),
+                name: migration.name.clone(),
+                applied: up.checksum,
+                file: migration.up.checksum,
+            });
+        }
+        let steps = automatic_undo(migration, migration.up.steps.len(), Extent::Whole)?;
+        self.todo(migration, Direction::Down, number, &migration.up, steps, record)
+    }
+
+    /// Undoes what is done or begun of a half-done up. Its file may have changed after those steps.
+    fn half_undo(
+        &self,
+        migration: &'a Migration,
+        up: &RunRow,
+        record: Option<&RunRow>,
+    ) -> Result<Todo<'a>, Conflict> {
+        let begun: Vec<&StepRow> = self.ledger.steps_of(up).collect();
+        unchanged(migration, &begun, &migration.up.steps)?;
+        let steps = automatic_undo(migration, begun.len(), Extent::Half)?;
+        let number = record.map_or(up.run + 1, |down| down.run);
+        let mut todo = self.todo(migration, Direction::Down, number, &migration.up, steps, record)?;
+        todo.gives_up = record.is_none().then_some(up.run);
+        Ok(todo)
     }
 
     /// The newest version that is applied, here or ahead.
@@ -380,17 +459,7 @@ impl<'a, 'l> History<'a, 'l> {
         let rows: Vec<&StepRow> = record
             .map(|run| self.ledger.steps_of(run).collect())
             .unwrap_or_default();
-        for row in &rows {
-            let place = usize::try_from(row.step).unwrap_or(usize::MAX).wrapping_sub(1);
-            if steps.get(place).is_none_or(|step| step.checksum != row.checksum) {
-                return Err(Conflict::EditedStep {
-                    version: migration.version.clone(),
-                    name: migration.name.clone(),
-                    step: row.step,
-                    title: row.title.clone(),
-                });
-            }
-        }
+        unchanged(migration, &rows, &steps)?;
         let done = rows.iter().filter(|row| row.state == StepState::Done).count();
         let begun = rows
             .iter()
@@ -407,24 +476,42 @@ impl<'a, 'l> History<'a, 'l> {
             done,
             begun,
             recorded: record.is_some(),
+            gives_up: None,
         })
     }
 }
 
-/// How a migration is undone: its written down, or the opposite of its steps in reverse.
-fn undo(migration: &Migration) -> Result<(&Script, Cow<'_, [Step]>), Conflict> {
-    if let Some(down) = &migration.down {
-        return Ok((down, Cow::Borrowed(&down.steps)));
+/// Passes when the steps that are recorded are those of the file.
+fn unchanged(migration: &Migration, rows: &[&StepRow], steps: &[Step]) -> Result<(), Conflict> {
+    for row in rows {
+        let place = usize::try_from(row.step).unwrap_or(usize::MAX).wrapping_sub(1);
+        let file = steps.get(place).map(|step| step.checksum);
+        if file != Some(row.checksum) {
+            return Err(Conflict::EditedStep {
+                version: migration.version.clone(),
+                name: migration.name.clone(),
+                step: row.step,
+                title: row.title.clone(),
+                applied: row.checksum,
+                file,
+            });
+        }
     }
-    let steps = migration
+    Ok(())
+}
+
+/// The opposite of the first `count` steps, in reverse.
+fn automatic_undo(migration: &Migration, count: usize, extent: Extent) -> Result<Cow<'_, [Step]>, Conflict> {
+    migration
         .up
-        .automatic_undo()
+        .automatic_undo(count)
+        .map(Cow::Owned)
         .map_err(|(index, why)| Conflict::NoUndo {
             version: migration.version.clone(),
             name: migration.name.clone(),
             step: index + 1,
             title: migration.up.steps[index].change.title(),
             why,
-        })?;
-    Ok((&migration.up, Cow::Owned(steps)))
+            extent,
+        })
 }

@@ -31,6 +31,8 @@ pub struct Line {
     pub seconds: Option<f64>,
     /// Whether the set has a file for it.
     pub has_file: bool,
+    /// Whether its way down was changed after its way up was applied.
+    pub down_edited: bool,
 }
 
 /// One line per version, in order.
@@ -46,6 +48,13 @@ pub fn status(set: &Set, ledger: &Ledger) -> Vec<Line> {
             migration.up.steps.len(),
             run,
         );
+        let line = Line {
+            down_edited: run.is_some_and(|run| {
+                matches!(State::of(Some(run)), State::Applied(_))
+                    && run.down_checksum != migration.down.as_ref().map(|down| down.checksum)
+            }),
+            ..line
+        };
         lines.insert(migration.version.clone(), line);
     }
     for (version, run) in newest {
@@ -80,5 +89,6 @@ fn line(ledger: &Ledger, version: &Version, name: &str, steps: usize, run: Optio
         ended_at: run.and_then(|run| run.ended_at.clone()),
         seconds: run.and_then(|run| run.seconds),
         has_file: true,
+        down_edited: false,
     }
 }

@@ -76,6 +76,7 @@ fn run(ledger: &mut Ledger, migration: &Migration, direction: Direction, number:
         began_at: "2026-01-01T00:00:00Z".to_owned(),
         ended_at: None,
         seconds: None,
+        down_checksum: migration.down.as_ref().map(|down| down.checksum),
     });
 }
 
@@ -249,10 +250,121 @@ fn an_unfinished_run_is_continued_with_its_number_and_before_all_others() {
         ),
         (1, true, true)
     );
+}
+
+/// A migration whose up has its first steps done and the one after them begun.
+fn half_done(steps: &[Value], done: usize) -> (Set, Ledger) {
+    let set = set(vec![migration("1", steps), migration("2", &[add("z")])]);
+    let first = &set.migrations[0];
+    let mut ledger = empty();
+    run(&mut ledger, first, Direction::Up, 1, RunState::Open);
+    for (index, step) in first.up.steps.iter().enumerate().take(done + 1) {
+        let state = if index < done {
+            StepState::Done
+        } else {
+            StepState::Begun
+        };
+        let place = u32::try_from(index + 1).unwrap();
+        record(&mut ledger, first, Direction::Up, 1, step, place, state);
+    }
+    (set, ledger)
+}
+
+fn steps_of_first(work: &Work<'_>) -> Vec<String> {
+    work.todos[0]
+        .steps
+        .iter()
+        .map(|step| step.change.title())
+        .collect()
+}
+
+#[test]
+fn down_over_a_half_done_up_undoes_what_was_done_or_begun() {
+    let not_null = json!({"set_not_null": {"table": "t", "column": "b"}});
+    let (mut set, mut ledger) = half_done(&[add("a"), add("b"), not_null, add("c")], 2);
+    // A written down is for the whole: it is not used.
+    set.migrations[0].down = Some(script(&[json!({"drop_column": {"table": "t", "column": "a"}})]));
+    let down = Goal::Down { steps: 1 };
+    let work = next(&set, &ledger, &down).unwrap();
+    let undo = [
+        "let column \"b\" of \"t\" be NULL",
+        "drop column \"b\" of \"t\"",
+        "drop column \"a\" of \"t\"",
+    ];
+    assert_eq!(steps_of_first(&work), undo);
+    assert_eq!((work.todos[0].run, work.todos[0].gives_up), (2, Some(1)));
+    assert!(!work.todos[0].recorded);
+
+    // Interrupted and resumed: the same steps, of which one is done.
+    ledger.runs[0].state = RunState::GivenUp;
+    let first = set.migrations[0].clone();
+    run(&mut ledger, &first, Direction::Down, 2, RunState::Open);
+    let first_undo = work.todos[0].steps[0].clone();
+    record(
+        &mut ledger,
+        &first,
+        Direction::Down,
+        2,
+        &first_undo,
+        1,
+        StepState::Done,
+    );
+    let work = next(&set, &ledger, &down).unwrap();
+    assert_eq!(steps_of_first(&work), undo);
+    assert_eq!((work.todos[0].done, work.todos[0].gives_up), (1, None));
     assert!(matches!(
-        next(&set, &ledger, &Goal::Down { steps: 1 }),
-        Err(Conflict::Applying { .. })
+        next(&set, &ledger, &up()),
+        Err(Conflict::Undoing { .. })
     ));
+
+    // Done: pending again, as a run of its own.
+    ledger.runs[1].state = RunState::Complete;
+    assert_eq!(
+        versions(&next(&set, &ledger, &up()).unwrap()),
+        [("1".to_owned(), 3), ("2".to_owned(), 1)]
+    );
+}
+
+#[test]
+fn a_half_done_up_that_cannot_be_undone_names_the_step() {
+    let (set, ledger) = half_done(
+        &[
+            add("a"),
+            json!({"drop_column": {"table": "t", "column": "b"}}),
+            add("c"),
+        ],
+        2,
+    );
+    let refused = next(&set, &ledger, &Goal::Down { steps: 1 }).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Conflict::NoUndo {
+                step: 2,
+                extent: Extent::Half,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+}
+
+#[test]
+fn an_edited_migration_is_not_undone_by_steps_it_did_not_have() {
+    let all = three();
+    let mut ledger = applied(&all, &[0, 1, 2]);
+    ledger.runs[2].checksum = Digest::of(b"before");
+    let down = Goal::Down { steps: 1 };
+    assert!(matches!(
+        next(&all, &ledger, &down),
+        Err(Conflict::EditedUndo { .. })
+    ));
+    let mut written = all.clone();
+    written.migrations[2].down = Some(script(&[json!({"drop_column": {"table": "t", "column": "c3"}})]));
+    assert_eq!(
+        versions(&next(&written, &ledger, &down).unwrap()),
+        [("3".to_owned(), 2)]
+    );
 }
 
 #[test]
@@ -395,5 +507,29 @@ fn status_shows_files_and_what_is_ahead() {
             ("2", "pending", 0, 0, true),
             ("3", "applied", 0, 0, false)
         ]
+    );
+}
+
+#[test]
+fn a_newer_format_is_workable_where_it_says_so() {
+    let ours = crate::sql::ledger::FORMAT;
+    let format = |format, works_with| Format { format, works_with };
+    assert!(format(1, None).is_workable());
+    assert_eq!(
+        format(1, None).upgrades().len(),
+        crate::sql::ledger::UPGRADES.len()
+    );
+    assert!(Format::OURS.is_workable() && Format::OURS.upgrades().is_empty());
+    assert!(format(ours + 1, Some(ours)).is_workable());
+    assert!(format(ours + 1, Some(ours)).upgrades().is_empty());
+    assert!(!format(ours + 1, Some(ours + 1)).is_workable());
+    assert!(!format(ours + 1, None).is_workable());
+}
+
+#[test]
+fn every_format_has_the_way_that_leads_to_it() {
+    assert_eq!(
+        usize::try_from(crate::sql::ledger::FORMAT).unwrap(),
+        crate::sql::ledger::UPGRADES.len() + 1
     );
 }

@@ -4,16 +4,16 @@ use super::steps::{Change, Undo};
 use super::{Script, Step};
 
 impl Script {
-    /// The steps that undo all of this script's, in order of execution.
+    /// The steps that undo the first `count` of this script's, in order of execution.
     ///
     /// A backfill needs none where every column it sets was added by an earlier step of the same script: the column
     /// goes, and the values with it.
     ///
     /// # Errors
     /// The index of the step that cannot be undone, and why.
-    pub fn automatic_undo(&self) -> Result<Vec<Step>, (usize, &'static str)> {
+    pub fn automatic_undo(&self, count: usize) -> Result<Vec<Step>, (usize, &'static str)> {
         let mut undo = Vec::new();
-        for (index, step) in self.steps.iter().enumerate().rev() {
+        for (index, step) in self.steps.iter().enumerate().take(count).rev() {
             match step.change.undo() {
                 Undo::By(change) => undo.push(Step {
                     at: step.at,

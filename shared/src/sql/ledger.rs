@@ -3,14 +3,15 @@
 //! Records are keyed by `(set, version, direction, run, step[, shard])`. Parameters are listed at each statement in
 //! their order.
 
-/// The format this program writes. A ledger of a larger one is refused before anything is written.
-pub const FORMAT: i32 = 1;
+/// The format this program writes. One that is newer is refused before anything is written, unless it says that
+/// programs of ours can work with it.
+pub const FORMAT: i32 = 2;
 
 /// Whether there is a ledger. One boolean.
 pub const EXISTS: &str = "SELECT pg_catalog.to_regclass('confiture.ledger') IS NOT NULL";
 
-/// Creates the ledger, to be run inside one transaction. Of several that do so at once all but one fail with 23505,
-/// 42P06 or 42P07, and read again.
+/// Creates the ledger in its first format, to be run inside one transaction and followed by all [`UPGRADES`]. Of several
+/// that do so at once all but one fail with 23505, 42P06 or 42P07, and read again.
 pub const CREATE: &str = r"
 CREATE SCHEMA confiture;
 COMMENT ON SCHEMA confiture IS 'What Confiture did to this database. Do not edit by hand.';
@@ -107,10 +108,33 @@ CREATE TABLE confiture.shard (
 INSERT INTO confiture.ledger (format) VALUES (1);
 ";
 
-/// Everything a decision needs, as one JSON text: see [`crate::ledger::Ledger`]. Parameter: set (text).
+/// What leads from each format to the next, beginning with the first; run inside a takeover. They only add: a format
+/// raises `works_with`, the oldest format whose programs can go on, only where it must.
+pub const UPGRADES: &[&str] = &[r"
+ALTER TABLE confiture.ledger ADD COLUMN works_with integer NOT NULL DEFAULT 2;
+ALTER TABLE confiture.run DROP CONSTRAINT run_state_check,
+  ADD CONSTRAINT run_state_check CHECK (state IN ('open', 'complete', 'given_up')),
+  ADD COLUMN down_checksum text;
+CREATE TABLE confiture.identity (
+  accepted_at timestamptz PRIMARY KEY DEFAULT pg_catalog.clock_timestamp(),
+  system_identifier_before bigint NOT NULL,
+  database_oid_before oid NOT NULL,
+  system_identifier bigint NOT NULL,
+  database_oid oid NOT NULL,
+  reason text NOT NULL,
+  by text NOT NULL
+);
+UPDATE confiture.ledger SET format = 2;
+"];
+
+/// The ledger's format, as a JSON text of the row of `confiture.ledger`.
+pub const FORMAT_ROW: &str = "SELECT pg_catalog.to_jsonb(l)::pg_catalog.text FROM confiture.ledger l";
+
+/// Everything a decision needs, as one JSON text: see [`crate::ledger::Ledger`]. It reads every format up to ours: columns
+/// of later ones are taken out of the whole row. Parameter: set (text).
 pub const READ: &str = r#"
 SELECT pg_catalog.json_build_object(
-  'format', (SELECT format FROM confiture.ledger),
+  'ledger', (SELECT pg_catalog.to_jsonb(l) FROM confiture.ledger l),
   'system', (SELECT system_identifier FROM pg_catalog.pg_control_system()),
   'database', (SELECT oid::pg_catalog.int8 FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
   'fence', (SELECT pg_catalog.row_to_json(f) FROM (
@@ -130,8 +154,9 @@ SELECT pg_catalog.json_build_object(
       SELECT version, direction, run, written, name, state, checksum, scheme, steps, rollout, by,
              pg_catalog.to_char(began_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS began_at,
              pg_catalog.to_char(ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS ended_at,
-             pg_catalog.date_part('epoch', ended_at - began_at) AS seconds
-        FROM confiture.run WHERE set_name = $1 ORDER BY run) r),
+             pg_catalog.date_part('epoch', ended_at - began_at) AS seconds,
+             pg_catalog.to_jsonb(n) ->> 'down_checksum' AS down_checksum
+        FROM confiture.run n WHERE set_name = $1 ORDER BY run) r),
   'steps', (SELECT coalesce(pg_catalog.json_agg(s), '[]') FROM (
       SELECT s.version, s.direction, s.run, s.step, s.kind, s.title, s.checksum, s.state, s.detail,
              CASE WHEN s.state = 'done' THEN s.rows ELSE
@@ -197,15 +222,27 @@ SELECT coalesce((SELECT h.description FROM confiture.holder h WHERE h.holder = f
   FROM confiture.fence f";
 
 /// Records that a run begins; a run that has begun stays as it is. Parameters: set, version key, direction (text), run
-/// (int4), version as written, name, checksum (text), scheme, steps (int4), rollout, by (text).
+/// (int4), version as written, name, checksum (text), scheme, steps (int4), rollout, by, checksum of the way down (text).
 pub const BEGIN_RUN: &str = r"
-INSERT INTO confiture.run (set_name, version, direction, run, written, name, state, checksum, scheme, steps, rollout, by)
-VALUES ($1, $2, $3, $4, $5, $6, 'open', $7, $8, $9, $10, $11)
+INSERT INTO confiture.run (set_name, version, direction, run, written, name, state, checksum, scheme, steps, rollout, by,
+                           down_checksum)
+VALUES ($1, $2, $3, $4, $5, $6, 'open', $7, $8, $9, $10, $11, $12)
 ON CONFLICT (set_name, version, direction, run) DO NOTHING";
+
+/// Gives up a half-done up, and closes its shards. Parameters: set, version key, direction (text), run (int4).
+pub const GIVE_UP_RUN: &str = r"
+WITH closed AS (
+  UPDATE confiture.shard SET state = 'closed'
+   WHERE (set_name, version, direction, run) = ($1, $2, $3, $4) AND state = 'open')
+UPDATE confiture.run SET state = 'given_up', ended_at = pg_catalog.clock_timestamp()
+ WHERE (set_name, version, direction, run) = ($1, $2, $3, $4) AND state = 'open'";
 
 /// Keeps a script's text. Parameters: checksum (text), scheme (int4), text (text).
 pub const KEEP_SCRIPT: &str = r"
 INSERT INTO confiture.script (checksum, scheme, text) VALUES ($1, $2, $3) ON CONFLICT (checksum) DO NOTHING";
+
+/// A script's text, by its checksum (text).
+pub const SCRIPT: &str = "SELECT text FROM confiture.script WHERE checksum = $1";
 
 /// Records a step as begun or done; the key makes a second application impossible. Parameters: set, version key,
 /// direction (text), run, step (int4), kind, title, checksum, state, detail (text), epoch, token, local (int8). Gives the

@@ -146,6 +146,13 @@ async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Glob
 fn print(target: &Target, direction: Direction, done: &Done, elapsed: Duration, format: Format) {
     let (database, set, summary) = (target.database.name(), &target.set.name, done.summary);
     let ahead: Vec<&str> = done.ahead.iter().map(Version::as_str).collect();
+    let edited: Vec<&str> = done.edited_downs.iter().map(Version::as_str).collect();
+    if !edited.is_empty() {
+        output::note(&format!(
+            "note: the way down of {} was written or changed after its way up was applied",
+            edited.join(", ")
+        ));
+    }
     match format {
         Format::Json => output::json(&json!({
             "database": database,
@@ -156,6 +163,7 @@ fn print(target: &Target, direction: Direction, done: &Done, elapsed: Duration, 
             "changed_rows": summary.rows,
             "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             "ahead": ahead,
+            "edited_downs": edited,
         })),
         Format::Text => {
             let verb = match direction {

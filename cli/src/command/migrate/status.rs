@@ -78,7 +78,11 @@ fn advice(target: &Target, ledger: &Ledger, lines: &[Line]) -> (Option<&'static 
 }
 
 fn line_text(line: &Line) -> Vec<String> {
-    let file = if line.has_file { "" } else { " (no file)" };
+    let file = match (line.has_file, line.down_edited) {
+        (false, _) => " (no file)",
+        (true, true) => " (down changed since)",
+        (true, false) => "",
+    };
     vec![
         line.version.to_string(),
         line.name.clone(),
@@ -110,5 +114,6 @@ fn line_json(line: &Line) -> serde_json::Value {
         "ended_at": line.ended_at,
         "elapsed_seconds": line.seconds,
         "has_file": line.has_file,
+        "down_edited": line.down_edited,
     })
 }

@@ -40,12 +40,20 @@ impl Kind for DropNotNull {
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         let table = facts.table(&self.table)?;
         table.must_be_a_table()?;
+        let mut statements = Vec::new();
         match table.column(&self.column)?.nullability {
-            Nullability::Nullable => Ok(Vec::new()),
-            Nullability::NotNull => Ok(vec![Action::Transaction(Transaction::bounded(
-                sql::drop_not_null(table, &self.column),
-            ))]),
+            Nullability::Nullable => {}
+            Nullability::NotNull => statements.push(sql::drop_not_null(table, &self.column)),
         }
+        // A `set_not_null` that was interrupted leaves its check behind.
+        let check = sql::not_null_check(table, &self.column);
+        if table.checks.iter().any(|c| c.name == check) {
+            statements.push(sql::drop_check(table, &check));
+        }
+        if statements.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Action::Transaction(Transaction::bounded_all(statements))])
     }
 
     fn effect(&self, facts: &mut Facts) {
