@@ -4,7 +4,7 @@ use shared::fence::Fence;
 use shared::ledger::Conflict;
 use shared::plan::Refusal;
 use shared::retry::{self, Retryability};
-use shared::rollout::work::{Exit, Failure, Identity};
+use shared::rollout::work::{Exit, Failure, Identity, Newer};
 use std::time::Duration;
 
 /// What went wrong. Texts may have several lines; the last ones say what to do.
@@ -47,10 +47,12 @@ pub enum Error {
     Replaced {
         /// Who, for people.
         by: String,
+        /// With what.
+        newer: Newer,
     },
     /// A store this fleet does not know has a larger fence.
     #[error(
-        "another or a restored store has led this database: its fence {theirs} is larger than ours, {ours}, and its store is {store}, not ours\n  help: find the coordinator of that store and let it lead this database; this version has no command yet to make a rebuilt store the newer one"
+        "another or a restored store has led this database: its fence {theirs} is larger than ours, {ours}, and its store is {store}, not ours\n  help: let the coordinator of that store lead this database; if that store is lost, or ours was rebuilt or restored from a copy, make ours the newer one with `confiture coordinator recover --reason TEXT`"
     )]
     Foreign {
         /// The fence in force.
@@ -62,7 +64,7 @@ pub enum Error {
     },
     /// The database is not the one the ledger was made in.
     #[error(
-        "this database is not the one its ledger was written in (system identifier and oid are {}/{}, the ledger says {}/{}): it is a clone, a restored copy or an upgraded cluster\n  help: give the right URL if another database was meant; this version has no command yet to accept a new identity",
+        "this database is not the one its ledger was written in (system identifier and oid are {}/{}, the ledger says {}/{}): it is a clone, a restored copy or an upgraded cluster\n  help: give the right URL if another database was meant; if this copy is to be migrated on its own, or the cluster was upgraded, say so with `confiture ledger accept --reason TEXT`",
         now.system, now.database, then.system, then.database
     )]
     Identity {
@@ -88,7 +90,7 @@ pub enum Error {
     #[error("{conflict}{}", changes(difference.as_deref()))]
     Conflict {
         /// How.
-        conflict: Conflict,
+        conflict: Box<Conflict>,
         /// The lines in which the file differs from what was applied.
         difference: Option<String>,
     },

@@ -43,7 +43,10 @@ pub(crate) async fn work<'a>(
         Some((applied, file)) => difference(database, applied, &file.text).await,
         None => None,
     };
-    Err(Error::Conflict { conflict, difference })
+    Err(Error::Conflict {
+        conflict: Box::new(conflict),
+        difference,
+    })
 }
 
 /// The checksum of the script that a version's newest run began with, and that script's file.

@@ -7,7 +7,7 @@ use crate::session::Session;
 use shared::fence::{Fence, Standing};
 use shared::id::{DatabaseName, Holder, SetName};
 use shared::ledger::{Format, Ledger};
-use shared::rollout::work::Identity;
+use shared::rollout::work::{Identity, Newer};
 use shared::sql::{self, Commit, Limits, Tag, ledger as texts};
 use std::time::Duration;
 use tokio_postgres::types::Type;
@@ -110,6 +110,19 @@ async fn format(session: &Session, tag: &Tag) -> Result<Format, Error> {
         .await?;
     let json: &str = rows.first().ok_or(Error::Broken("its format is missing"))?.get(0);
     workable(serde_json::from_str(json).map_err(|_| Error::Broken("its format cannot be read"))?)
+}
+
+/// Brings the ledger to our format, inside a transaction that holds the fence row.
+pub(crate) async fn upgrade(session: &Session, tag: &Tag) -> Result<(), Error> {
+    let upgrades = format(session, tag).await?.upgrades();
+    if upgrades.is_empty() {
+        return Ok(());
+    }
+    session
+        .client()
+        .batch_execute(&format!("{tag}{}", upgrades.concat()))
+        .await
+        .map_err(Error::statement("upgrading the ledger"))
 }
 
 fn workable(format: Format) -> Result<Format, Error> {
@@ -258,9 +271,9 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
             session.rollback(&tag).await;
             return match how {
                 Take::Local { .. } => Ok(Taken::Refused),
-                Take::Lease(_) | Take::LeaseAgain(_) | Take::Keep => Err(Error::Replaced {
-                    by: "another holder".to_owned(),
-                }),
+                Take::Lease(_) | Take::LeaseAgain(_) | Take::Keep => Err(Error::Broken(
+                    "its fence is smaller than ours and cannot be taken",
+                )),
             };
         }
     }
@@ -279,28 +292,20 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
         (&claim.description, Type::TEXT),
         (&held, Type::FLOAT8),
     ];
-    let (format, stamped, held) = tokio::join!(
-        format(session, &tag),
+    let (upgraded, stamped, held) = tokio::join!(
+        upgrade(session, &tag),
         session.execute(&tag, doing, texts::STAMP_SHARDS, &stamp_params),
         session.execute(&tag, doing, texts::HOLD, &hold_params),
     );
-    let upgrades = format?.upgrades();
+    upgraded?;
     stamped?;
     held?;
-    if !upgrades.is_empty() {
-        session
-            .client()
-            .batch_execute(&format!("{tag}{}", upgrades.concat()))
-            .await
-            .map_err(Error::statement("upgrading the ledger"))?;
-    }
     session.commit(&tag).await?;
     Ok(Taken::Ours)
 }
 
 /// How the fence in force stands to ours; larger ones are errors that name who has it.
 async fn standing(session: &Session, claim: &Claim) -> Result<Standing, Error> {
-    let doing = "reading the fence";
     let tag = claim.tag();
     let no_set = SetName::default_set();
     let ledger = read_present(session, &tag, &no_set).await?;
@@ -313,9 +318,7 @@ async fn standing(session: &Session, claim: &Claim) -> Result<Standing, Error> {
     match standing {
         Standing::Ours | Standing::Older => Ok(standing),
         Standing::Replaced if claim.store.is_none() => Ok(standing),
-        Standing::Replaced => Err(Error::Replaced {
-            by: who(session, &tag, doing).await?,
-        }),
+        Standing::Replaced => Err(replacement(session, claim).await?),
         Standing::Foreign => Err(Error::Foreign {
             theirs: held.fence,
             ours: claim.fence,
@@ -331,26 +334,38 @@ pub(crate) async fn check(database: &Database, claim: &Claim) -> Result<(), Erro
     let session = database.session().await?;
     match standing(&session, claim).await? {
         Standing::Ours | Standing::Older => Ok(()),
-        Standing::Replaced | Standing::Foreign => Err(Error::Replaced {
-            by: who(&session, &claim.tag(), "asking who took over").await?,
-        }),
+        Standing::Replaced | Standing::Foreign => Err(replacement(&session, claim).await?),
     }
 }
 
-async fn who(session: &Session, tag: &Tag, doing: &'static str) -> Result<String, Error> {
-    let rows = session.query(tag, doing, texts::WHO, &[]).await?;
-    Ok(rows.first().map_or_else(|| "nobody".to_owned(), |row| row.get(0)))
+/// Who has the fence, and with what.
+async fn replacement(session: &Session, claim: &Claim) -> Result<Error, Error> {
+    let rows = session
+        .query(&claim.tag(), "asking who took over", texts::WHO, &[])
+        .await?;
+    let row = rows.first().ok_or(Error::Broken("it has no fence"))?;
+    let lease: (i64, i64) = (row.get(1), row.get(2));
+    // Of two leases with one token at least one was forgotten: a lease's fence ends with 0.
+    let local: i64 = row.get(3);
+    let ours = (claim.fence.epoch, claim.fence.token);
+    let newer = if lease > ours || (lease == ours && local == 0) {
+        Newer::Lease
+    } else {
+        Newer::Local
+    };
+    Ok(Error::Replaced {
+        by: row.get(0),
+        newer,
+    })
 }
 
 /// Why a check of the fence found no row: somebody took over, and who.
 pub(crate) async fn replaced(session: &mut Session, claim: &Claim) -> Error {
-    let tag = claim.tag();
-    session.rollback(&tag).await;
-    match who(session, &tag, "asking who took over").await {
-        Ok(by) => Error::Replaced { by },
-        Err(_) => Error::Replaced {
-            by: "another holder".to_owned(),
-        },
+    session.rollback(&claim.tag()).await;
+    match replacement(session, claim).await {
+        Ok(replaced) => replaced,
+        // Asked again with the next attempt.
+        Err(error) => error,
     }
 }
 

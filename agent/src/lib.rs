@@ -9,8 +9,10 @@
 //! | [`work`] | an order of a coordinator |
 //! | [`link`] | the stream to the coordinators: leases, orders, looks |
 //! | [`local`] | one database without a coordinator |
+//! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
 //! | [`error`], `user_error` | what is said when it fails |
 
+pub mod audit;
 mod backoff;
 mod claim;
 pub mod connect;

@@ -8,13 +8,20 @@ use crate::holder;
 use crate::ledger::{self, Take};
 use crate::run::{Overrides, Run};
 use shared::fence::Fence;
-use shared::id::{Direction, StoreId};
+use shared::id::{Direction, SetName, StoreId};
 use shared::ledger::Goal;
 use shared::migration::Set;
-use shared::rollout::work::{Finish, Look, Order, Progress};
+use shared::rollout::message::Located;
+use shared::rollout::work::{Finish, Identity, Look, Order, Progress};
 use shared::sql::Tag;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// A look claims nothing.
+const READING: Tag = Tag {
+    place: None,
+    fence: Fence::NONE,
+};
 
 /// How a run is watched and ended.
 #[derive(Debug, Clone)]
@@ -36,6 +43,27 @@ fn goal(direction: Direction) -> Goal {
     }
 }
 
+/// Where a database is, and of which epoch the fence in force there is.
+pub async fn locate(database: &Database) -> Located {
+    let name = database.name().clone();
+    match try_locate(database).await {
+        Ok((identity, epoch)) => Located {
+            database: name,
+            identity: Ok(identity),
+            epoch,
+        },
+        Err(error) => Located::lost(name, error.failure().message),
+    }
+}
+
+async fn try_locate(database: &Database) -> Result<(Identity, Option<i64>), Error> {
+    let identity = database.identity().await?;
+    let session = database.session().await?;
+    let ledger = ledger::read(&session, &READING, &SetName::default_set()).await?;
+    let fence = ledger.and_then(|ledger| ledger.fence);
+    Ok((identity, fence.map(|fence| fence.held().fence.epoch)))
+}
+
 /// Looks at a database's ledger; changes nothing and takes no fence.
 pub async fn look(database: &Database, set: &Set, direction: Direction, store: StoreId) -> Look {
     match try_look(database, set, direction, store).await {
@@ -50,12 +78,8 @@ async fn try_look(
     direction: Direction,
     store: StoreId,
 ) -> Result<Look, Error> {
-    let tag = Tag {
-        place: None,
-        fence: Fence::NONE,
-    };
     let session = database.session().await?;
-    let ledger = ledger::read_or_absent(database, &session, &tag, &set.name).await?;
+    let ledger = ledger::read_or_absent(database, &session, &READING, &set.name).await?;
     ledger::check_identity(&ledger)?;
     let work = history::work(database, set, &ledger, &goal(direction)).await?;
     if work.todos.is_empty() {
@@ -99,7 +123,7 @@ pub async fn execute(
     };
     match try_execute(database, set, order.direction, &claim, control).await {
         Ok(finish) => finish,
-        Err(Error::Replaced { by }) => Finish::Replaced { by },
+        Err(Error::Replaced { by, newer }) => Finish::Replaced { by, newer },
         Err(Error::Stopped) => Finish::Stopped,
         Err(error) => Finish::Failed(error.failure()),
     }

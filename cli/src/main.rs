@@ -6,6 +6,7 @@ mod failure;
 mod files;
 mod operator;
 mod output;
+mod target;
 
 use clap::Parser as _;
 use shared::rollout::work::Exit;

@@ -6,12 +6,14 @@ use crate::leader::Role;
 use crate::load;
 use crate::reign::{Identity, Reign};
 use crate::seat::{Reigning, Seat};
-use crate::store::Store;
+use crate::store::{self, Store};
+use shared::id::StoreId;
 use shared::rollout::Time;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Messages and requests waiting for the reign; who brings one waits while it is full.
 const INBOX: usize = 4096;
@@ -23,7 +25,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Office {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) bundles: Arc<Bundles>,
-    pub(crate) identity: Identity,
     pub(crate) seat: watch::Sender<Seat>,
 }
 
@@ -63,8 +64,19 @@ impl Office {
     /// One reign, from reading the store to a lost write.
     async fn reign(&self, term: i64, number: u64) {
         let now = Time::since_1970(runtime::unix_now());
-        let loaded = match load::load(self.store.as_ref(), now).await {
-            Ok(loaded) => loaded,
+        let read = async {
+            // Anew for each reign: another leader may have given the store a later epoch.
+            let (store, epoch) = store::identity(
+                self.store.as_ref(),
+                StoreId(Uuid::new_v4()),
+                runtime::unix_seconds(),
+            )
+            .await?;
+            let loaded = load::load(self.store.as_ref(), now).await?;
+            Ok::<_, store::Error>((Identity { store, epoch }, loaded))
+        };
+        let (identity, loaded) = match read.await {
+            Ok(read) => read,
             Err(error) => {
                 tracing::error!(error = chain(&error), "the store cannot be read; trying again");
                 tokio::time::sleep(PAUSE).await;
@@ -76,7 +88,7 @@ impl Office {
         let reign = Reign::new(
             self.store.clone(),
             self.bundles.clone(),
-            self.identity,
+            identity,
             term,
             commands,
             published,

@@ -148,7 +148,6 @@ impl Bound {
         let office = Office {
             store: store.clone(),
             bundles: bundles.clone(),
-            identity,
             seat,
         };
         let office = tokio::spawn(office.hold(roles, office_stop.clone()));
@@ -217,8 +216,7 @@ impl Bound {
 async fn identity(store: &dyn Store) -> Result<Identity, Error> {
     let mut troubled = false;
     loop {
-        let now = i64::try_from(runtime::unix_now().as_secs()).unwrap_or(i64::MAX);
-        match store::identity(store, StoreId(Uuid::new_v4()), now).await {
+        match store::identity(store, StoreId(Uuid::new_v4()), runtime::unix_seconds()).await {
             Ok((store, epoch)) => return Ok(Identity { store, epoch }),
             Err(error) if error.retryability() == Retryability::Retry => {
                 if !troubled {

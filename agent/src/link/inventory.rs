@@ -6,7 +6,6 @@
 use runtime::clock::Boot;
 use shared::id::DatabaseName;
 use shared::rollout::message::Located;
-use shared::rollout::work::Identity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ const ASK_AGAIN: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Inventory {
     databases: BTreeSet<DatabaseName>,
-    known: BTreeMap<DatabaseName, Result<Identity, String>>,
+    known: BTreeMap<DatabaseName, Located>,
     asking: BTreeSet<DatabaseName>,
     /// Answers the leader has not been told.
     unsent: BTreeSet<DatabaseName>,
@@ -52,13 +51,13 @@ impl Inventory {
 
     /// A database answered, or could not be asked.
     pub(super) fn located(&mut self, located: Located, now: Boot) {
-        let Located { database, identity } = located;
+        let database = located.database.clone();
         self.asking.remove(&database);
-        if identity.is_err() {
+        if located.identity.is_err() {
             self.ask_again_at.get_or_insert(now + ASK_AGAIN);
         }
         self.unsent.insert(database.clone());
-        self.known.insert(database, identity);
+        self.known.insert(database, located);
         let send_at = *self.send_at.get_or_insert(now + GATHER);
         if self.asking.is_empty() {
             self.send_at = Some(send_at.min(now));
@@ -78,7 +77,7 @@ impl Inventory {
             let problems = self
                 .known
                 .iter()
-                .filter(|(_, identity)| identity.is_err())
+                .filter(|(_, located)| located.identity.is_err())
                 .map(|(name, _)| name);
             ask = problems
                 .filter(|name| !self.asking.contains(*name))
@@ -98,10 +97,7 @@ impl Inventory {
         self.send_at = None;
         std::mem::take(&mut self.unsent)
             .into_iter()
-            .filter_map(|database| {
-                let identity = self.known.get(&database)?.clone();
-                Some(Located { database, identity })
-            })
+            .filter_map(|database| self.known.get(&database).cloned())
             .collect()
     }
 }
@@ -109,6 +105,7 @@ impl Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::rollout::work::Identity;
 
     fn at(milliseconds: u64) -> Boot {
         Boot::from_start(Duration::from_millis(milliseconds))
@@ -125,14 +122,12 @@ mod tests {
                 system: 1,
                 database: 2,
             }),
+            epoch: None,
         }
     }
 
     fn lost(database: &str) -> Located {
-        Located {
-            database: name(database),
-            identity: Err("server down".to_owned()),
-        }
+        Located::lost(name(database), "server down".to_owned())
     }
 
     fn inventory() -> Inventory {

@@ -11,7 +11,7 @@
 use runtime::clock::Boot;
 use shared::id::{DatabaseName, StoreId};
 use shared::rollout::message::{FromAgent, Holding};
-use shared::rollout::work::{Finish, Order, Progress};
+use shared::rollout::work::{Finish, Newer, Order, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -102,7 +102,8 @@ impl Orders {
                 "a later order of this agent (rollout {}, token {})",
                 later.rollout, later.token
             );
-            return self.ended(&of, Finish::Replaced { by }, now);
+            let newer = Newer::Lease;
+            return self.ended(&of, Finish::Replaced { by, newer }, now);
         }
         if earlier.is_empty() {
             self.entries.insert(

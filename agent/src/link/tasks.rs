@@ -227,10 +227,9 @@ impl Tasks {
             let (worker, places) = (self.worker.clone(), self.locates.clone());
             self.spawn(Subject::Locate(database.clone()), async move {
                 let _place = places.acquire().await;
-                let asked = tokio::time::timeout(LOCATE, worker.identity(database.clone())).await;
-                let identity =
-                    asked.unwrap_or_else(|_| Err(format!("it did not answer within {} s", LOCATE.as_secs())));
-                Outcome::Locate(Located { database, identity })
+                let asked = tokio::time::timeout(LOCATE, worker.locate(database.clone())).await;
+                let problem = format!("it did not answer within {} s", LOCATE.as_secs());
+                Outcome::Locate(asked.unwrap_or_else(|_| Located::lost(database, problem)))
             });
         }
     }
@@ -320,10 +319,9 @@ impl Tasks {
                 let look = Look::Failed(failed(format!("looking at database {}", question.database)));
                 Outcome::Look(question, look)
             }
-            Some(Subject::Locate(database)) => Outcome::Locate(Located {
-                database,
-                identity: Err("asking it ended unexpectedly".to_owned()),
-            }),
+            Some(Subject::Locate(database)) => {
+                Outcome::Locate(Located::lost(database, "asking it ended unexpectedly".to_owned()))
+            }
             Some(Subject::Connection(id)) => Outcome::Connection(id, Ok(())),
             // Every task has its subject from the moment it is spawned.
             None => Outcome::Connection(ConnectionId(0), Ok(())),
@@ -359,7 +357,7 @@ fn log(finish: &Finish) {
             );
         }
         Finish::Failed(failure) => tracing::warn!(error = failure.message, "failed"),
-        Finish::Replaced { by } => {
+        Finish::Replaced { by, .. } => {
             tracing::warn!(
                 by,
                 "replaced: another holder has taken this database over; nothing was changed since"

@@ -8,7 +8,8 @@ use futures_util::future::BoxFuture;
 use shared::id::{DatabaseName, Direction, StoreId};
 use shared::migration::Set;
 use shared::retry::Retryability;
-use shared::rollout::work::{Exit, Failure, Finish, Identity, Look, Order};
+use shared::rollout::message::Located;
+use shared::rollout::work::{Exit, Failure, Finish, Look, Order};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub trait Worker: Send + Sync + 'static {
     fn databases(&self) -> BTreeMap<DatabaseName, BTreeMap<String, String>>;
 
     /// Where a database is; the error is for people.
-    fn identity(&self, database: DatabaseName) -> BoxFuture<'_, Result<Identity, String>>;
+    fn locate(&self, database: DatabaseName) -> BoxFuture<'_, Located>;
 
     /// What a set would do on a database.
     fn look(
@@ -88,10 +89,12 @@ impl Worker for Databases {
             .collect()
     }
 
-    fn identity(&self, database: DatabaseName) -> BoxFuture<'_, Result<Identity, String>> {
+    fn locate(&self, database: DatabaseName) -> BoxFuture<'_, Located> {
         async move {
-            let database = self.find(&database).map_err(|failure| failure.message)?;
-            database.identity().await.map_err(|error| error.failure().message)
+            match self.find(&database) {
+                Ok(found) => work::locate(&found).await,
+                Err(failure) => Located::lost(database, failure.message),
+            }
         }
         .boxed()
     }

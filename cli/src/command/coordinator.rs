@@ -2,9 +2,13 @@
 
 use crate::context::{self, Global};
 use crate::failure::Failure;
+use crate::operator::{At, Operator};
+use crate::output::{self, Format};
 use coordinator::serve::Bound;
 use coordinator::store::{self, Error as StoreError, Missing, Store};
+use proto::v1;
 use runtime::telemetry;
+use serde_json::json;
 use shared::rollout::work::Exit;
 use shared::settings::{Flag, StoreUrl};
 use std::sync::Arc;
@@ -19,7 +23,10 @@ const STORE_AGAIN: Duration = Duration::from_secs(1);
 
 /// `confiture coordinator`
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Coordinator {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where to serve [default: `coordinator.listen` of the settings, else 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -36,8 +43,68 @@ pub(crate) struct Coordinator {
     init: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make the store of the running coordinators the newest one, after it was put back from a copy or rebuilt
+    #[command(
+        after_long_help = "JSON (--output json): epoch_before, epoch, unasked[] (databases that no agent could ask)."
+    )]
+    Recover(Recover),
+}
+
+/// `confiture coordinator recover`
+#[derive(Debug, clap::Args)]
+struct Recover {
+    /// Why; kept in the coordinator's log
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    at: At,
+}
+
+impl Recover {
+    async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let reason = self.reason.trim().to_owned();
+        if reason.is_empty() {
+            return Err(Failure::usage(
+                "--reason is empty\n  help: say why this store is to lead, for those who read the log",
+            ));
+        }
+        let request = v1::RecoverRequest {
+            reason,
+            requested_by: context::who("confiture coordinator recover"),
+        };
+        let answer = Operator::new(&self.at, global)?
+            .ask("recover the store", async |mut client| {
+                client.recover(request.clone()).await
+            })
+            .await?;
+        if !answer.unasked.is_empty() {
+            output::note(&format!(
+                "note: no agent could ask {}; if their fence turns out larger, recover again once they are reached",
+                answer.unasked.join(", ")
+            ));
+        }
+        match global.output {
+            Format::Json => output::json(&json!({
+                "epoch_before": answer.epoch_before,
+                "epoch": answer.epoch,
+                "unasked": answer.unasked,
+            })),
+            Format::Text => output::data(&format!(
+                "the store leads with epoch {} now (before: {})",
+                answer.epoch, answer.epoch_before
+            )),
+        }
+        Ok(Exit::Done)
+    }
+}
+
 impl Coordinator {
-    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+    pub(crate) async fn run(mut self, global: &Global) -> Result<Exit, Failure> {
+        if let Some(Command::Recover(recover)) = self.command.take() {
+            return recover.run(global).await;
+        }
         telemetry::init(telemetry::Format::Text)?;
         let missing = if self.init {
             Missing::Create

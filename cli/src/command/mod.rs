@@ -5,6 +5,7 @@ mod completions;
 mod coordinator;
 mod fleet;
 mod init;
+mod ledger;
 mod migrate;
 mod new;
 mod rollout;
@@ -36,6 +37,9 @@ enum Command {
     /// Migrate one database
     #[command(subcommand)]
     Migrate(migrate::Migrate),
+    /// See what Confiture remembers inside a database, verify it, accept a copied database
+    #[command(subcommand)]
+    Ledger(ledger::Ledger),
     /// Bring migrations to the databases of a fleet, and see how it goes
     #[command(subcommand)]
     Rollout(rollout::Rollout),
@@ -58,6 +62,7 @@ impl Arguments {
             Command::Init(command) => command.run(),
             Command::New(command) => command.run(global),
             Command::Migrate(command) => command.run(global).await,
+            Command::Ledger(command) => command.run(global).await,
             Command::Rollout(command) => command.run(global).await,
             Command::Fleet(command) => command.run(global).await,
             Command::Coordinator(command) => command.run(global).await,

@@ -1,6 +1,6 @@
 //! What a reign is asked and told, and what it answers.
 
-use shared::id::{AgentId, Digest, RequestId, RolloutId, SetName};
+use shared::id::{AgentId, DatabaseName, Digest, RequestId, RolloutId, SetName};
 use shared::migration::Version;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
 use shared::rollout::{Policy, Selector, show, view};
@@ -32,6 +32,21 @@ pub(crate) enum Command {
         reason: String,
         reply: oneshot::Sender<Result<view::Rollout, show::Error>>,
     },
+    /// The store was put back or rebuilt: its leases are to count before all others.
+    Recover {
+        by: String,
+        reason: String,
+        reply: oneshot::Sender<Recovered>,
+    },
+}
+
+/// The store has a later epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    pub(crate) epoch_before: i64,
+    pub(crate) epoch: i64,
+    /// Databases whose epoch no agent could tell.
+    pub(crate) unasked: Vec<DatabaseName>,
 }
 
 /// An agent that wants to be taken.

@@ -1,11 +1,12 @@
 //! What comes in: agents and their messages, wishes of operators. Changes the book; nothing is written or said here.
 
-use super::command::{Attach, Attached, Command, Founded, Refusal, Wish};
+use super::command::{Attach, Attached, Command, Founded, Recovered, Refusal, Wish};
 use super::found::{self, Finding};
 use super::sessions::Claim;
 use super::tell::Answer;
 use super::{Reign, Round};
-use crate::pack;
+use crate::pack::{self, Group};
+use crate::store;
 use shared::id::AgentId;
 use shared::rollout::book::Heard;
 use shared::rollout::message::{FromAgent, Welcome};
@@ -53,7 +54,33 @@ impl Reign {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
+            Command::Recover { by, reason, reply } => self.recover(&by, &reason, reply, round),
         }
+    }
+
+    /// The new epoch counts from the next reign on: this one ends once it is written.
+    fn recover(&mut self, by: &str, reason: &str, reply: oneshot::Sender<Recovered>, round: &mut Round) {
+        let (reported, unasked) = self.book.fleet().epochs();
+        let epoch_before = self.identity.epoch;
+        let largest = reported.map_or(epoch_before, |reported| reported.max(epoch_before));
+        let epoch = runtime::unix_seconds().max(largest.saturating_add(1));
+        tracing::warn!(
+            by,
+            reason,
+            epoch_before,
+            epoch,
+            "the store becomes the newest one"
+        );
+        round
+            .groups
+            .push(Group::of(store::renewal(self.identity.store, epoch)));
+        let recovered = Recovered {
+            epoch_before,
+            epoch,
+            unasked,
+        };
+        round.answers.push(Answer::Recovered(reply, recovered));
+        round.ends = true;
     }
 
     fn attach(&mut self, attach: Attach, now: Time, round: &mut Round) {

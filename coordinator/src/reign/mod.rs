@@ -64,6 +64,8 @@ pub(crate) enum End {
     Refused,
     #[error("a bundle could not be removed")]
     Bundle(#[source] BundleError),
+    #[error("the store has a later epoch")]
+    Recovered,
     #[error("nobody can reach this reign any more")]
     Unreachable,
 }
@@ -95,6 +97,8 @@ struct Round {
     groups: Vec<Group>,
     changes: Vec<Change>,
     answers: Vec<Answer>,
+    /// The reign ends with this round.
+    ends: bool,
 }
 
 impl Reign {
@@ -153,6 +157,9 @@ impl Reign {
             // Before any answer: whoever is told of a change and asks finds it.
             self.publish();
             self.answer(round.answers);
+            if round.ends {
+                return Err(End::Recovered);
+            }
             if self.instruct(now) > 0 {
                 self.publish();
             }

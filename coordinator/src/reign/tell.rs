@@ -1,6 +1,6 @@
 //! What goes out, once it is written: answers, and what agents do not know yet.
 
-use super::command::{Attached, Founded, FoundedBy, Refusal};
+use super::command::{Attached, Founded, FoundedBy, Recovered, Refusal};
 use super::sessions::Sent;
 use super::{BUNDLE_AGAIN, Reign};
 use crate::chain::chain;
@@ -15,6 +15,7 @@ pub(super) enum Answer {
     Attached(oneshot::Sender<Attached>, Attached),
     Acknowledge(AgentId, Holding),
     Founded(RolloutId, FoundedBy, oneshot::Sender<Result<Founded, Refusal>>),
+    Recovered(oneshot::Sender<Recovered>, Recovered),
     Aborting(RolloutId, oneshot::Sender<Result<view::Rollout, show::Error>>),
 }
 
@@ -25,6 +26,7 @@ impl Reign {
             match answer {
                 Answer::Welcome(agent, welcome) => self.say(&agent, ToAgent::Welcome(welcome)),
                 Answer::Attached(reply, attached) => drop(reply.send(attached)),
+                Answer::Recovered(reply, recovered) => drop(reply.send(recovered)),
                 Answer::Acknowledge(agent, of) => self.say(&agent, ToAgent::Acknowledged(of)),
                 Answer::Founded(id, by, reply) => {
                     if let Some(rollout) = self.book.rollouts().get(&id) {

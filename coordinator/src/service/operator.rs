@@ -86,6 +86,26 @@ impl operator_server::Operator for Operator {
         }))
     }
 
+    async fn recover(
+        &self,
+        request: Request<v1::RecoverRequest>,
+    ) -> Result<Response<v1::RecoverResponse>, Status> {
+        let v1::RecoverRequest {
+            reason,
+            requested_by: by,
+        } = request.into_inner();
+        let reigning = self.0.reigning()?;
+        let recovered = self
+            .0
+            .ask(&reigning, |reply| Command::Recover { by, reason, reply })
+            .await?;
+        Ok(Response::new(v1::RecoverResponse {
+            epoch_before: recovered.epoch_before,
+            epoch: recovered.epoch,
+            unasked: recovered.unasked.into_iter().map(Into::into).collect(),
+        }))
+    }
+
     async fn list_databases(
         &self,
         _request: Request<v1::ListDatabasesRequest>,

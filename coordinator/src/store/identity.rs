@@ -1,4 +1,5 @@
-//! Which founding of a store this is: an id and an epoch, written once, by whoever comes first.
+//! Which founding of a store this is: an id and an epoch, written by whoever comes first. A store that was put back from
+//! a copy gets a later epoch by `confiture coordinator recover`.
 
 use super::{Condition, Error, Outcome, Store, Transaction, Write};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ const KEY: &str = "meta";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Meta {
     store_id: StoreId,
-    /// Seconds since 1970 when the store was founded.
+    /// Seconds since 1970 when the store was founded, or recovered; larger than any before.
     epoch: i64,
 }
 
@@ -46,6 +47,16 @@ pub async fn identity(store: &dyn Store, new: StoreId, now: i64) -> Result<(Stor
         // The answer was lost; whether it was written can be read.
         Err(lost) if lost.retryability() == Retryability::Retry => read(store).await?.ok_or(lost),
         Err(error) => Err(error),
+    }
+}
+
+/// What makes the store one of a later epoch. To be written by its leader.
+pub(crate) fn renewal(store_id: StoreId, epoch: i64) -> Write {
+    let meta = Meta { store_id, epoch };
+    Write::Put {
+        key: KEY.to_owned(),
+        value: serde_json::to_vec(&meta).expect("a uuid and a number are always JSON"),
+        lease: None,
     }
 }
 

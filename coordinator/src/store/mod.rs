@@ -18,6 +18,7 @@ mod open;
 
 pub use error::Error;
 pub use identity::identity;
+pub(crate) use identity::renewal;
 pub use limits::{MAX_KEY_BYTES, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES};
 pub use open::{Missing, open};
 

@@ -116,6 +116,7 @@ impl Agent {
                 system: self.process.system,
                 database: oid(name),
             }),
+            epoch: None,
         });
         self.say(FromAgent::Inventory(located.collect())).await;
         let (outbound, lease) = (self.outbound.clone(), welcome.lease);

@@ -140,11 +140,13 @@ fn located_to_wire(located: Located) -> v1::InventoryEntry {
             system_identifier: identity.system,
             database_oid: identity.database,
             problem: String::new(),
+            fence_epoch: located.epoch.unwrap_or(0),
         },
         Err(problem) => v1::InventoryEntry {
             database,
             system_identifier: 0,
             database_oid: 0,
+            fence_epoch: 0,
             // An empty text would read as "could be asked".
             problem: if problem.is_empty() {
                 "the database could not be asked".to_owned()
@@ -156,6 +158,7 @@ fn located_to_wire(located: Located) -> v1::InventoryEntry {
 }
 
 fn located_from_wire(wire: v1::InventoryEntry) -> Result<Located, Error> {
+    let epoch = Some(wire.fence_epoch).filter(|epoch| *epoch != 0);
     let identity = if wire.problem.is_empty() {
         Ok(Identity {
             system: wire.system_identifier,
@@ -167,6 +170,7 @@ fn located_from_wire(wire: v1::InventoryEntry) -> Result<Located, Error> {
     Ok(Located {
         database: name("inventory.database", wire.database)?,
         identity,
+        epoch,
     })
 }
 
@@ -217,10 +221,12 @@ mod tests {
                         system: -5,
                         database: 16_384,
                     }),
+                    epoch: None,
                 },
                 Located {
                     database: database(),
                     identity: Err("connection refused".to_owned()),
+                    epoch: None,
                 },
             ]),
             FromAgent::Looked {

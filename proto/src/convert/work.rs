@@ -5,7 +5,7 @@ use crate::v1;
 use shared::id::Direction;
 use shared::migration::Version;
 use shared::retry::Retryability;
-use shared::rollout::work::{Exit, Failure, Finish, Look, Progress, Summary};
+use shared::rollout::work::{Exit, Failure, Finish, Look, Newer, Progress, Summary};
 
 pub(super) fn direction_to_wire(direction: Direction) -> i32 {
     match direction {
@@ -137,7 +137,10 @@ pub(super) fn finish_to_wire(finish: Finish) -> v1::finished::Outcome {
             rows: summary.rows,
         }),
         Finish::Failed(failure) => v1::finished::Outcome::Failed(failure_to_wire(failure)),
-        Finish::Replaced { by } => v1::finished::Outcome::Replaced(v1::finished::Replaced { by }),
+        Finish::Replaced { by, newer } => v1::finished::Outcome::Replaced(v1::finished::Replaced {
+            by,
+            by_lease: newer == Newer::Lease,
+        }),
         Finish::Stopped => v1::finished::Outcome::Stopped(v1::finished::Stopped {}),
     }
 }
@@ -150,7 +153,14 @@ pub(super) fn finish_from_wire(wire: Option<v1::finished::Outcome>) -> Result<Fi
             rows: done.rows,
         }),
         v1::finished::Outcome::Failed(failure) => Finish::Failed(failure_from_wire(failure)?),
-        v1::finished::Outcome::Replaced(replaced) => Finish::Replaced { by: replaced.by },
+        v1::finished::Outcome::Replaced(replaced) => Finish::Replaced {
+            by: replaced.by,
+            newer: if replaced.by_lease {
+                Newer::Lease
+            } else {
+                Newer::Local
+            },
+        },
         v1::finished::Outcome::Stopped(v1::finished::Stopped {}) => Finish::Stopped,
     })
 }
@@ -180,6 +190,11 @@ mod tests {
             Finish::Failed(failure(Retryability::StopRollout, Exit::Stopped)),
             Finish::Replaced {
                 by: "agent-b".to_owned(),
+                newer: Newer::Lease,
+            },
+            Finish::Replaced {
+                by: "somebody".to_owned(),
+                newer: Newer::Local,
             },
             Finish::Stopped,
         ];

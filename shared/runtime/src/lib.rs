@@ -12,4 +12,4 @@ pub mod files;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use clock::unix_now;
+pub use clock::{unix_now, unix_seconds};

@@ -115,8 +115,7 @@ pub enum Conflict {
     },
     /// A step that is done or begun was changed in a migration that is half done.
     #[error(
-        "migration {version} \"{name}\" is half done, and its step {step} ({title}), which is done or begun, was changed: its checksum was {} and is {} now\n  help: put that step back as it was; steps after it may be changed",
-        applied.short(), file.as_ref().map_or("gone".to_owned(), Digest::short)
+        "migration {version} \"{name}\" is half done, and its step {step} ({title}), which is done or begun, was changed: {change}\n  help: put that step back as it was; steps after it may be changed"
     )]
     EditedStep {
         /// Which.
@@ -127,10 +126,8 @@ pub enum Conflict {
         step: u32,
         /// As recorded.
         title: String,
-        /// As recorded.
-        applied: Digest,
-        /// Of the file; none where the file has no such step.
-        file: Option<Digest>,
+        /// Both checksums, for people.
+        change: String,
     },
     /// An applied version has no file, and newer ones do.
     #[error(
@@ -492,8 +489,11 @@ fn unchanged(migration: &Migration, rows: &[&StepRow], steps: &[Step]) -> Result
                 name: migration.name.clone(),
                 step: row.step,
                 title: row.title.clone(),
-                applied: row.checksum,
-                file,
+                change: format!(
+                    "its checksum was {} and {}",
+                    row.checksum.short(),
+                    file.map_or("it is gone".to_owned(), |file| format!("is {} now", file.short()))
+                ),
             });
         }
     }

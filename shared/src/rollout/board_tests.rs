@@ -50,6 +50,7 @@ impl Scene {
                 system: 1,
                 database: name.bytes().map(u32::from).sum(),
             }),
+            epoch: None,
         };
         self.fleet
             .locate(&agent(name), databases.iter().map(at).collect());

@@ -30,6 +30,7 @@ fn inventory() -> FromAgent {
             system: 1,
             database: oid,
         }),
+        epoch: None,
     };
     FromAgent::Inventory(vec![at("a", 1), at("b", 2)])
 }
@@ -335,6 +336,7 @@ fn the_fleet_is_shown_with_who_serves_it_and_what_is_wrong() {
     let down = Located {
         database: database("b"),
         identity: Err("connection refused".to_owned()),
+        epoch: None,
     };
     book.hear(&agent("x"), FromAgent::Inventory(vec![down]), NOW);
     assert!(book.show_databases()[1].problem.contains("connection refused"));

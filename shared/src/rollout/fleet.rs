@@ -61,6 +61,9 @@ pub struct Claim {
     pub labels: BTreeMap<String, String>,
     /// Where it is.
     pub place: Place,
+    /// Epoch of the fence in force there, when it could be asked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
 }
 
 /// Where a database is, as far as an agent knows.
@@ -187,6 +190,24 @@ impl Fleet {
             .filter(|(agent, _)| self.agents.contains_key(*agent))
     }
 
+    /// The largest epoch of a fence that any agent ever reported, and the databases of which none is known because they
+    /// could not be asked.
+    pub fn epochs(&self) -> (Option<i64>, Vec<DatabaseName>) {
+        let claims = || {
+            self.databases
+                .values()
+                .flat_map(|database| database.claims.values())
+        };
+        let unasked = self.databases.iter().filter(|(_, database)| {
+            let known = |claim: &Claim| matches!(claim.place, Place::Known(_)) || claim.epoch.is_some();
+            !database.claims.values().any(known)
+        });
+        (
+            claims().filter_map(|claim| claim.epoch).max(),
+            unasked.map(|(name, _)| name.clone()).collect(),
+        )
+    }
+
     /// An agent said Hello and has a lease. The databases whose record changed.
     pub fn welcome(&mut self, hello: &Hello, lease: i64, now: Time) -> BTreeSet<DatabaseName> {
         let connected_at = match self.agents.get(&hello.agent) {
@@ -215,6 +236,7 @@ impl Fleet {
             }
             // What an earlier life of the agent knew is taken for true until this one has asked.
             let place = before.map_or(Place::Unasked, |claim| claim.place.clone());
+            let epoch = before.and_then(|claim| claim.epoch);
             if before.is_none() && !make_room(claims, &self.agents) {
                 continue;
             }
@@ -223,6 +245,7 @@ impl Fleet {
                 Claim {
                     labels: labels.clone(),
                     place,
+                    epoch,
                 },
             );
             changed.insert(name.clone());
@@ -234,7 +257,12 @@ impl Fleet {
     /// An agent has asked its databases. Those whose record changed.
     pub fn locate(&mut self, agent: &AgentId, located: Vec<Located>) -> BTreeSet<DatabaseName> {
         let mut changed = BTreeSet::new();
-        for Located { database, identity } in located {
+        for Located {
+            database,
+            identity,
+            epoch,
+        } in located
+        {
             let Some(claim) = self
                 .databases
                 .get_mut(&database)
@@ -252,8 +280,9 @@ impl Fleet {
                     }
                 }
             };
-            if claim.place != place {
-                claim.place = place;
+            let epoch = epoch.or(claim.epoch);
+            if (&claim.place, claim.epoch) != (&place, epoch) {
+                (claim.place, claim.epoch) = (place, epoch);
                 changed.insert(database);
             }
         }
@@ -370,6 +399,7 @@ mod tests {
                 system: 1,
                 database: oid,
             }),
+            epoch: None,
         }
     }
 
@@ -447,6 +477,7 @@ mod tests {
             vec![Located {
                 database: database("x"),
                 identity: Err("down".to_owned()),
+                epoch: None,
             }],
         );
         let (_, claim) = fleet.claims(&database("x")).next().unwrap();

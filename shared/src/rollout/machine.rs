@@ -8,7 +8,7 @@ use super::event::{Effect, Error, Event};
 use super::phase::{Phase, Why};
 use super::spec::Spec;
 use super::time::Time;
-use super::work::{Failure, Finish};
+use super::work::{Failure, Finish, Newer};
 use crate::id::{AgentId, DatabaseName};
 use crate::retry::Retryability;
 use std::collections::BTreeMap;
@@ -239,7 +239,22 @@ impl Rollout {
                 };
                 self.failed(database, attempt, failure, now, release)
             }
-            Finish::Replaced { by } => {
+            // Nobody but this rollout has a lease, says the store: it does not remember that one.
+            Finish::Replaced {
+                by,
+                newer: Newer::Lease,
+            } => {
+                let attempt = Attempt {
+                    agent: work.agent,
+                    failures: work.failures,
+                    started_at: Some(work.started_at),
+                };
+                self.failed(database, attempt, forgotten_lease(&by), now, release)
+            }
+            Finish::Replaced {
+                by,
+                newer: Newer::Local,
+            } => {
                 let setback = Setback::Replaced {
                     agent: work.agent.clone(),
                     by: clipped(by),
@@ -471,6 +486,16 @@ struct Attempt {
     agent: AgentId,
     failures: u32,
     started_at: Option<Time>,
+}
+
+fn forgotten_lease(by: &str) -> Failure {
+    Failure {
+        message: format!(
+            "another or a restored store has led this database: {by} holds it with a later lease than any this store knows of; nothing was changed\n  help: if this store was put back from an older copy, make it the newer one with `confiture coordinator recover --reason TEXT`, then start the rollout again"
+        ),
+        retry: Retryability::StopRollout,
+        exit: super::work::Exit::Refused,
+    }
 }
 
 fn state(database: &DatabaseName, assignment: &Assignment, needed: &'static str) -> Error {

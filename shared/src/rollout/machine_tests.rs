@@ -161,6 +161,7 @@ fn what_was_stopped_replaced_or_lost_waits_again_and_does_not_count() {
             7,
             Finish::Replaced {
                 by: "migrate up".to_owned(),
+                newer: Newer::Local,
             },
         ),
         Event::LeaseLost {
@@ -190,7 +191,14 @@ fn while_a_rollout_aborts_work_may_end_in_any_way() {
         (finished("a", 7, failed(Retryability::Retry)), "aborted"),
         (finished("a", 7, Finish::Stopped), "aborted"),
         (
-            finished("a", 7, Finish::Replaced { by: String::new() }),
+            finished(
+                "a",
+                7,
+                Finish::Replaced {
+                    by: String::new(),
+                    newer: Newer::Local,
+                },
+            ),
             "aborted",
         ),
         (

@@ -102,6 +102,19 @@ pub struct Located {
     pub database: DatabaseName,
     /// Its identity, or why it could not be asked, for people.
     pub identity: Result<Identity, String>,
+    /// Epoch of the fence in force there, where there is one and it is known.
+    pub epoch: Option<i64>,
+}
+
+impl Located {
+    /// One that could not be asked.
+    pub fn lost(database: DatabaseName, problem: String) -> Self {
+        Self {
+            database,
+            identity: Err(problem),
+            epoch: None,
+        }
+    }
 }
 
 /// From a coordinator.

@@ -14,7 +14,7 @@ use super::machine::Rollout;
 use super::message::{FromAgent, Hello, Holding, Located, ToAgent};
 use super::phase::Phase;
 use super::spec::Spec;
-use super::work::{Finish, Identity, Look, Order, Summary};
+use super::work::{Finish, Identity, Look, Newer, Order, Summary};
 use super::{Policy, Time, invariant, sample};
 use crate::id::{AgentId, DatabaseName, Digest, Holder, Instance, RolloutId};
 use crate::retry::Retryability;
@@ -394,6 +394,7 @@ impl World {
                     system: 1,
                     database: oid,
                 }),
+                epoch: None,
             }
         });
         self.posted
@@ -479,6 +480,11 @@ impl World {
             let finish = if target.fence > (of.token, 0) {
                 Finish::Replaced {
                     by: "a later one".to_owned(),
+                    newer: if target.fence.0 > of.token {
+                        Newer::Lease
+                    } else {
+                        Newer::Local
+                    },
                 }
             } else {
                 target.fence = (of.token, 0);

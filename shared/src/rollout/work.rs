@@ -140,9 +140,20 @@ pub enum Finish {
     Replaced {
         /// Who, for people.
         by: String,
+        /// What it holds the database with.
+        newer: Newer,
     },
     /// Asked to stop, or the lease could not be renewed: stopped between two batches or steps, to be continued.
     Stopped,
+}
+
+/// What a holder was replaced with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newer {
+    /// A lease with a larger token, or of a later epoch.
+    Lease,
+    /// A run without a coordinator.
+    Local,
 }
 
 /// What was done on one database.

@@ -215,10 +215,10 @@ pub const LOCK_FENCE: &str = r"
 SELECT true FROM confiture.fence
  WHERE one AND (epoch, token, local, holder) = ($1, $2, $3, $4) FOR NO KEY UPDATE";
 
-/// Who has the fence now, for people: the holder's description, or the fence.
+/// Who has the fence now: the holder's description, or the fence, for people; and epoch, token, local (int8).
 pub const WHO: &str = r"
 SELECT coalesce((SELECT h.description FROM confiture.holder h WHERE h.holder = f.holder), 'fence '
-       || f.epoch || '.' || f.token || '.' || f.local)
+       || f.epoch || '.' || f.token || '.' || f.local), f.epoch, f.token, f.local
   FROM confiture.fence f";
 
 /// Records that a run begins; a run that has begun stays as it is. Parameters: set, version key, direction (text), run

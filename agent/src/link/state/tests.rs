@@ -202,10 +202,7 @@ fn holding(database: &str, token: i64) -> Holding {
 }
 
 fn located(database: &str) -> Located {
-    Located {
-        database: database.try_into().unwrap(),
-        identity: Err("down".to_owned()),
-    }
+    Located::lost(database.try_into().unwrap(), "down".to_owned())
 }
 
 #[test]

@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use shared::id::{DatabaseName, Direction, StoreId};
 use shared::migration::Set;
+use shared::rollout::message::Located;
 use shared::rollout::work::{Finish, Identity, Look, Order, Progress};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,12 +106,17 @@ impl Worker for Script {
             .collect()
     }
 
-    fn identity(&self, _: DatabaseName) -> BoxFuture<'_, Result<Identity, String>> {
-        async {
-            Ok(Identity {
+    fn locate(&self, database: DatabaseName) -> BoxFuture<'_, Located> {
+        async move {
+            let identity = Identity {
                 system: 1,
                 database: 2,
-            })
+            };
+            Located {
+                database,
+                identity: Ok(identity),
+                epoch: None,
+            }
         }
         .boxed()
     }

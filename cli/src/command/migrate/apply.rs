@@ -103,7 +103,7 @@ impl Down {
 }
 
 async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Global) -> Result<Exit, Failure> {
-    let target = Target::of(of, global, Vec::new())?;
+    let target = Target::of(of, global)?;
     if how.dry_run {
         let planned = local::plan(&target.database, &target.set, &goal).await?;
         plan::print(&target, &planned, global.output);

@@ -26,12 +26,8 @@ pub(crate) enum Migrate {
 /// Which database and which migrations.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Of {
-    /// PostgreSQL URL [default: the only database of the settings file, else `DATABASE_URL`]
-    #[arg(long, value_name = "URL", hide_env_values = true, conflicts_with = "database")]
-    database_url: Option<String>,
-    /// A database of the settings file, by its name
-    #[arg(long, value_name = "NAME")]
-    database: Option<String>,
+    #[command(flatten)]
+    database: crate::target::Of,
     /// Folder of the migrations [default: db/migrations]
     #[arg(long, value_name = "DIR")]
     migrations: Option<PathBuf>,

@@ -19,7 +19,7 @@ pub(crate) struct Status {
 
 impl Status {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let target = Target::of(&self.of, global, Vec::new())?;
+        let target = Target::of(&self.of, global)?;
         let ledger = local::read(&target.database, &target.set).await?;
         let lines = shared::ledger::status(&target.set, &ledger);
         let (next, problem) = advice(&target, &ledger, &lines);

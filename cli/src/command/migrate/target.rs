@@ -1,13 +1,12 @@
-//! From flags, settings and environment to one database and one set.
+//! One database and one set.
 
 use super::Of;
 use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::files;
 use agent::database::Database;
-use shared::id::{DatabaseName, SetName};
+use shared::id::SetName;
 use shared::migration::Set;
-use shared::settings::{self, Flag, Secret, Settings};
 
 /// What a command works on.
 pub(super) struct Target {
@@ -17,8 +16,8 @@ pub(super) struct Target {
 
 impl Target {
     /// Reads settings and migrations and sets the pools up; connects to nothing yet.
-    pub(super) fn of(of: &Of, global: &Global, flags: Vec<Flag>) -> Result<Self, Failure> {
-        let settings = context::settings(global, flags)?;
+    pub(super) fn of(of: &Of, global: &Global) -> Result<Self, Failure> {
+        let settings = context::settings(global, Vec::new())?;
         let name = match &of.set {
             Some(name) => {
                 Some(SetName::try_from(name.as_str()).map_err(|e| Failure::usage(format!("--set: {e}")))?)
@@ -27,80 +26,7 @@ impl Target {
         };
         let folder = of.migrations.as_ref().unwrap_or(&settings.migration.directory);
         let set = files::set(folder, name)?;
-        let database = Database::open(
-            &database(of, &settings)?,
-            &settings.connection,
-            &settings.migration,
-        )?;
+        let database = of.database.open(&settings)?;
         Ok(Self { database, set })
     }
-}
-
-/// The database: by URL, by name, the only one of the settings, or `DATABASE_URL`.
-fn database(of: &Of, settings: &Settings) -> Result<settings::Database, Failure> {
-    if let Some(url) = &of.database_url {
-        return unnamed(url);
-    }
-    let names: Vec<&DatabaseName> = settings.database_names().collect();
-    let known = || {
-        names
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    if let Some(name) = &of.database {
-        let name =
-            DatabaseName::try_from(name.as_str()).map_err(|e| Failure::usage(format!("--database: {e}")))?;
-        let found = context::with_lookups(|lookups| settings.database(&name, lookups));
-        return found.ok_or_else(|| match names.as_slice() {
-            [] => Failure::usage(format!("--database {name}: the settings name no database\n  help: give --database-url, or list it under `databases:` in confiture.yaml")),
-            _ => Failure::usage(format!("--database {name}: the settings name no such database\n  help: they name {}", known())),
-        })?.map_err(Into::into);
-    }
-    match (
-        names.as_slice(),
-        context::variable("DATABASE_URL").filter(|url| !url.is_empty()),
-    ) {
-        ([name], _) => {
-            let found = context::with_lookups(|lookups| settings.database(name, lookups));
-            found
-                .ok_or_else(|| Failure::failed("a database of the settings vanished"))?
-                .map_err(Into::into)
-        }
-        (_, Some(url)) => unnamed(&url),
-        ([], None) => Err(Failure::usage(
-            "no database is named\n  help: give --database-url URL, set DATABASE_URL, or list one under `databases:` in confiture.yaml",
-        )),
-        (_, None) => Err(Failure::usage(format!(
-            "which database?\n  help: choose with --database NAME one of {}",
-            known()
-        ))),
-    }
-}
-
-/// A database that only its URL names: it is called as in the server.
-fn unnamed(url: &str) -> Result<settings::Database, Failure> {
-    let url = Secret::new(url);
-    let address = agent::connect::target(&url)
-        .map_err(agent::error::Error::from)?
-        .address;
-    let own: String = (address.rsplit('/').next().unwrap_or_default().chars())
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    let name = DatabaseName::try_from(own.trim_start_matches(['.', '_', '-']))
-        .or_else(|_| DatabaseName::try_from("database"));
-    let name = name.map_err(|e| Failure::usage(e.to_string()))?;
-    Ok(settings::Database {
-        name,
-        url,
-        direct_url: None,
-        labels: std::collections::BTreeMap::new(),
-    })
 }
