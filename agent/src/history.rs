@@ -33,6 +33,7 @@ pub(crate) async fn work<'a>(
         }
         Conflict::EditedStep { version, .. } => begun_with(set, ledger, version),
         Conflict::Missing { .. }
+        | Conflict::Ahead { .. }
         | Conflict::MissingPartial { .. }
         | Conflict::OutOfOrder { .. }
         | Conflict::Undoing { .. }

@@ -8,6 +8,7 @@ use shared::settings::{self, Secret, Settings};
 
 /// Which database.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Of {
     /// PostgreSQL URL [default: the only database of the settings file, else `DATABASE_URL`]
     #[arg(long, value_name = "URL", hide_env_values = true, conflicts_with = "database")]

@@ -136,18 +136,11 @@ async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag)
     let key = Key::of(run, todo, 0);
     let [set, version, direction, number] = key.run();
     let (written, name) = (todo.migration.version.as_str(), todo.migration.name.as_str());
-    let checksum = todo.checksum().to_string();
+    let script = Scripts::of(todo);
     let scheme = checksum::SCHEME;
     let steps = i32::try_from(todo.steps.len()).unwrap_or(i32::MAX);
     let rollout = run.claim.rollout.as_ref().map(ToString::to_string);
     let by = run.claim.description.as_str();
-    let down = todo
-        .migration
-        .down
-        .as_ref()
-        .filter(|_| todo.direction == Direction::Up);
-    let down_checksum = down.map(|down| down.checksum.to_string());
-    let doing = "recording the run";
     let record = [
         set,
         version,
@@ -155,70 +148,105 @@ async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag)
         number,
         (&written as &(dyn ToSql + Sync), Type::TEXT),
         (&name, Type::TEXT),
-        (&checksum, Type::TEXT),
+        (&script.checksum, Type::TEXT),
         (&scheme, Type::INT4),
         (&steps, Type::INT4),
         (&rollout, Type::TEXT),
         (&by, Type::TEXT),
-        (&down_checksum, Type::TEXT),
+        (&script.down_checksum, Type::TEXT),
     ];
-    let keep = [
-        (&checksum as &(dyn ToSql + Sync), Type::TEXT),
-        (&scheme, Type::INT4),
-        (&todo.script.text, Type::TEXT),
-    ];
-    let written_down = async {
-        // The down's text is kept with the up: an undo may be wanted when the file is gone.
-        let Some(down) = down else {
+    let doing = "recording the run";
+    let given_up = async {
+        let Some(up) = todo.gives_up else {
             return Ok(0);
         };
-        let keep = [
-            (&down_checksum as &(dyn ToSql + Sync), Type::TEXT),
-            (&scheme, Type::INT4),
-            (&down.text, Type::TEXT),
-        ];
-        session.execute(tag, doing, texts::KEEP_SCRIPT, &keep).await
-    };
-    if let Some(up) = todo.gives_up {
         let up = Key {
             direction: Direction::Up.as_str(),
             run: up,
             ..Key::of(run, todo, 0)
         };
-        session
-            .execute(tag, "giving up the half-done run", texts::GIVE_UP_RUN, &up.run())
-            .await?;
-    }
-    let (begun, kept, down_kept) = tokio::join!(
+        session.execute(tag, doing, texts::GIVE_UP_RUN, &up.run()).await
+    };
+    // In one flight, in this order: only one run of a version may be open.
+    let (given_up, begun, kept) = tokio::join!(
+        biased;
+        given_up,
         session.execute(tag, doing, texts::BEGIN_RUN, &record),
-        session.execute(tag, doing, texts::KEEP_SCRIPT, &keep),
-        written_down,
+        script.keep(session, tag),
     );
+    given_up?;
     begun?;
-    kept?;
-    down_kept?;
-    Ok(())
+    kept
 }
 
+/// Marks a run complete, with the script as it is now: steps after those that had begun may have been changed.
 async fn complete_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag) -> Result<(), Error> {
     let key = Key::of(run, todo, 0);
     let [set, version, direction, number] = key.run();
-    let checksum = todo.checksum().to_string();
+    let script = Scripts::of(todo);
     let steps = i32::try_from(todo.steps.len()).unwrap_or(i32::MAX);
     let params = [
         set,
         version,
         direction,
         number,
-        (&checksum as &(dyn ToSql + Sync), Type::TEXT),
+        (&script.checksum as &(dyn ToSql + Sync), Type::TEXT),
         (&steps, Type::INT4),
+        (&script.down_checksum, Type::TEXT),
     ];
+    if todo.recorded {
+        script.keep(session, tag).await?;
+    }
     match session
         .execute(tag, "recording the run's end", texts::COMPLETE_RUN, &params)
         .await?
     {
         1 => Ok(()),
         _ => Err(Error::Broken("a run that is to end is not open")),
+    }
+}
+
+/// The texts of a run, under their checksums.
+struct Scripts<'a> {
+    checksum: String,
+    text: &'a str,
+    /// The written down beside an up: an undo may be wanted when the file is gone.
+    down_checksum: Option<String>,
+    down_text: Option<&'a str>,
+}
+
+impl<'a> Scripts<'a> {
+    fn of(todo: &'a Todo<'_>) -> Self {
+        let down = (todo.migration.down.as_ref()).filter(|_| todo.direction == Direction::Up);
+        Self {
+            checksum: todo.checksum().to_string(),
+            text: &todo.script.text,
+            down_checksum: down.map(|down| down.checksum.to_string()),
+            down_text: down.map(|down| down.text.as_str()),
+        }
+    }
+
+    async fn keep(&self, session: &Session, tag: &Tag) -> Result<(), Error> {
+        let keep = async |checksum: &str, text: &str| {
+            let params = [
+                (&checksum as &(dyn ToSql + Sync), Type::TEXT),
+                (&checksum::SCHEME, Type::INT4),
+                (&text, Type::TEXT),
+            ];
+            session
+                .execute(tag, "keeping a script", texts::KEEP_SCRIPT, &params)
+                .await
+        };
+        let down = async {
+            match (&self.down_checksum, self.down_text) {
+                (Some(checksum), Some(text)) => keep(checksum, text).await,
+                _ => Ok(0),
+            }
+        };
+        let (up, down) = tokio::join!(keep(&self.checksum, self.text), down);
+        up?;
+        down?;
+        Ok(())
     }
 }
 

@@ -71,3 +71,14 @@ impl Arguments {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn flags_and_commands_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

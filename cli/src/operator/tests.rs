@@ -72,6 +72,9 @@ impl Service for Script {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         self.answer()
     }
+    async fn recover(&self, _: Request<v1::RecoverRequest>) -> Result<Response<v1::RecoverResponse>, Status> {
+        self.answer()
+    }
 }
 
 /// A coordinator; it serves until the test ends.

@@ -139,6 +139,16 @@ pub enum Conflict {
         /// Its name.
         name: String,
     },
+    /// A version to be undone is newer than all files.
+    #[error(
+        "migration {version} \"{name}\" was applied here and is newer than all of these files\n  help: undo it with the files it came from (its text is kept in the table confiture.script)"
+    )]
+    Ahead {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+    },
     /// A half-done version has no file.
     #[error(
         "migration {version} \"{name}\" is half done here and its file is missing\n  help: put the file back (its text is kept in the table confiture.script) and run the same command again"
@@ -351,7 +361,7 @@ impl<'a, 'l> History<'a, 'l> {
                 .find(|r| r.written == *version)
                 .map(|r| r.name.clone())
                 .unwrap_or_default();
-            return Err(Conflict::Missing {
+            return Err(Conflict::Ahead {
                 version: version.clone(),
                 name,
             });

@@ -264,10 +264,11 @@ UPDATE confiture.step s SET state = 'done', ended_at = pg_catalog.clock_timestam
                     WHERE (h.set_name, h.version, h.direction, h.run, h.step) = ($1, $2, $3, $4, $5) AND h.state = 'open')
 RETURNING pg_catalog.pg_current_xact_id()::pg_catalog.text";
 
-/// Marks a run complete. Parameters: set, version key, direction (text), run (int4), checksum (text), steps (int4). One
-/// row, or something is wrong.
+/// Marks a run complete. Parameters: set, version key, direction (text), run (int4), checksum (text), steps (int4),
+/// checksum of the way down (text). One row, or something is wrong.
 pub const COMPLETE_RUN: &str = r"
-UPDATE confiture.run SET state = 'complete', ended_at = pg_catalog.clock_timestamp(), checksum = $5, steps = $6
+UPDATE confiture.run SET state = 'complete', ended_at = pg_catalog.clock_timestamp(), checksum = $5, steps = $6,
+       down_checksum = $7
  WHERE (set_name, version, direction, run) = ($1, $2, $3, $4) AND state = 'open'";
 
 /// The id of the transaction we are in, as text; NULL when it has written nothing. A hidden COMMIT shows here.

@@ -22,6 +22,7 @@ use rustix::process::Signal;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::OnceCell;
+use tokio_postgres::error::SqlState;
 
 /// The role that owns the databases and with which Confiture works: no superuser, as in real life.
 pub const OWNER: &str = "confiture";
@@ -30,6 +31,7 @@ pub const SUPERUSER: &str = "postgres";
 
 const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_mins(1);
+const COPY: Duration = Duration::from_secs(20);
 
 /// One server, running or stopped; gone with its data when dropped.
 #[derive(Debug)]
@@ -133,11 +135,32 @@ impl Server {
             .batch_execute(&create)
             .await
             .context(create)?;
-        Ok(Database::new(
-            name,
-            self.url(name),
-            self.url_as(SUPERUSER, &self.password, name),
-        ))
+        Ok(self.known(name))
+    }
+
+    /// Makes a copy of a database, as one does for a staging system. Waits until nobody is connected to the original.
+    pub async fn copy(&self, original: &Database) -> anyhow::Result<Database> {
+        let name = format!("{}_copy", original.name());
+        let create = format!(
+            "CREATE DATABASE {name} TEMPLATE {} OWNER {OWNER}",
+            original.name()
+        );
+        let admin = self.admin(SUPERUSER).await?;
+        let (admin, create) = (&admin, &create);
+        eventually("nobody to be connected to the original", COPY, || async move {
+            match admin.batch_execute(create).await {
+                Ok(()) => Ok(Some(())),
+                Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await?;
+        Ok(self.known(&name))
+    }
+
+    fn known(&self, name: &str) -> Database {
+        let administrator = self.url_as(SUPERUSER, &self.password, name);
+        Database::new(name, self.url(name), administrator)
     }
 
     /// Creates a database with a name that nobody else uses.

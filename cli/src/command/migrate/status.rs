@@ -5,6 +5,7 @@ use super::target::Target;
 use crate::context::Global;
 use crate::failure::Failure;
 use crate::output::{self, Format};
+use agent::audit::{self, ShownSet};
 use agent::local;
 use serde_json::json;
 use shared::ledger::{Goal, Ledger, Line, Order, next};
@@ -21,6 +22,11 @@ impl Status {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let target = Target::of(&self.of, global)?;
         let ledger = local::read(&target.database, &target.set).await?;
+        let shown = audit::show(&target.database).await?;
+        let sets = shown.map(|shown| shown.sets).unwrap_or_default();
+        let others: Vec<&ShownSet> = (sets.iter())
+            .filter(|set| set.name != target.set.name.as_str())
+            .collect();
         let lines = shared::ledger::status(&target.set, &ledger);
         let (next, problem) = advice(&target, &ledger, &lines);
         match global.output {
@@ -29,6 +35,7 @@ impl Status {
                 "set": target.set.name,
                 "migrations": lines.iter().map(line_json).collect::<Vec<_>>(),
                 "holder": ledger.holder.as_ref().filter(|holder| holder.is_alive()).map(|holder| &holder.description),
+                "other_sets": others.iter().map(|set| &set.name).collect::<Vec<_>>(),
                 "next_command": next,
                 "problem": problem,
             })),
@@ -45,6 +52,10 @@ impl Status {
                 ));
                 if let Some(holder) = ledger.holder.filter(shared::ledger::HolderRow::is_alive) {
                     output::data(&format!("at work: {}", holder.description));
+                }
+                if !others.is_empty() {
+                    let others: Vec<String> = others.into_iter().map(other).collect();
+                    output::data(&format!("other sets here: {}", others.join(", ")));
                 }
                 if let Some(problem) = problem {
                     output::data(&format!("problem: {problem}"));
@@ -75,6 +86,14 @@ fn advice(target: &Target, ledger: &Ledger, lines: &[Line]) -> (Option<&'static 
         Ok(_) => (Some("confiture migrate up"), None),
         Err(conflict) => (None, Some(conflict.to_string())),
     }
+}
+
+fn other(set: &ShownSet) -> String {
+    let half_done = match set.half_done {
+        0 => String::new(),
+        count => format!(", {count} half done"),
+    };
+    format!("{} ({} applied{half_done})", set.name, set.applied)
 }
 
 fn line_text(line: &Line) -> Vec<String> {
