@@ -251,58 +251,6 @@ async fn an_assertion_that_does_not_hold_stops_the_migration() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn an_edited_applied_file_is_refused_but_its_comments_are_free() -> anyhow::Result<()> {
-    let database = orders().await?;
-    let migrations = Migrations::write(&[("001_a.up.sql", "CREATE TABLE a ()")])?;
-    migrate(&["up"], &migrations, &database).succeed().await?;
-    migrations.put("001_a.up.sql", "-- said later\nCREATE   table a ( )\n")?;
-    migrate(&["up"], &migrations, &database).succeed().await?;
-    migrations.put("001_a.up.sql", "CREATE TABLE a (id int)")?;
-    let ended = migrate(&["up"], &migrations, &database).run().await?;
-    assert!(
-        failed(&ended, 3).contains("an applied migration is history"),
-        "{}",
-        ended.stderr
-    );
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_database_that_is_ahead_is_no_error() -> anyhow::Result<()> {
-    let database = orders().await?;
-    let newer = Migrations::write(&[
-        ("1_a.up.sql", "CREATE TABLE a ()"),
-        ("2_b.up.sql", "CREATE TABLE b ()"),
-    ])?;
-    migrate(&["up"], &newer, &database).succeed().await?;
-    let older = Migrations::write(&[("1_a.up.sql", "CREATE TABLE a ()")])?;
-    let said = migrate(&["up"], &older, &database).succeed().await?;
-    assert!(said.contains("is ahead of these files: it has 2 too"), "{said}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn sets_have_histories_of_their_own() -> anyhow::Result<()> {
-    let database = orders().await?;
-    let service = Migrations::write(&[("1_a.up.sql", "CREATE TABLE a ()")])?;
-    let fleet = Migrations::write(&[
-        ("confiture.set.yaml", "set: audit\n"),
-        ("1_audit.up.sql", "CREATE TABLE audit ()"),
-    ])?;
-    migrate(&["up"], &service, &database).succeed().await?;
-    migrate(&["up"], &fleet, &database).succeed().await?;
-    migrate(&["down"], &fleet, &database).run().await?;
-    let status = migrate(&["status", "--output", "json"], &service, &database)
-        .succeed()
-        .await?;
-    assert!(
-        status.contains("\"state\":\"applied\"") && status.contains("\"set\":\"default\""),
-        "{status}"
-    );
-    Ok(())
-}
-
-#[tokio::test]
 async fn a_non_idempotent_backfill_needs_a_key_that_grows_or_a_word() -> anyhow::Result<()> {
     let database = orders().await?;
     database.execute("CREATE TABLE named (name text PRIMARY KEY, n int NOT NULL DEFAULT 0); INSERT INTO named SELECT 'x' || i FROM generate_series(1, 3000) i").await?;

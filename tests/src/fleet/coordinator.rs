@@ -52,7 +52,12 @@ impl Coordinator {
 
     /// Starts it again with its old settings and store, and waits until it serves.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.launch(&[])?;
+        self.restart_with(&[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn restart_with(&mut self, args: &[&str]) -> anyhow::Result<()> {
+        self.launch(args)?;
         self.serves().await
     }
 
