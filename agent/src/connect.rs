@@ -20,7 +20,9 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not a connection string.
-    #[error("the database URL is not valid: {0}\n  help: write postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    #[error(
+        "the database URL is not valid: {0}\n  help: write postgres://USER:PASSWORD@HOST:PORT/DATABASE, with %40 for `@`, %3A for `:` and %2F for `/` in user and password"
+    )]
     Url(String),
     /// `sslmode` has another value.
     #[error(
@@ -47,7 +49,12 @@ pub struct Target {
 /// # Errors
 /// When it cannot be read, or a certificate it names cannot.
 pub fn target(url: &Secret) -> Result<Target, Error> {
-    let (rest, parameters) = split(url.expose().trim());
+    let text = url.expose().trim();
+    let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    if !is_url && (text.contains("://") || !text.contains('=')) {
+        return Err(Error::Url("it does not begin with postgres://".to_owned()));
+    }
+    let (rest, parameters) = split(text);
     let mut config: tokio_postgres::Config = rest
         .parse()
         .map_err(|e: tokio_postgres::Error| Error::Url(cause(&e)))?;

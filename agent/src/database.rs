@@ -202,6 +202,15 @@ impl Database {
         }
         let source = std::error::Error::source(error).map(ToString::to_string);
         let why = source.unwrap_or_else(|| error.to_string());
+        // The client's own refusals have no type to tell them by; the test of this file pins their words.
+        if why.contains("password missing") {
+            let advice = "the server asks for a password: give it in the URL, or keep the URL in `url_env` or `url_file`";
+            return (why, Some(advice.to_owned()), Retryability::GiveUp);
+        }
+        if why.contains("does not support TLS") {
+            let advice = "the server has no TLS: let it have a certificate, or say `sslmode=disable` in the URL if the way to it is safe";
+            return (why, Some(advice.to_owned()), Retryability::GiveUp);
+        }
         (
             why,
             Some(format!("is a PostgreSQL server listening at {}?", self.address)),

@@ -39,8 +39,10 @@ pub enum Error {
     User {
         /// PostgreSQL's message, the place and the statement.
         message: String,
-        /// For the decision to try again.
+        /// PostgreSQL's code, if the error was the server's.
         code: Option<String>,
+        /// Whether another try makes sense.
+        retry: Retryability,
     },
     /// Somebody else has the fence. Nothing was changed since.
     #[error("replaced: {by} has taken over this database; nothing was changed after that")]
@@ -148,9 +150,8 @@ impl Error {
     /// Whether another try makes sense.
     pub fn retryability(&self) -> Retryability {
         match self {
-            Self::Connect { retry, .. } => *retry,
+            Self::Connect { retry, .. } | Self::User { retry, .. } => *retry,
             Self::Statement { source, .. } => of_postgres(source),
-            Self::User { code, .. } => code.as_deref().map_or(Retryability::Retry, retry::of_sqlstate),
             Self::LockBudget { .. } => Retryability::Retry,
             Self::At { source, .. } => source.retryability(),
             Self::Foreign { .. } => Retryability::StopRollout,

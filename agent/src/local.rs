@@ -224,6 +224,8 @@ pub struct PlannedStep {
     pub number: usize,
     /// What it does.
     pub title: String,
+    /// Of a step that has begun: rows that its batches have changed so far.
+    pub begun: Option<u64>,
     /// As far as it can be known before the steps ahead of it have run; or why it cannot.
     pub plan: Result<Vec<Action>, String>,
 }
@@ -249,13 +251,8 @@ pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<Pla
                 )),
                 Err(refusal) => {
                     let place = format!(
-                        "migration {} \"{}\" ({}), step {} of {} ({}), cannot be planned on database {}:",
-                        todo.migration.version,
-                        todo.migration.name,
-                        todo.direction,
-                        index + 1,
-                        todo.steps.len(),
-                        step.change.title(),
+                        "{}, cannot be planned on database {}:",
+                        todo.place_of(index),
                         database.name()
                     );
                     return Err(Error::At {
@@ -268,6 +265,9 @@ pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<Pla
             steps.push(PlannedStep {
                 number: index + 1,
                 title: step.change.title(),
+                begun: (todo.begun.as_ref())
+                    .filter(|_| index == todo.done)
+                    .map(|begun| begun.rows),
                 plan,
             });
         }

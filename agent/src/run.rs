@@ -72,7 +72,7 @@ impl<'a> Run<'a> {
 
     /// Does everything there is to do. The fence is ours already.
     pub(crate) async fn finish(&mut self) -> Result<Summary, Error> {
-        let mut backoff = Backoff::new();
+        let mut trouble: Option<Backoff> = None;
         let mut seen = self.commits;
         loop {
             let error = match self.attempt().await {
@@ -84,15 +84,17 @@ impl<'a> Run<'a> {
                 return Err(self.stopped().await);
             }
             if self.commits != seen {
-                (seen, backoff) = (self.commits, Backoff::new());
+                (seen, trouble) = (self.commits, None);
             }
+            let backoff = trouble.get_or_insert_with(Backoff::new);
             // A budget of its own was used up: no second one on top.
             let spent = matches!(error.innermost(), Error::LockBudget { .. });
             if spent || !passing || backoff.elapsed() > PATIENCE {
                 return Err(error);
             }
             tracing::warn!(database = %self.database.name(), error = %error, "trying again");
-            if self.stoppable(backoff.pause()).await.is_err() {
+            let pause = backoff.pause();
+            if self.stoppable(pause).await.is_err() {
                 return Err(self.stopped().await);
             }
             // Nothing was lost but time; but is the fence still ours, and has the doubtful transaction ended?

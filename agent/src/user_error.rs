@@ -2,57 +2,84 @@
 
 use crate::error::{Error, statement_message};
 use crate::step::Place;
-use shared::migration::Position;
+use shared::migration::{Position, sql_file};
+use shared::retry::{self, Retryability};
 use shared::sql::Tag;
 use tokio_postgres::error::ErrorPosition;
 
 /// The longest part of a line that is shown.
 const SHOWN: usize = 120;
 
-/// What is said about a failed statement: message, place, the line with a mark.
-pub(crate) fn of(error: &tokio_postgres::Error, statement: &str, tag: &Tag, place: Place<'_>) -> Error {
+/// The longest part of a statement that is shown.
+const STATEMENT_SHOWN: usize = 400;
+
+/// Says what PostgreSQL said: message, place, the line with a mark, the statement. `text` is what was sent behind the
+/// tag: one statement, or several of which `passed` had passed.
+pub(crate) fn of(
+    error: &tokio_postgres::Error,
+    text: &str,
+    passed: usize,
+    tag: &Tag,
+    place: Place<'_>,
+) -> Error {
     let code = error.code().map(|code| code.code().to_owned());
-    let message = statement_message(error);
     let position = error.as_db_error().and_then(|error| match error.position() {
         Some(ErrorPosition::Original(position)) => usize::try_from(*position).ok(),
         Some(ErrorPosition::Internal { .. }) | None => None,
     });
     let tag_length = tag.to_string().chars().count();
     let offset = position.and_then(|position| position.checked_sub(tag_length + 1));
-    let message = match offset {
-        Some(offset) => format!("{message}\n{}", excerpt(statement, offset, place)),
-        None => format!("{message}\nin the statement: {}", first_line(statement)),
-    };
-    Error::User { message, code }
+    let marked = offset.map(|offset| text.char_indices().nth(offset).map_or(text.len(), |(at, _)| at));
+    // An error without the server's word is the connection's: which statement was at work does not matter.
+    let statement = error.as_db_error().and_then(|_| failing(text, passed, marked));
+    let mut lines = vec![statement_message(error)];
+    match (marked, statement) {
+        (Some(at), _) => lines.push(excerpt(text, at, place)),
+        (None, Some((start, _))) => lines.push(position_of(text, start, place)),
+        (None, None) => {}
+    }
+    let statement = statement.map_or(text, |(_, statement)| statement);
+    lines.push(format!(
+        "in the statement: {}",
+        sql_file::excerpt(statement, STATEMENT_SHOWN)
+    ));
+    let message = lines.join("\n");
+    let retry = code.as_deref().map_or(Retryability::Retry, retry::of_sqlstate);
+    Error::User { message, code, retry }
 }
 
-/// The place of a character in a statement, with its line.
-fn excerpt(statement: &str, offset: usize, place: Place<'_>) -> String {
-    let bytes = statement
-        .char_indices()
-        .nth(offset)
-        .map_or(statement.len(), |(at, _)| at);
-    let at = Position::of_offset(statement, bytes);
-    let line = statement.lines().nth(at.line - 1).unwrap_or_default();
+/// The statement that failed, and where it begins: the one with the mark, or the one after those that passed.
+fn failing(text: &str, passed: usize, marked: Option<usize>) -> Option<(usize, &str)> {
+    let extents = sql_file::extents(text);
+    let range = match marked {
+        Some(at) => extents.into_iter().find(|range| range.contains(&at)),
+        None => extents.into_iter().nth(passed),
+    }?;
+    Some((range.start, &text[range]))
+}
+
+/// A place in the text that was sent: in the file where it stands there as it was sent.
+fn position_of(text: &str, at: usize, place: Place<'_>) -> String {
     let script = place.todo.script;
-    let place = match script.text.find(statement) {
-        // The statement stands in the file as it was sent, so the place in the file is known.
-        Some(start) => {
-            let at = Position::of_offset(&script.text, start + bytes);
-            format!("at {}:{}:{}", script.file, at.line, at.column)
-        }
-        None => format!("at line {}, column {} of the statement", at.line, at.column),
-    };
+    if let Some(start) = script.text.find(text) {
+        let at = Position::of_offset(&script.text, start + at);
+        format!("at {}:{}:{}", script.file, at.line, at.column)
+    } else {
+        let at = Position::of_offset(text, at);
+        format!("at line {}, column {} of the step", at.line, at.column)
+    }
+}
+
+/// The place of a mark, with its line.
+fn excerpt(text: &str, mark: usize, place: Place<'_>) -> String {
+    let at = Position::of_offset(text, mark);
+    let line = text.lines().nth(at.line - 1).unwrap_or_default();
     // A window of the line around the mark.
     let skip = (at.column - 1).saturating_sub(SHOWN / 2);
     let window: String = line.chars().skip(skip).take(SHOWN).collect();
-    format!("{place}\n  {window}\n  {}^", " ".repeat(at.column - 1 - skip))
-}
-
-fn first_line(statement: &str) -> String {
-    let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    format!(
+        "{}\n  {window}\n  {}^",
+        position_of(text, mark, place),
+        " ".repeat(at.column - 1 - skip)
+    )
 }

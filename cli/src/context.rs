@@ -41,6 +41,13 @@ pub(crate) fn settings(global: &Global, flags: Vec<Flag>) -> Result<Settings, Fa
     Ok(Settings::read(&sources)?)
 }
 
+/// Says what a daemon's settings ask for and this version does not do.
+pub(crate) fn warn_of_unserved(settings: &Settings) {
+    if settings.observability.prometheus.enabled {
+        tracing::warn!("observability.prometheus.enabled is set, but this version serves no metrics yet");
+    }
+}
+
 /// Fetches secrets from the environment and from files.
 pub(crate) fn with_lookups<T>(fetch: impl FnOnce(&Lookups<'_>) -> T) -> T {
     fetch(&Lookups {
@@ -66,6 +73,6 @@ pub(crate) fn host() -> String {
 pub(crate) fn who(doing: &str) -> String {
     let user = variable("USER")
         .or_else(|| variable("LOGNAME"))
-        .unwrap_or_else(|| "unknown user".to_owned());
+        .unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()));
     format!("{doing} by {user} on {} (pid {})", host(), std::process::id())
 }

@@ -1,7 +1,8 @@
 //! Standard output is data, standard error is everything else. The only place that writes to either.
 
 use clap::ValueEnum;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -27,10 +28,29 @@ pub(crate) fn json(value: &serde_json::Value) {
     data(&value.to_string());
 }
 
-/// Says something that is no data.
+/// Says something that is no data. What a user wrote is repeated in messages, and may be a URL in the wrong place.
 pub(crate) fn note(text: &str) {
     let mut out = std::io::stderr().lock();
-    let _gone = writeln!(out, "{text}");
+    let _gone = writeln!(out, "{}", shared::settings::masked(text));
+}
+
+/// What the reader of the command line says: help on standard output, mistakes on standard error.
+pub(crate) fn told(told: &clap::Error) -> ExitCode {
+    if told.use_stderr() {
+        let colour = std::io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let text = told.render();
+        let text = if colour {
+            text.ansi().to_string()
+        } else {
+            text.to_string()
+        };
+        error(text.trim_end());
+    } else {
+        // A reader that went away is no error.
+        let _gone = told.print();
+    }
+    ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2))
 }
 
 /// Says why a command fails.

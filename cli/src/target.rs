@@ -19,6 +19,12 @@ pub(crate) struct Of {
 }
 
 impl Of {
+    /// The flag that leads another command to the same database, but for a URL, which may hold a password.
+    pub(crate) fn repeated(&self) -> String {
+        let name = self.database.as_ref();
+        name.map_or(String::new(), |name| format!(" --database {name}"))
+    }
+
     /// Sets its pools up; connects to nothing yet.
     pub(crate) fn open(&self, settings: &Settings) -> Result<Database, Failure> {
         let found = database(self, settings)?;

@@ -184,11 +184,14 @@ impl Bound {
         let (health_reporter, health) = tonic_health::server::health_reporter();
         health_reporter.set_serving::<OperatorServer<Operator>>().await;
         health_reporter.set_serving::<AgentLinkServer<Link>>().await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(Error::Reflection)?;
+        // Older clients know only the alpha of the reflection service.
+        let described = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let reflection = described().build_v1().map_err(Error::Reflection)?;
+        let reflection_alpha = described().build_v1alpha().map_err(Error::Reflection)?;
         let server = Server::builder()
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(PING))
@@ -197,6 +200,7 @@ impl Bound {
             .add_service(link)
             .add_service(health)
             .add_service(reflection)
+            .add_service(reflection_alpha)
             .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), stop.cancelled());
         let too_long = async {
             stop.cancelled().await;

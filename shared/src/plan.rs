@@ -163,6 +163,19 @@ pub struct Transaction {
     pub session: Session,
     /// How long it may take.
     pub length: Length,
+    /// How to take back what the step's transactions before it put in place, when its statements fail for good.
+    pub withdraw: Option<Withdraw>,
+}
+
+/// How a step that failed half-way leaves nothing behind that applications would notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdraw {
+    /// The statement.
+    pub statement: String,
+    /// What is said once it is done.
+    pub done: &'static str,
+    /// What is said when it could not be.
+    pub left: &'static str,
 }
 
 /// How long a transaction may take.
@@ -277,15 +290,17 @@ impl Transaction {
             statements,
             session: Session::Clean,
             length: Length::Bounded,
+            withdraw: None,
         }
     }
 
-    /// One statement that reads the whole table under a weak lock.
-    pub fn long(statement: String) -> Self {
+    /// One statement that reads the whole table under a weak lock, after what `withdraw` takes back.
+    pub fn long(statement: String, withdraw: Withdraw) -> Self {
         Self {
             statements: vec![statement],
             session: Session::Clean,
             length: Length::Long,
+            withdraw: Some(withdraw),
         }
     }
 }

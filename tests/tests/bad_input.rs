@@ -17,6 +17,18 @@ struct Case {
 
 const CASES: &[Case] = &[
     Case {
+        what: "a backfill of the key it pages by",
+        files: &[
+            ("1_a.up.sql", "CREATE TABLE keyed (id uuid PRIMARY KEY)"),
+            (
+                "2_b.yaml",
+                "up:\n  - backfill: { table: keyed, set: { id: gen_random_uuid() } }\n",
+            ),
+        ],
+        code: 3,
+        says: &["\"id\" is part of the primary key", "2_b.yaml:2:5"],
+    },
+    Case {
         what: "an empty directory",
         files: &[],
         code: 2,

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::time::Duration;
 use tests::migrations::Migrations;
 use tests::postgres::{Database, Server};
 use tests::process::{Confiture, Ended};
@@ -225,6 +226,55 @@ async fn a_failing_file_leaves_nothing_behind_and_shows_the_place() -> anyhow::R
         "{message}"
     );
     assert!(message.contains("SELECT nope FROM orders"), "{message}");
+
+    // An error without a position: the statement that was at work is shown, and where it begins.
+    migrations.put(
+        "001_two.up.sql",
+        "-- what for\nSELECT 1;\n\n  /* half */\n  SELECT 1 / (id - id) FROM orders;\nSELECT 2;\n",
+    )?;
+    let ended = migrate(&["up"], &migrations, &database).run().await?;
+    let message = failed(&ended, 1);
+    for words in [
+        "division by zero",
+        "001_two.up.sql:5:3",
+        "in the statement: SELECT 1 / (id - id) FROM orders",
+        "(sql: SELECT 1; SELECT 1 / (id - id) FROM orders; SELECT 2;",
+    ] {
+        assert!(message.contains(words), "no {words:?} in {message}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_statement_whose_own_time_runs_out_is_not_tried_again() -> anyhow::Result<()> {
+    let database = orders().await?;
+    let slow = "-- confiture: statement_timeout=300ms\nSELECT pg_sleep(20);\n";
+    let migrations = Migrations::write(&[("001_slow.up.sql", slow)])?;
+    let ended = migrate(&["up"], &migrations, &database).run().await?;
+    let message = failed(&ended, 1);
+    assert!(
+        message.contains("statement timeout") && message.contains("`statement_timeout`"),
+        "{message}"
+    );
+    assert!(!message.contains("trying again"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backend_that_is_ended_late_in_a_long_statement_is_replaced() -> anyhow::Result<()> {
+    let database = orders().await?;
+    // Longer than troubles are borne: patience counts from the first trouble, not from the start.
+    let once = "DO $$ BEGIN PERFORM pg_sleep(CASE WHEN EXISTS (SELECT FROM orders WHERE id = 0) THEN 0 ELSE 75 END); END $$;\n";
+    let migrations = Migrations::write(&[("001_long.up.sql", once)])?;
+    let mut process = migrate(&["up"], &migrations, &database).start("up")?;
+    tokio::time::sleep(Duration::from_secs(62)).await;
+    database
+        .execute("INSERT INTO orders (id) OVERRIDING SYSTEM VALUE VALUES (0)")
+        .await?;
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '/*confiture%pg_sleep%'";
+    assert_eq!(database.admin().await?.number(end).await?, 1);
+    let status = process.wait(Duration::from_secs(30)).await?;
+    assert!(status.success(), "{}", process.stderr());
     Ok(())
 }
 
@@ -373,6 +423,20 @@ async fn a_lock_that_is_not_had_in_time_names_its_holder() -> anyhow::Result<()>
         message.contains("no lock within 700 ms: held by pid") && message.contains("LOCK TABLE orders"),
         "{message}"
     );
+    // For a SQL file too, of which no table is known.
+    let file = Migrations::write(&[("001_tax.up.sql", "ALTER TABLE orders ADD COLUMN x int")])?;
+    let ended = migrate(&["up", "--lock-timeout", "700"], &file, &database)
+        .run()
+        .await?;
+    assert!(
+        failed(&ended, 1).contains("LOCK TABLE orders"),
+        "{}",
+        ended.stderr
+    );
+    let ended = migrate(&["up", "--lock-timeout", "0"], &file, &database)
+        .run()
+        .await?;
+    assert!(failed(&ended, 2).contains("more than zero"), "{}", ended.stderr);
     holder.batch_execute("ROLLBACK").await?;
     migrate(&["up"], &migrations, &database).succeed().await?;
     Ok(())

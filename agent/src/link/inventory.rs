@@ -49,6 +49,15 @@ impl Inventory {
         (tell, ask)
     }
 
+    /// Why a database could not be asked, if it could be before or for another reason.
+    pub(super) fn new_problem<'a>(&self, located: &'a Located) -> Option<&'a str> {
+        let problem = located.identity.as_ref().err()?;
+        let before = self.known.get(&located.database);
+        before
+            .is_none_or(|before| before.identity.as_ref().err() != Some(problem))
+            .then_some(problem)
+    }
+
     /// A database answered, or could not be asked.
     pub(super) fn located(&mut self, located: Located, now: Boot) {
         let database = located.database.clone();

@@ -112,7 +112,12 @@ impl State {
                 let actions = self.orders.ended(&of, finish, now);
                 self.act(actions, now, &mut effects);
             }
-            Event::Located(located) => self.inventory.located(located, now),
+            Event::Located(located) => {
+                if let Some(problem) = self.inventory.new_problem(&located) {
+                    tracing::warn!(database = %located.database, "the database cannot be served at the moment: {problem}");
+                }
+                self.inventory.located(located, now);
+            }
             Event::Shutdown => self.close(Ending::Shutdown, now, &mut effects),
         }
         self.advance(now, &mut effects);
@@ -242,6 +247,20 @@ impl State {
         }
     }
 
+    /// Tells the leader that we take no new work, once we are ending.
+    fn announce_leaving(&self, effects: &mut Vec<Effect>) {
+        match self.mode {
+            Mode::Closing { .. } | Mode::Parting { .. } => {
+                effects.extend(
+                    self.links
+                        .home()
+                        .map(|home| Effect::Send(home, FromAgent::Leaving)),
+                );
+            }
+            Mode::Serving | Mode::Recovering { .. } | Mode::Over => {}
+        }
+    }
+
     fn close(&mut self, ending: Ending, now: Boot, effects: &mut Vec<Effect>) {
         match self.mode {
             Mode::Serving | Mode::Recovering { .. } => {
@@ -254,6 +273,7 @@ impl State {
                     until: now + SAFE_POINT,
                     ending,
                 };
+                self.announce_leaving(effects);
             }
             Mode::Closing { .. } | Mode::Parting { .. } | Mode::Over => {}
         }

@@ -46,7 +46,7 @@ pub(super) async fn run(
             .query_typed(&format!("{tag}{}", assertion.query), &[])
             .await;
         session.rollback(&tag).await;
-        let rows = rows.map_err(|error| user_error::of(&error, &assertion.query, &tag, place))?;
+        let rows = rows.map_err(|error| user_error::of(&error, &assertion.query, 0, &tag, place))?;
         let failed = || {
             assertion
                 .message

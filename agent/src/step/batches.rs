@@ -224,7 +224,7 @@ async fn one(
                 .execute_typed(&format!("{tag}{change}"), &params)
                 .await;
             (
-                changed.map_err(|error| user_error::of(&error, &change, tag, place))?,
+                changed.map_err(|error| user_error::of(&error, &change, 0, tag, place))?,
                 "open",
             )
         }

@@ -62,15 +62,9 @@ impl Place<'_> {
         ) {
             return error;
         }
-        let migration = self.todo.migration;
         let place = format!(
-            "migration {} \"{}\" ({}), step {} of {} ({}), failed on database {database}:",
-            migration.version,
-            migration.name,
-            self.todo.direction,
-            self.number(),
-            self.todo.steps.len(),
-            self.step().change.title(),
+            "{}, failed on database {database}:",
+            self.todo.place_of(self.index)
         );
         Error::At {
             place,

@@ -15,6 +15,7 @@ use crate::session::Session;
 use crate::user_error;
 use shared::migration::steps::{Outside, Verify};
 use shared::name::Table;
+use shared::retry::Retryability;
 use shared::sql::Tag;
 use std::time::Duration;
 use tokio_postgres::types::Type;
@@ -48,6 +49,7 @@ pub(super) async fn run(
                 return Err(Error::User {
                     message: format!("there is a relation {index} already"),
                     code: Some("42P07".to_owned()),
+                    retry: Retryability::GiveUp,
                 });
             }
         }
@@ -65,7 +67,7 @@ pub(super) async fn run(
             .batch_execute(&format!("{tag}{}", outside.text))
             .await;
         if let Err(error) = done {
-            let error = user_error::of(&error, &outside.text, &tag, place);
+            let error = user_error::of(&error, &outside.text, 0, &tag, place);
             if let Verify::IndexValid(index) = &outside.verify
                 && let Err(left) = drop_broken(&session, &tag, index).await
             {
@@ -77,6 +79,7 @@ pub(super) async fn run(
             return Err(Error::User {
                 message: "the statement ended without an error, but its effect is not there".to_owned(),
                 code: None,
+                retry: Retryability::GiveUp,
             });
         }
     }

@@ -25,6 +25,7 @@ impl Agent {
         telemetry::init(telemetry::Format::Text)?;
         failure::contain_panics();
         let settings = context::settings(global, self.flags())?;
+        context::warn_of_unserved(&settings);
         let databases = databases(&settings)?;
         let stop = runtime::shutdown::token()?;
         let description = format!("agent {} on {}", settings.agent.id, context::host());

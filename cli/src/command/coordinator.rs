@@ -112,6 +112,7 @@ impl Coordinator {
             Missing::Refuse
         };
         let settings = context::settings(global, self.flags())?;
+        context::warn_of_unserved(&settings);
         let settings = context::with_lookups(|lookups| settings.coordinator(lookups))?;
         let stop = runtime::shutdown::token()?;
         // The port first: whoever starts a second coordinator by mistake touches no store.

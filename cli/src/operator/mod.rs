@@ -69,7 +69,10 @@ pub(crate) struct Operator {
 impl Operator {
     /// The coordinators that the user named, or those of the settings.
     pub(crate) fn new(at: &At, global: &Global) -> Result<Self, Failure> {
-        let given: Vec<String> = at.coordinator.iter().map(|url| url.trim().to_owned()).collect();
+        let given: Vec<String> = (at.coordinator.iter())
+            .map(|url| url.trim().to_owned())
+            .filter(|url| !url.is_empty())
+            .collect();
         let coordinators = if given.is_empty() {
             context::settings(global, Vec::new())?.agent.coordinators
         } else {

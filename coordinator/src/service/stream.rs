@@ -57,6 +57,8 @@ pub(super) struct Stream {
     attachment: Option<Attachment>,
     heartbeats: Heartbeats,
     heard: watch::Sender<Instant>,
+    /// The agent is ending: its lease goes with its stream.
+    leaving: bool,
 }
 
 /// Taken by a reign.
@@ -82,6 +84,7 @@ impl Stream {
             attachment: None,
             heartbeats,
             heard: watch::channel(Instant::now()).0,
+            leaving: false,
         }
     }
 
@@ -91,9 +94,14 @@ impl Stream {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        let lease = self.attachment.as_ref().map(|attachment| attachment.lease);
         self.detach().await;
         match end {
-            End::Closed => {}
+            End::Closed => {
+                if let Some(lease) = lease.filter(|_| self.leaving) {
+                    lease::give_back(self.context.store.as_ref(), lease).await;
+                }
+            }
             End::Goodbye(parting, reason) => {
                 tracing::info!(
                     agent = self.agent.as_ref().map(AgentId::as_str),
@@ -174,7 +182,11 @@ impl Stream {
                 }
                 Ok(())
             }
-            FromAgent::Inventory(_) | FromAgent::Looked { .. } | FromAgent::Finished { .. } => {
+            FromAgent::Inventory(_)
+            | FromAgent::Looked { .. }
+            | FromAgent::Finished { .. }
+            | FromAgent::Leaving => {
+                self.leaving |= message == FromAgent::Leaving;
                 if let (Some(attachment), Some(agent)) = (&self.attachment, &self.agent) {
                     let (agent, stream) = (agent.clone(), self.number);
                     // A reign that has ended hears nothing; the agent says all again to the next.

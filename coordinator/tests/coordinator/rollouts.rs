@@ -152,7 +152,7 @@ async fn a_passing_error_is_tried_again_with_a_new_token() {
     let waiting = coordinator
         .wait_for(&rollout, "orders", AssignmentState::Waiting)
         .await;
-    assert!(waiting.blocked.contains("attempt 2 of 5"), "{}", waiting.blocked);
+    assert!(waiting.blocked.contains("attempt 2 of 8"), "{}", waiting.blocked);
     assert!(waiting.error.contains("does not exist"), "{}", waiting.error);
     let second = agent.take().await;
     assert_eq!(second.attempt, 2);

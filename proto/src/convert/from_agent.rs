@@ -42,6 +42,7 @@ pub fn to_wire(message: FromAgent) -> v1::AgentMessage {
             token: of.token,
             outcome: Some(finish_to_wire(finish)),
         }),
+        FromAgent::Leaving => Message::Leaving(v1::Leaving {}),
     };
     v1::AgentMessage {
         message: Some(message),
@@ -76,6 +77,7 @@ pub fn from_wire(wire: v1::AgentMessage) -> Result<FromAgent, Error> {
             of: holding(finished.rollout, finished.database, finished.token)?,
             finish: finish_from_wire(finished.outcome)?,
         },
+        Message::Leaving(v1::Leaving {}) => FromAgent::Leaving,
     })
 }
 
@@ -238,6 +240,7 @@ mod tests {
                 of: of(),
                 progress: Progress::default(),
             },
+            FromAgent::Leaving,
             FromAgent::Finished {
                 of: of(),
                 finish: Finish::Stopped,

@@ -1,7 +1,7 @@
 //! The log: to standard error, so that standard output stays data.
 //!
 //! `CONFITURE_LOG` filters it, in the syntax of `tracing_subscriber::EnvFilter` (`debug`, `info,coordinator=trace`);
-//! without it everything from INFO on is shown.
+//! without it everything from INFO on is shown, but for PostgreSQL's notices.
 
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
@@ -9,6 +9,9 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 /// The variable that holds the filter.
 pub const VARIABLE: &str = "CONFITURE_LOG";
+
+/// Our own words from INFO on; PostgreSQL's notices are for those who ask for them.
+const DEFAULT: &str = "info,tokio_postgres=warn";
 
 /// How each line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,7 +50,7 @@ pub fn init(format: Format) -> Result<(), Error> {
     let filter = filter(std::env::var(VARIABLE).ok())?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(|| Masked(std::io::stderr()));
     match format {
         Format::Text => {
             let colour = std::io::stderr().is_terminal()
@@ -62,10 +65,26 @@ pub fn init(format: Format) -> Result<(), Error> {
     }
 }
 
+/// Covers passwords in what is written: the text of an error may repeat what a user wrote.
+struct Masked(std::io::Stderr);
+
+impl std::io::Write for Masked {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        // A line is written whole.
+        let text = String::from_utf8_lossy(line);
+        self.0.write_all(shared::settings::masked(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// The filter that a user gave, or the default.
 fn filter(given: Option<String>) -> Result<EnvFilter, Error> {
     match given.filter(|text| !text.trim().is_empty()) {
-        None => Ok(EnvFilter::new("info")),
+        None => Ok(EnvFilter::new(DEFAULT)),
         Some(given) => EnvFilter::try_new(&given).map_err(|source| Error::Filter { given, source }),
     }
 }
@@ -75,9 +94,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_filter_everything_from_info_on_is_shown() {
-        assert_eq!(filter(None).unwrap().to_string(), "info");
-        assert_eq!(filter(Some("  ".to_owned())).unwrap().to_string(), "info");
+    fn without_a_filter_our_words_from_info_on_are_shown() {
+        for given in [None, Some("  ".to_owned())] {
+            let shown = filter(given).unwrap().to_string();
+            assert!(
+                shown.contains("info") && shown.contains("tokio_postgres=warn"),
+                "{shown}"
+            );
+        }
         assert_eq!(filter(Some("warn".to_owned())).unwrap().to_string(), "warn");
     }
 

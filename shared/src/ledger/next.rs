@@ -71,9 +71,28 @@ pub struct Todo<'a> {
 pub struct Begun {
     /// What the step remembers between its parts.
     pub detail: Option<String>,
+    /// Rows that its batches have changed so far.
+    pub rows: u64,
 }
 
 impl Todo<'_> {
+    /// Which step of which migration, and where it stands, for people. `index` counts from 0.
+    pub fn place_of(&self, index: usize) -> String {
+        let step = &self.steps[index];
+        format!(
+            "migration {} \"{}\" ({}), step {} of {} ({}, {}:{}:{})",
+            self.migration.version,
+            self.migration.name,
+            self.direction,
+            index + 1,
+            self.steps.len(),
+            step.change.title(),
+            self.script.file,
+            step.at.line,
+            step.at.column,
+        )
+    }
+
     /// The checksum the run is recorded with. An automatic undo has that of the up it undoes.
     pub fn checksum(&self) -> Digest {
         self.script.checksum
@@ -473,6 +492,7 @@ impl<'a, 'l> History<'a, 'l> {
             .find(|row| row.state == StepState::Begun)
             .map(|row| Begun {
                 detail: row.detail.clone(),
+                rows: row.rows,
             });
         Ok(Todo {
             migration,

@@ -183,7 +183,7 @@ impl std::fmt::Display for Setback {
             Self::LeaseLost { agent } => {
                 write!(
                     f,
-                    "agent {agent} did not renew its lease; the work will be continued where its ledger says"
+                    "agent {agent} lost its lease: it died, was cut off or was started again; the work will be continued where its ledger says"
                 )
             }
         }

@@ -47,6 +47,8 @@ pub struct Snapshot<'a> {
 pub struct Link {
     /// The assignments it has been given or has reported, and what it was told about each.
     pub orders: BTreeMap<Holding, Told>,
+    /// Whether it takes no new work, since it was asked to end.
+    pub leaving: bool,
 }
 
 /// What an agent was told about an assignment it has.
@@ -160,7 +162,8 @@ impl<'a> Board<'a> {
         let mut ready = Vec::new();
         let mut unlocated = None;
         for (agent, claim) in self.snapshot.fleet.claims(database) {
-            if !self.snapshot.links.contains_key(agent) {
+            let link = self.snapshot.links.get(agent);
+            if link.is_none_or(|link| link.leaving) {
                 continue;
             }
             match claim.place {

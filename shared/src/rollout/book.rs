@@ -200,7 +200,8 @@ impl Book {
     pub fn attach(&mut self, hello: &Hello, lease: i64, now: Time) -> Vec<Change> {
         self.detach(&hello.agent);
         let orders = hello.held.iter().map(|held| (held.clone(), Told::Work)).collect();
-        self.links.insert(hello.agent.clone(), Link { orders });
+        let leaving = false;
+        self.links.insert(hello.agent.clone(), Link { orders, leaving });
         let before = self.fleet.agents().get(&hello.agent).cloned();
         let databases = Arc::make_mut(&mut self.fleet).welcome(hello, lease, now);
         let mut changes: Vec<_> = databases.into_iter().map(Change::Database).collect();
@@ -213,6 +214,11 @@ impl Book {
     /// An agent's stream has ended. Its lease lives on for a while, and so does its work.
     pub fn detach(&mut self, agent: &AgentId) {
         self.links.remove(agent);
+        self.forget_looks(agent);
+    }
+
+    /// Another agent is to look.
+    fn forget_looks(&mut self, agent: &AgentId) {
         self.glances.retain(|_, glance| match glance.found {
             Found::Asked(_) | Found::Pending => glance.agent != *agent,
             Found::Held { .. } => true,
@@ -262,6 +268,12 @@ impl Book {
                 }
                 // Of no interest any more, or recorded: either way it need not be repeated.
                 heard.acknowledge = Some(of);
+            }
+            FromAgent::Leaving => {
+                if let Some(link) = self.links.get_mut(agent) {
+                    link.leaving = true;
+                }
+                self.forget_looks(agent);
             }
         }
         heard

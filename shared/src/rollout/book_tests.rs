@@ -393,3 +393,20 @@ fn an_abort_of_one_rollout_leaves_the_looks_of_another() {
     answer(&mut book, &looks[0], pending());
     assert!(matches!(turn(&mut book, 7).as_slice(), [ToAgent::Assign { .. }]));
 }
+
+#[test]
+fn an_agent_that_is_leaving_ends_its_work_and_gets_no_more() {
+    let (mut book, of) = at_work();
+    let leaving = book.hear(&agent("x"), FromAgent::Leaving, NOW);
+    assert_eq!(leaving.changes.len(), 0);
+    let finish = Finish::Stopped;
+    book.hear(&agent("x"), FromAgent::Finished { of, finish }, NOW);
+    let later = NOW.after(std::time::Duration::from_mins(1));
+    let advance = book.advance(later, || Holder(Uuid::from_u128(9)));
+    assert_eq!(advance.changes.len(), 0);
+    assert_eq!(book.instructions(OFFICE, later).len(), 0);
+    // Another life of it does.
+    book.attach(&hello(None, Vec::new()), 2, later);
+    book.advance(later, || Holder(Uuid::from_u128(9)));
+    assert_eq!(book.instructions(OFFICE, later).len(), 1);
+}

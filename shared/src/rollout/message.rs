@@ -8,6 +8,7 @@
 //!   Looked ------------------------------------>  lease, commit
 //!         <------------------------------------  Assign
 //!   Progress, Finished ------------------------>  commit, Acknowledged
+//!   Leaving ----------------------------------->  no new work
 //! ```
 //! Every message may be lost with its stream, and be repeated after the next Hello.
 
@@ -54,6 +55,8 @@ pub enum FromAgent {
         /// How it ended.
         finish: Finish,
     },
+    /// It was asked to end: it takes no new work, and gives its lease back when its stream ends.
+    Leaving,
 }
 
 /// Who an agent is and what it serves.

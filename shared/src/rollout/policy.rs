@@ -26,8 +26,8 @@ pub struct Error {
 impl Policy {
     /// Eight databases at a time: two cores' worth of servers stay responsive, and a fleet still moves.
     pub const DEFAULT_MAX_IN_FLIGHT: u32 = 8;
-    /// With pauses of 1, 2, 4 and 8 s between them, a server's restart is survived.
-    pub const DEFAULT_MAX_ATTEMPTS: u32 = 5;
+    /// With pauses of 1, 2, 4, 8, 16, 30 and 30 s between them, a server's restart or failover is survived.
+    pub const DEFAULT_MAX_ATTEMPTS: u32 = 8;
     /// Beyond this a typing error is likelier than an intention.
     pub const MOST_IN_FLIGHT: u32 = 10_000;
     /// Likewise; at 30 s between attempts this is eight hours.

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use raw::{File, Flag};
-pub use secret::{Lookups, Secret};
+pub use secret::{Lookups, Secret, masked};
 pub use store_url::{Etcd, EtcdTls, Identity, Login, StoreUrl};
 pub use validate::{Settings, Sources};
 

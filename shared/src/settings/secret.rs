@@ -31,6 +31,48 @@ impl fmt::Display for Secret {
     }
 }
 
+/// A text with what stands in the place of a password in a URL (`scheme://user:HERE@host`) or after `password=` covered:
+/// for texts that repeat what a user wrote, where a URL may have been given by mistake.
+pub fn masked(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((start, end)) = password(rest) {
+        shown.push_str(&rest[..start]);
+        shown.push_str("***");
+        rest = &rest[end..];
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// Where the first password of a text stands, if there is one that is not covered.
+fn password(text: &str) -> Option<(usize, usize)> {
+    const KEY: &str = "password=";
+    let ends = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '`' | '"' | '\'' | '<' | '>');
+    let open = |start: usize, end: usize| {
+        let password = &text[start..end];
+        (!password.is_empty() && password != "***").then_some((start, end))
+    };
+    let in_url = text.match_indices("://").find_map(|(at, separator)| {
+        let authority = at + separator.len();
+        let length = text[authority..].find(ends).unwrap_or(text.len() - authority);
+        let whole = &text[authority..authority + length];
+        // A password may hold any of `@/?:` when it was not encoded: all up to the last `@` counts.
+        let user_info = &whole[..whole.rfind('@')?];
+        let colon = user_info.find(':')?;
+        open(authority + colon + 1, authority + user_info.len())
+    });
+    let in_pair = text
+        .to_ascii_lowercase()
+        .match_indices(KEY)
+        .find_map(|(at, key)| {
+            let start = at + key.len();
+            let length = text[start..].find(|c| ends(c) || c == '&');
+            open(start, start + length.unwrap_or(text.len() - start))
+        });
+    in_url.into_iter().chain(in_pair).min()
+}
+
 /// Where a secret comes from. It is fetched only by the process that needs it: a coordinator that shares its settings
 /// file with agents has none of their passwords.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +154,37 @@ mod tests {
             environment: &environment,
             file: &file,
         })
+    }
+
+    #[test]
+    fn passwords_in_texts_are_covered_and_nothing_else() {
+        for (text, shown) in [
+            (
+                "`postgres://app:s3cret@db:5432/x` is wrong",
+                "`postgres://app:***@db:5432/x` is wrong",
+            ),
+            (
+                "postgres://app:a@b/c:d@h/x and postgres://u:v@h",
+                "postgres://app:***@h/x and postgres://u:***@h",
+            ),
+            ("host=h password=abc dbname=d", "host=h password=*** dbname=d"),
+            ("?password=abc&x=1", "?password=***&x=1"),
+            (
+                "postgres://app@h/x http://h:80/y",
+                "postgres://app@h/x http://h:80/y",
+            ),
+            (
+                "etcd://root:pw@h:2379,h2:2379/p",
+                "etcd://root:***@h:2379,h2:2379/p",
+            ),
+            (
+                "postgres://app:***@h/x, postgres://u:v@h",
+                "postgres://app:***@h/x, postgres://u:***@h",
+            ),
+            ("a:b@c // d", "a:b@c // d"),
+        ] {
+            assert_eq!(masked(text), shown);
+        }
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl State {
         self.take_inventory(tell, ask, effects);
         let actions = self.orders.welcomed(now);
         self.act(actions, now, effects);
+        self.announce_leaving(effects);
     }
 
     /// Whether a command comes from the leader we serve, in a term that is not over.

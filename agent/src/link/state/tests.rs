@@ -110,6 +110,7 @@ fn told(effects: &[Effect]) -> Vec<String> {
             Look::Pending { .. } | Look::Held { .. } => format!("looked {look}: something to do"),
             Look::Failed(_) => format!("looked {look}: failed"),
         },
+        FromAgent::Leaving => "leaving".to_owned(),
         FromAgent::Progress { of, .. } => format!("progress {}", holding(of)),
         FromAgent::Finished { of, finish } => match finish {
             Finish::Done(_) => format!("done {}", holding(of)),
@@ -432,7 +433,7 @@ fn an_order_is_stopped_when_the_leader_says_so() {
 #[test]
 fn a_process_that_is_to_end_waits_for_safe_points_and_reports_them() {
     let mut scene = Scene::at_work();
-    assert_eq!(scene.on(Event::Shutdown), ["stop a/10"]);
+    assert_eq!(scene.on(Event::Shutdown), ["stop a/10", "1: leaving"]);
     assert_eq!(
         scene.hear(1, assign("b", 11)),
         ["1: stopped b/11"],
@@ -459,7 +460,8 @@ fn a_process_that_is_to_end_does_not_wait_for_ever() {
 #[test]
 fn a_process_without_work_ends_at_once() {
     let mut scene = Scene::at_home();
-    assert_eq!(scene.on(Event::Shutdown), ["1: close", "end Shutdown"]);
+    let effects = scene.on(Event::Shutdown);
+    assert_eq!(effects, ["1: leaving", "1: close", "end Shutdown"]);
 }
 
 #[test]

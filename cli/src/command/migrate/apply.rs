@@ -13,7 +13,7 @@ use shared::id::{Direction, Holder};
 use shared::ledger::{Goal, Order};
 use shared::migration::Version;
 use shared::rollout::work::{Exit, Progress};
-use shared::settings::duration;
+use shared::settings::duration::{self, Zero};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -60,8 +60,9 @@ struct How {
     dry_run: bool,
 }
 
-fn milliseconds(text: &str) -> Result<Duration, duration::Error> {
-    duration::parse(text, Duration::from_millis(1))
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    let given = duration::parse(text, Duration::from_millis(1)).map_err(|error| error.to_string())?;
+    duration::bounded(given, Zero::Refused)
 }
 
 fn seconds(text: &str) -> Result<Duration, duration::Error> {

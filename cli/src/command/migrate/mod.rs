@@ -36,6 +36,17 @@ pub(crate) struct Of {
     set: Option<String>,
 }
 
+impl Of {
+    /// The flags that lead another command to the same database and set. A URL may hold a password: it is not repeated.
+    fn repeated(&self) -> String {
+        let folder = (self.migrations.as_ref()).map_or(String::new(), |folder| {
+            format!(" --migrations {}", folder.display())
+        });
+        let set = (self.set.as_ref()).map_or(String::new(), |set| format!(" --set {set}"));
+        format!("{}{folder}{set}", self.database.repeated())
+    }
+}
+
 impl Migrate {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         runtime::telemetry::init(runtime::telemetry::Format::Text)?;

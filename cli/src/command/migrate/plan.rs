@@ -39,6 +39,11 @@ fn migration_text(migration: &PlannedMigration) -> String {
             "-- step {} of {}: {}",
             step.number, migration.total_steps, step.title
         ));
+        if let Some(rows) = step.begun {
+            lines.push(format!(
+                "--   begun before, {rows} rows changed so far: goes on where it stopped"
+            ));
+        }
         match &step.plan {
             Err(later) => lines.push(format!("--   {later}")),
             Ok(actions) if actions.is_empty() => lines.push("--   nothing to do here".to_owned()),
@@ -67,8 +72,11 @@ fn action_text(action: &Action) -> String {
         Action::Batches(batches) => {
             let size = first_rows(batches);
             format!(
-                "--   in batches of {size} rows at first, then as many as take half a second; about {} rows\n{};",
-                batches.estimated_rows,
+                "--   in batches of {size} rows at first, then as many as take half a second; {}\n{};",
+                match batches.estimated_rows {
+                    0 => "how many rows there are is not known before ANALYZE".to_owned(),
+                    rows => format!("about {rows} rows"),
+                },
                 batch_statements(batches).join(";\n"),
             )
         }
@@ -112,6 +120,7 @@ fn step_json(step: &PlannedStep) -> Value {
         Ok(actions) => json!({
             "step": step.number,
             "title": step.title,
+            "begun_rows": step.begun,
             "actions": actions.iter().map(action_json).collect::<Vec<_>>(),
         }),
         Err(later) => json!({ "step": step.number, "title": step.title, "planned_later": later }),

@@ -28,7 +28,7 @@ impl Status {
             .filter(|set| set.name != target.set.name.as_str())
             .collect();
         let lines = shared::ledger::status(&target.set, &ledger);
-        let (next, problem) = advice(&target, &ledger, &lines);
+        let (next, problem) = advice(&self.of, &target, &ledger, &lines);
         match global.output {
             Format::Json => output::json(&json!({
                 "database": target.database.name(),
@@ -70,9 +70,10 @@ impl Status {
 }
 
 /// The command that leads on, and what stands in its way.
-fn advice(target: &Target, ledger: &Ledger, lines: &[Line]) -> (Option<&'static str>, Option<String>) {
+fn advice(of: &Of, target: &Target, ledger: &Ledger, lines: &[Line]) -> (Option<String>, Option<String>) {
+    let command = |verb: &str| Some(format!("confiture migrate {verb}{}", of.repeated()));
     if lines.iter().any(|line| line.state == "undoing") {
-        return (Some("confiture migrate down"), None);
+        return (command("down"), None);
     }
     match next(
         &target.set,
@@ -83,7 +84,7 @@ fn advice(target: &Target, ledger: &Ledger, lines: &[Line]) -> (Option<&'static 
         },
     ) {
         Ok(work) if work.todos.is_empty() => (None, None),
-        Ok(_) => (Some("confiture migrate up"), None),
+        Ok(_) => (command("up"), None),
         Err(conflict) => (None, Some(conflict.to_string())),
     }
 }

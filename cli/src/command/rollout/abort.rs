@@ -43,10 +43,12 @@ impl Abort {
             Format::Json => output::json(&view::rollout(&rollout)),
             Format::Text => {
                 output::data(&text::standing(&rollout));
-                if rollout.state == State::Aborting {
-                    output::note(
+                match rollout.state {
+                    State::Aborting => output::note(
                         "databases at work stop at their next safe point; see `confiture rollout watch`",
-                    );
+                    ),
+                    State::Done | State::Failed => output::note("it had ended already: nothing was aborted"),
+                    State::Running | State::Aborted => {}
                 }
             }
         }

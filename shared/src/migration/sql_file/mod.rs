@@ -13,7 +13,7 @@ mod reading;
 mod session;
 mod statement;
 
-use super::lexer::{Flaw, scan};
+use super::lexer::{Flaw, lex, scan};
 use super::steps::{Change, Execution, Outside, Session, Sql, Verify};
 use super::{Options, Position, Problem, Step, checksum};
 use crate::id::Digest;
@@ -101,6 +101,32 @@ fn read(text: &str) -> Result<Parsed, Vec<Finding>> {
         }
     };
     finish(text, directives.options, executed, findings)
+}
+
+/// Where the statements of a text are, without semicolons and what surrounds them; as far as they can be read.
+pub fn extents(text: &str) -> Vec<std::ops::Range<usize>> {
+    let statements = statements(text, &scan(text), &mut Vec::new());
+    statements.into_iter().map(|statement| statement.range).collect()
+}
+
+/// The beginning of a text on one line, without comments: at most `most` characters.
+pub fn excerpt(text: &str, most: usize) -> String {
+    let mut line = String::new();
+    let mut characters = 0;
+    for token in lex(text) {
+        let words = if token.is_trivia() { " " } else { token.text };
+        for c in words.chars().map(|c| if c.is_whitespace() { ' ' } else { c }) {
+            if c == ' ' && (line.is_empty() || line.ends_with(' ')) {
+                continue;
+            }
+            if characters == most {
+                return format!("{}…", line.trim_end());
+            }
+            line.push(c);
+            characters += 1;
+        }
+    }
+    line.trim_end().to_owned()
 }
 
 fn no_statement() -> Finding {

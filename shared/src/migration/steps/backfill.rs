@@ -143,6 +143,18 @@ impl Kind for Backfill {
             }
         }
         let key = key_of(table)?;
+        if let Some(column) = self.set.keys().find(|set| key.iter().any(|k| k.name == **set)) {
+            return Err(Refusal::Unsafe {
+                what: format!(
+                    "{column} is part of the primary key of {}, by which the batches find their rows: a row that is changed would be met again",
+                    table.full_name()
+                ),
+                advice: Some(
+                    "fill a new column and make it the key afterwards, or change the rows in one `sql` step if the table is small"
+                        .to_owned(),
+                ),
+            });
+        }
         let upper = self.upper(table, &key)?;
         Ok(vec![Action::Batches(Batches {
             schema: table.schema.clone(),
@@ -202,9 +214,6 @@ impl Backfill {
                 advice: Some(advice.to_owned()),
             })
         };
-        if self.set.keys().any(|set| key.iter().any(|k| k.name == *set)) {
-            return refused("do not set the primary key and read it in the same step");
-        }
         if table.kind == RelationKind::Partitioned {
             return refused("rows can move between partitions: fill a new column from the old one instead");
         }

@@ -10,7 +10,7 @@
 use super::{DropNotNull, Kind, Undo};
 use crate::migration::checksum::Canonical;
 use crate::name::{Ident, Table};
-use crate::plan::{Action, Facts, Nullability, Refusal, Transaction};
+use crate::plan::{Action, Facts, Nullability, Refusal, Transaction, Withdraw};
 use crate::sql;
 use serde::Deserialize;
 
@@ -64,9 +64,15 @@ impl Kind for SetNotNull {
             )));
         }
         if !present.is_some_and(|c| c.validated) {
-            actions.push(Action::Transaction(Transaction::long(sql::validate_check(
-                table, &check,
-            ))));
+            let withdraw = Withdraw {
+                statement: sql::drop_check(table, &check),
+                done: "the check that kept new NULLs out is taken back: the column takes NULL as before",
+                left: "the check that keeps new NULLs out stays until the step is done, or undone with `confiture migrate down`",
+            };
+            actions.push(Action::Transaction(Transaction::long(
+                sql::validate_check(table, &check),
+                withdraw,
+            )));
         }
         actions.push(Action::Transaction(Transaction::bounded_all(vec![
             sql::set_not_null(table, &self.column),

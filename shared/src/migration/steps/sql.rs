@@ -2,7 +2,7 @@
 
 use super::{Kind, Undo};
 use crate::migration::checksum::{Canonical, tokens};
-use crate::migration::sql_file;
+use crate::migration::sql_file::{self, excerpt};
 use crate::name::Table;
 use crate::plan::{Action, Facts, Length, Refusal, Transaction};
 use serde::{Deserialize, Deserializer};
@@ -73,11 +73,7 @@ impl Kind for Sql {
 
     fn title(&self) -> String {
         const SHOWN: usize = 60;
-        let line = self.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        match line.char_indices().nth(SHOWN) {
-            Some((end, _)) => format!("sql: {}…", &line[..end]),
-            None => format!("sql: {line}"),
-        }
+        format!("sql: {}", excerpt(&self.text, SHOWN))
     }
 
     fn tables(&self) -> Vec<&Table> {
@@ -90,6 +86,7 @@ impl Kind for Sql {
                 statements: vec![self.text.clone()],
                 session: *session,
                 length: Length::Bounded,
+                withdraw: None,
             }),
             Execution::Outside(outside) => Action::Outside(outside.clone()),
         }])

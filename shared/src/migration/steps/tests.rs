@@ -313,3 +313,27 @@ fn a_serial_column_is_refused_since_it_rewrites_the_table() {
     let problems = Change::deserialize("add_column", step).unwrap().unwrap().check();
     assert!(problems.unwrap_err()[0].contains("rewrite"));
 }
+
+#[test]
+fn undoing_an_interrupted_not_null_drops_its_check() {
+    let drop = change(&json!({"drop_not_null": {"table": "t", "column": "n"}}));
+    assert!(drop.plan(&facts(table())).unwrap().is_empty());
+    let mut begun = table();
+    begun.checks.push(CheckFacts {
+        name: crate::sql::not_null_check(&begun, &ident("n")),
+        definition: "CHECK ((n IS NOT NULL)) NOT VALID".to_owned(),
+        validated: false,
+    });
+    let undone = statements(&drop.plan(&facts(begun)).unwrap());
+    assert_eq!(undone.len(), 1);
+    assert!(undone[0].contains("DROP CONSTRAINT"), "{undone:?}");
+}
+
+#[test]
+fn a_backfill_may_not_set_the_key_it_pages_by() {
+    for value in ["gen_random_uuid()", "id + 1000000"] {
+        let step = json!({"backfill": {"table": "t", "set": {"id": value}, "new_rows": "either"}});
+        let why = refused(batches(&step, table()));
+        assert!(why.contains("part of the primary key"), "{why}");
+    }
+}

@@ -77,11 +77,15 @@ impl Display {
                     done.steps += of.summary.steps;
                     done.rows += of.summary.rows;
                 }
-                output::data(&format!(
-                    "{}; {}",
-                    text::standing(&board.rollout),
-                    text::summary(&done)
-                ));
+                let standing = text::standing(&board.rollout);
+                // Where not all is done, "nothing to do" would not be true.
+                output::data(
+                    &if done.steps == 0 && board.rollout.state != shared::rollout::view::State::Done {
+                        standing
+                    } else {
+                        format!("{standing}; {}", text::summary(&done))
+                    },
+                );
             }
             Self::Json => {}
         }
