@@ -1,31 +1,41 @@
 //! One target database: its pools and what is known of it.
 
-use crate::connect;
 use crate::error::Error;
+use crate::pool::{Pool, PoolError, Servers, Trouble};
 use crate::session::Session;
-use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
-};
+use deadpool::managed::TimeoutType;
 use shared::id::DatabaseName;
 use shared::retry::{self, Retryability};
 use shared::rollout::work::Identity;
 use shared::settings;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// One target database. Opens connections only when it is used.
 pub struct Database {
     name: DatabaseName,
     labels: BTreeMap<String, String>,
-    pool: Pool,
+    pool: Arc<Pool>,
     address: String,
     /// For statements that cannot run behind a pooler; the pool itself where no direct URL is given.
-    direct: Option<Pool>,
+    direct: Option<Arc<Pool>>,
     limits: Limits,
     kept: Kept,
     /// Whether the last look found a ledger: saves looking again.
     has_ledger: AtomicBool,
+    /// Pieces of work at the moment.
+    at_work: AtomicUsize,
+}
+
+/// A piece of work on a database.
+pub(crate) struct AtWork<'a>(&'a Database);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.at_work.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How long statements and waiting for locks may take, unless a migration says otherwise.
@@ -52,12 +62,13 @@ impl Database {
         settings: &settings::Database,
         connection: &settings::Connection,
         migration: &settings::Migration,
+        servers: &Servers,
     ) -> Result<Self, Error> {
-        let (pool, address) = pool(&settings.url, &connection.pool)?;
+        let (pool, address) = servers.pool(&settings.url, &connection.pool)?;
         let direct = settings
             .direct_url
             .as_ref()
-            .map(|url| self::pool(url, &connection.pool))
+            .map(|url| servers.pool(url, &connection.pool))
             .transpose()?;
         Ok(Self {
             name: settings.name.clone(),
@@ -75,6 +86,7 @@ impl Database {
                 lifetime: connection.pool.max_lifetime,
             },
             has_ledger: AtomicBool::new(false),
+            at_work: AtomicUsize::new(0),
         })
     }
 
@@ -99,6 +111,11 @@ impl Database {
     /// When it cannot be reached, or is older than PostgreSQL 13.
     pub async fn identity(&self) -> Result<Identity, Error> {
         let session = self.session().await?;
+        Self::identity_by(&session).await
+    }
+
+    /// The same, over a connection that is there.
+    pub(crate) async fn identity_by(session: &Session) -> Result<Identity, Error> {
         let row = session
             .client()
             .query_typed(shared::sql::ledger::IDENTITY, &[])
@@ -117,13 +134,24 @@ impl Database {
         })
     }
 
-    /// Closes idle connections beyond the least number, and old ones. To be called now and then.
+    /// While the guard lives the database has work, and its least number of connections is kept open.
+    pub(crate) fn at_work(&self) -> AtWork<'_> {
+        self.at_work.fetch_add(1, Ordering::Relaxed);
+        AtWork(self)
+    }
+
+    /// Closes connections that have been idle for long, beyond the least number while there is work, and old ones. To be
+    /// called now and then.
     pub fn tend(&self) {
+        let least = match self.at_work.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.kept.least,
+        };
         for pool in std::iter::once(&self.pool).chain(&self.direct) {
             let mut kept = 0;
             pool.retain(|_, metrics| {
                 let stays = metrics.age() < self.kept.lifetime
-                    && (kept < self.kept.least || metrics.last_used() < self.kept.idle);
+                    && (kept < least || metrics.last_used() < self.kept.idle);
                 kept += usize::from(stays);
                 stays
             });
@@ -162,15 +190,23 @@ impl Database {
         let (why, advice, retry) = match error {
             PoolError::Timeout(kind) => (
                 match kind {
-                    deadpool_postgres::TimeoutType::Wait => "all connections of the pool stayed in use",
-                    deadpool_postgres::TimeoutType::Create => "the server did not answer in time",
-                    deadpool_postgres::TimeoutType::Recycle => "a pooled connection did not answer in time",
+                    TimeoutType::Wait => "all connections of the pool stayed in use",
+                    TimeoutType::Create => "the server did not answer in time",
+                    TimeoutType::Recycle => "a pooled connection did not answer in time",
                 }
                 .to_owned(),
                 None,
                 Retryability::Retry,
             ),
-            PoolError::Backend(error) => self.backend_error(&error),
+            PoolError::Backend(Trouble::Postgres(error)) => self.backend_error(&error),
+            PoolError::Backend(full @ Trouble::Full(_)) => (
+                full.to_string(),
+                Some(
+                    "raise agent.connections_per_server, or give fewer databases of it work at once"
+                        .to_owned(),
+                ),
+                Retryability::Retry,
+            ),
             PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
                 ("the pool is closed".to_owned(), None, Retryability::GiveUp)
             }
@@ -217,35 +253,4 @@ impl Database {
             Retryability::Retry,
         )
     }
-}
-
-fn pool(url: &settings::Secret, pool: &settings::Pool) -> Result<(Pool, String), Error> {
-    let target = connect::target(url)?;
-    // Fast: nothing is sent on recycling. Anything more would reset other clients' sessions behind a pooler.
-    let manager = Manager::from_config(
-        target.config,
-        target.tls,
-        ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        },
-    );
-    let lifetime = pool.max_lifetime;
-    let pool = Pool::builder(manager)
-        .max_size(pool.max_size)
-        .timeouts(Timeouts {
-            wait: Some(pool.wait_timeout),
-            create: Some(pool.create_timeout),
-            recycle: Some(pool.recycle_timeout),
-        })
-        .runtime(Runtime::Tokio1)
-        .pre_recycle(Hook::sync_fn(move |_, metrics| {
-            if metrics.age() < lifetime {
-                Ok(())
-            } else {
-                Err(HookError::message("the connection reached its max_lifetime"))
-            }
-        }))
-        .build()
-        .map_err(|_| Error::Broken("a pool without a runtime"))?;
-    Ok((pool, target.address))
 }

@@ -7,7 +7,7 @@ use crate::session::Session;
 use shared::fence::{Fence, Standing};
 use shared::id::{DatabaseName, Holder, SetName};
 use shared::ledger::{Format, Ledger};
-use shared::rollout::work::{Identity, Newer};
+use shared::rollout::work::Newer;
 use shared::sql::{self, Commit, Limits, Tag, ledger as texts};
 use std::time::Duration;
 use tokio_postgres::types::Type;
@@ -146,7 +146,7 @@ pub(crate) async fn read_or_absent(
     database.saw_ledger(read.is_some());
     match read {
         Some(ledger) => Ok(ledger),
-        None => Ok(Ledger::absent(database.identity().await?)),
+        None => Ok(Ledger::absent(Database::identity_by(session).await?)),
     }
 }
 
@@ -174,7 +174,8 @@ pub(crate) async fn ensure(database: &Database, tag: &Tag) -> Result<(), Error> 
     if rows.first().is_some_and(|row| row.get(0)) {
         return Ok(());
     }
-    let Identity { .. } = database.identity().await?;
+    // Only for its refusal of servers that are too old.
+    Database::identity_by(session).await?;
     let begin = limits(TAKEOVER_LOCK, Commit::Durable);
     session
         .begin_with(tag, begin, "creating the ledger", texts::EXISTS, &[])

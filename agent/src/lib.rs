@@ -2,7 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`connect`], `tls`, [`database`], `session` | connections and what may go back to a pool |
+//! | [`connect`], `tls`, [`pool`], [`database`], `session` | connections and what may go back to a pool |
 //! | `ledger`, `holder`, `claim` | the ledger's reading and writing, the fence, the holder |
 //! | `history` | what the ledger says is to be done, and what contradicts it |
 //! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
@@ -24,6 +24,7 @@ mod holder;
 mod ledger;
 pub mod link;
 pub mod local;
+pub mod pool;
 mod run;
 mod session;
 mod step;

@@ -4,7 +4,7 @@
 //! Statements are sent unnamed, so they work behind a pooler in transaction mode.
 
 use crate::error::Error;
-use deadpool_postgres::Object;
+use crate::pool::Object;
 use shared::sql::{self, Limits, Tag};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};

@@ -136,6 +136,7 @@ async fn try_execute(
     claim: &Claim,
     control: &Control,
 ) -> Result<Finish, Error> {
+    let _at_work = database.at_work();
     ledger::ensure(database, &claim.tag()).await?;
     ledger::take(database, claim, Take::Lease(database.name())).await?;
     let goal = goal(direction);

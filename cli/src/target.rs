@@ -3,6 +3,7 @@
 use crate::context;
 use crate::failure::Failure;
 use agent::database::Database;
+use agent::pool::Servers;
 use shared::id::DatabaseName;
 use shared::settings::{self, Secret, Settings};
 
@@ -28,7 +29,12 @@ impl Of {
     /// Sets its pools up; connects to nothing yet.
     pub(crate) fn open(&self, settings: &Settings) -> Result<Database, Failure> {
         let found = database(self, settings)?;
-        Ok(Database::open(&found, &settings.connection, &settings.migration)?)
+        Ok(Database::open(
+            &found,
+            &settings.connection,
+            &settings.migration,
+            &Servers::unbounded(),
+        )?)
     }
 }
 

@@ -29,6 +29,7 @@ fn database(url: &str) -> anyhow::Result<Database> {
             pool: settings::Pool::default(),
         },
         &migration,
+        &agent::pool::Servers::unbounded(),
     )?)
 }
 

@@ -4,6 +4,7 @@ use crate::context::{self, Global};
 use crate::failure::{self, Failure};
 use agent::database::Database;
 use agent::link::{self, Databases};
+use agent::pool::Servers;
 use runtime::telemetry;
 use shared::rollout::work::Exit;
 use shared::settings::{Flag, Settings};
@@ -61,9 +62,10 @@ fn databases(settings: &Settings) -> Result<Vec<Database>, Failure> {
             "the agent has no database to serve\n  help: list its databases under `databases:` in the settings file",
         ));
     }
+    let servers = Servers::with_places(settings.agent.connections_per_server);
     let (mut opened, mut problems) = (Vec::new(), Vec::new());
     for database in &declared {
-        match Database::open(database, &settings.connection, &settings.migration) {
+        match Database::open(database, &settings.connection, &settings.migration, &servers) {
             Ok(database) => opened.push(database),
             Err(error) => problems.push(format!("database {}: {error}", database.name)),
         }

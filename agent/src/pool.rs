@@ -1,0 +1,232 @@
+//! Pools of connections, one for each database, with one bound over all databases of a server.
+//!
+//! A hundred idle databases must not eat a server's `max_connections`: every open connection, idle or not, has a place
+//! on its server. Where all places are taken, an idle connection of another database makes room.
+
+use crate::connect;
+use crate::error::Error;
+use deadpool::Runtime;
+use deadpool::managed::{self, Hook, HookError, Metrics, RecycleResult, Timeouts};
+use deadpool_postgres::{ClientWrapper, ManagerConfig, RecyclingMethod};
+use shared::settings;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How often a place on a full server is looked for: connections of others come back without telling.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A pool of one database.
+pub(crate) type Pool = managed::Pool<Manager>;
+
+/// A connection out of a pool.
+pub(crate) type Object = managed::Object<Manager>;
+
+/// Why no connection could be had.
+pub(crate) type PoolError = managed::PoolError<Trouble>;
+
+/// Why a connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// PostgreSQL or the way to it.
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    /// All places on the server stayed taken.
+    #[error("all {0} connections to this server stayed in use")]
+    Full(usize),
+}
+
+/// The servers of one process, each with its places.
+#[derive(Debug)]
+pub struct Servers {
+    places: usize,
+    known: Mutex<BTreeMap<String, Arc<Server>>>,
+}
+
+/// One server, by its address.
+#[derive(Debug)]
+struct Server {
+    places: Arc<Semaphore>,
+    most: usize,
+    pools: Mutex<Vec<Weak<Pool>>>,
+}
+
+/// A connection with its place on the server.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: ClientWrapper,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Deref for Connection {
+    type Target = tokio_postgres::Client;
+    fn deref(&self) -> &tokio_postgres::Client {
+        &self.client
+    }
+}
+
+/// Opens connections of one database.
+pub(crate) struct Manager {
+    inner: deadpool_postgres::Manager,
+    server: Arc<Server>,
+    /// How long to wait for a place.
+    patience: Duration,
+}
+
+// The pool wants it of its manager; the inner one knows a password.
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager").finish_non_exhaustive()
+    }
+}
+
+impl Servers {
+    /// Each server gets this many places: open connections, over all databases.
+    pub fn with_places(places: usize) -> Self {
+        Self {
+            places: places.min(Semaphore::MAX_PERMITS),
+            known: Mutex::default(),
+        }
+    }
+
+    /// No bound but those of the pools: for a process that works on one database.
+    pub fn unbounded() -> Self {
+        Self::with_places(Semaphore::MAX_PERMITS)
+    }
+
+    /// Sets a pool up; opens no connection yet. Also the address of its database, for messages.
+    ///
+    /// # Errors
+    /// When the URL or a certificate it names is not usable.
+    pub(crate) fn pool(
+        &self,
+        url: &settings::Secret,
+        settings: &settings::Pool,
+    ) -> Result<(Arc<Pool>, String), Error> {
+        let target = connect::target(url)?;
+        let host = target.address.rsplit_once('/').map_or("", |(host, _)| host);
+        let server = self.server(host);
+        // Fast: nothing is sent on recycling. Anything more would reset other clients' sessions behind a pooler.
+        let inner = deadpool_postgres::Manager::from_config(
+            target.config,
+            target.tls,
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let manager = Manager {
+            inner,
+            server: server.clone(),
+            patience: settings.wait_timeout,
+        };
+        let lifetime = settings.max_lifetime;
+        let pool = Pool::builder(manager)
+            .max_size(settings.max_size)
+            .timeouts(Timeouts {
+                wait: Some(settings.wait_timeout),
+                // Waiting for a place is not the server's fault.
+                create: Some(settings.create_timeout + settings.wait_timeout),
+                recycle: Some(settings.recycle_timeout),
+            })
+            .runtime(Runtime::Tokio1)
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if metrics.age() < lifetime {
+                    Ok(())
+                } else {
+                    Err(HookError::message("the connection reached its max_lifetime"))
+                }
+            }))
+            .build()
+            .map_err(|_| Error::Broken("a pool without a runtime"))?;
+        let pool = Arc::new(pool);
+        lock(&server.pools).push(Arc::downgrade(&pool));
+        Ok((pool, target.address))
+    }
+
+    fn server(&self, host: &str) -> Arc<Server> {
+        lock(&self.known)
+            .entry(host.to_owned())
+            .or_insert_with(|| {
+                Arc::new(Server {
+                    places: Arc::new(Semaphore::new(self.places)),
+                    most: self.places,
+                    pools: Mutex::default(),
+                })
+            })
+            .clone()
+    }
+}
+
+impl Server {
+    /// A place for one more connection, if need be that of an idle one.
+    async fn place(&self, patience: Duration) -> Result<OwnedSemaphorePermit, Trouble> {
+        let since = Instant::now();
+        loop {
+            if let Ok(place) = self.places.clone().try_acquire_owned() {
+                return Ok(place);
+            }
+            if !self.close_idle() {
+                if since.elapsed() >= patience {
+                    return Err(Trouble::Full(self.most));
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Closes the connection that has been idle the longest; whether there was one.
+    fn close_idle(&self) -> bool {
+        let mut pools = lock(&self.pools);
+        pools.retain(|pool| pool.strong_count() > 0);
+        let pools: Vec<Arc<Pool>> = pools.iter().filter_map(Weak::upgrade).collect();
+        let mut longest: Option<(Duration, &Arc<Pool>)> = None;
+        for pool in &pools {
+            pool.retain(|_, metrics| {
+                let idle = metrics.last_used();
+                if longest.is_none_or(|(known, _)| known < idle) {
+                    longest = Some((idle, pool));
+                }
+                true
+            });
+        }
+        let Some((_, pool)) = longest else {
+            return false;
+        };
+        let mut closed = false;
+        // The first one is the next to be used; any of them is idle.
+        pool.retain(|_, _| std::mem::replace(&mut closed, true));
+        closed
+    }
+}
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = Trouble;
+
+    async fn create(&self) -> Result<Connection, Trouble> {
+        let place = self.server.place(self.patience).await?;
+        Ok(Connection {
+            client: self.inner.create().await?,
+            _place: place,
+        })
+    }
+
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<Trouble> {
+        let recycled = self.inner.recycle(&mut connection.client, metrics).await;
+        recycled.map_err(|error| match error {
+            managed::RecycleError::Message(message) => managed::RecycleError::Message(message),
+            managed::RecycleError::Backend(error) => managed::RecycleError::Backend(error.into()),
+        })
+    }
+
+    fn detach(&self, connection: &mut Connection) {
+        self.inner.detach(&mut connection.client);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // No code that can panic runs while it is locked, save for a lack of memory.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
