@@ -270,11 +270,14 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
         let standing = standing(session, claim).await?;
         if standing != Standing::Ours {
             session.rollback(&tag).await;
-            return match how {
-                Take::Local { .. } => Ok(Taken::Refused),
-                Take::Lease(_) | Take::LeaseAgain(_) | Take::Keep => Err(Error::Broken(
+            return match (how, standing) {
+                (Take::Local { .. }, _) => Ok(Taken::Refused),
+                (Take::Lease(_) | Take::LeaseAgain(_) | Take::Keep, Standing::Older) => Err(Error::Broken(
                     "its fence is smaller than ours and cannot be taken",
                 )),
+                (Take::Lease(_) | Take::LeaseAgain(_) | Take::Keep, _) => {
+                    Err(replacement(session, claim).await?)
+                }
             };
         }
     }

@@ -18,13 +18,10 @@ struct Case {
 const CASES: &[Case] = &[
     Case {
         what: "a backfill of the key it pages by",
-        files: &[
-            ("1_a.up.sql", "CREATE TABLE keyed (id uuid PRIMARY KEY)"),
-            (
-                "2_b.yaml",
-                "up:\n  - backfill: { table: keyed, set: { id: gen_random_uuid() } }\n",
-            ),
-        ],
+        files: &[(
+            "2_b.yaml",
+            "up:\n  - backfill: { table: keyed, set: { id: gen_random_uuid() } }\n",
+        )],
         code: 3,
         says: &["\"id\" is part of the primary key", "2_b.yaml:2:5"],
     },
@@ -155,7 +152,7 @@ async fn database() -> anyhow::Result<Database> {
     database
         .execute(
             "CREATE TABLE orders (id bigint PRIMARY KEY, total numeric);
-             CREATE TABLE keyless (x int); CREATE TABLE \"Mixed\" (x int); CREATE VIEW a_view AS SELECT * FROM orders",
+             CREATE TABLE keyless (x int); CREATE TABLE keyed (id uuid PRIMARY KEY); CREATE TABLE \"Mixed\" (x int); CREATE VIEW a_view AS SELECT * FROM orders",
         )
         .await?;
     Ok(database)

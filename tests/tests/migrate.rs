@@ -189,7 +189,11 @@ async fn status_says_what_is_done_and_what_comes_next() -> anyhow::Result<()> {
         (&lines[1]["state"], &lines[1]["steps_done"]),
         (&"pending".into(), &0.into())
     );
-    assert_eq!(status["next_command"], "confiture migrate up");
+    let next = format!(
+        "confiture migrate up --migrations {}",
+        migrations.path().display()
+    );
+    assert_eq!(status["next_command"], next);
     let text = migrate(&["status"], &migrations, &database).succeed().await?;
     assert!(
         text.contains("4 of 4") && text.contains("next: confiture migrate up"),
@@ -269,7 +273,7 @@ async fn a_backend_that_is_ended_late_in_a_long_statement_is_replaced() -> anyho
     let mut process = migrate(&["up"], &migrations, &database).start("up")?;
     tokio::time::sleep(Duration::from_secs(62)).await;
     database
-        .execute("INSERT INTO orders (id) OVERRIDING SYSTEM VALUE VALUES (0)")
+        .execute("INSERT INTO orders (id, total) OVERRIDING SYSTEM VALUE VALUES (0, 1)")
         .await?;
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '/*confiture%pg_sleep%'";
     assert_eq!(database.admin().await?.number(end).await?, 1);

@@ -193,16 +193,16 @@ async fn one(
         .first()
         .map(shard)
         .ok_or(Error::Broken("a range that was recorded is gone"))?;
-    if shard.fence != run.claim.fence {
-        return Err(ledger::replaced(session, run.claim).await);
-    }
     match shard.state.as_str() {
-        "open" => {}
+        // Takeovers stamp open ranges only: one that is done keeps the fence of whoever did it. The step's record is
+        // written under the fence row, which tells whether we were replaced.
         "done" => {
             session.rollback(tag).await;
             run.report(|progress| progress.rows = u64::try_from(shard.rows).unwrap_or(0));
             return Ok(Batch::Done);
         }
+        _ if shard.fence != run.claim.fence => return Err(ledger::replaced(session, run.claim).await),
+        "open" => {}
         _ => return Err(Error::Broken("a range of a step at work is closed")),
     }
     let ends = range(shard.from.as_ref(), shard.upper.as_ref());
