@@ -53,6 +53,14 @@ struct Kept {
     lifetime: Duration,
 }
 
+/// Passes a server that we work on; `version` as in `server_version_num`.
+fn supported(version: i32) -> Result<(), Error> {
+    if version < 130_000 {
+        return Err(Error::ServerOld(version / 10_000));
+    }
+    Ok(())
+}
+
 impl Database {
     /// Sets the pools up; opens no connection yet.
     ///
@@ -124,10 +132,7 @@ impl Database {
         let row = row
             .first()
             .ok_or(Error::Broken("the server does not know its own database"))?;
-        let version: i32 = row.get(2);
-        if version < 130_000 {
-            return Err(Error::ServerOld(version / 10_000));
-        }
+        supported(row.get(2))?;
         Ok(Identity {
             system: row.get(0),
             database: row.get(1),
@@ -252,5 +257,22 @@ impl Database {
             Some(format!("is a PostgreSQL server listening at {}?", self.address)),
             Retryability::Retry,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::rollout::work::Exit;
+
+    #[test]
+    fn servers_before_13_are_refused_with_their_version() {
+        assert!(supported(130_000).is_ok() && supported(180_001).is_ok());
+        let old = supported(120_022).unwrap_err();
+        assert_eq!(
+            old.to_string(),
+            "the server has PostgreSQL 12; 13 or newer is needed"
+        );
+        assert_eq!(old.exit(), Exit::Refused);
     }
 }

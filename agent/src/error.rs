@@ -26,13 +26,30 @@ pub enum Error {
         retry: Retryability,
     },
     /// A statement of ours failed.
-    #[error("{doing} failed: {}", statement_message(source))]
+    #[error(
+        "{doing} failed: {}{}",
+        statement_message(source),
+        help(statement_advice(source))
+    )]
     Statement {
         /// What was being done.
         doing: &'static str,
         /// The server's or the connection's error.
         #[source]
         source: tokio_postgres::Error,
+    },
+    /// The role may not create or use the ledger.
+    #[error(
+        "role {role} may not {what} in database {database}\n  help: let somebody who may run: {}",
+        grants(*what, database, role)
+    )]
+    Forbidden {
+        /// What it may not do.
+        what: Forbidden,
+        /// Quoted.
+        role: String,
+        /// Quoted.
+        database: String,
     },
     /// A statement of the user's failed.
     #[error("{message}")]
@@ -165,6 +182,7 @@ impl Error {
             | Self::Assertion(_)
             | Self::HiddenCommit
             | Self::Broken(_)
+            | Self::Forbidden { .. }
             | Self::WaitEnded { .. }
             | Self::Stopped => Retryability::GiveUp,
         }
@@ -188,6 +206,7 @@ impl Error {
             | Self::User { .. }
             | Self::Assertion(_)
             | Self::HiddenCommit
+            | Self::Forbidden { .. }
             | Self::LockBudget { .. } => Exit::Failed,
             Self::At { source, .. } => source.exit(),
         }
@@ -227,6 +246,49 @@ pub(crate) fn statement_message(error: &tokio_postgres::Error) -> String {
             None => "the connection was lost".to_owned(),
         },
     }
+}
+
+/// What a role may not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forbidden {
+    /// Create the ledger's schema.
+    Create,
+    /// Read and write the ledger, which another role created.
+    Use,
+}
+
+impl std::fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create the ledger (schema confiture)",
+            Self::Use => "use the ledger (schema confiture), which another role created",
+        })
+    }
+}
+
+fn grants(what: Forbidden, database: &str, role: &str) -> String {
+    match what {
+        Forbidden::Create => format!("GRANT CREATE ON DATABASE {database} TO {role}"),
+        Forbidden::Use => format!(
+            "GRANT USAGE ON SCHEMA confiture TO {role}; GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA confiture TO {role}"
+        ),
+    }
+}
+
+/// What to do about an error of a statement of ours.
+fn statement_advice(error: &tokio_postgres::Error) -> Option<&'static str> {
+    let error = error.as_db_error()?;
+    // `read_only_sql_transaction`; a standby says `feature_not_supported` to READ WRITE.
+    let read_only = error.code().code() == "25006"
+        || (error.code().code() == "0A000" && error.message().contains("during recovery"));
+    if error.code().code() == "42501" {
+        return Some(
+            "the role needs USAGE on the schema confiture and SELECT, INSERT and UPDATE on its tables; or work with the role that created them",
+        );
+    }
+    read_only.then_some(
+        "this server is a read-only standby: give the primary's address (with several hosts in the URL, target_session_attrs=read-write finds it)",
+    )
 }
 
 fn help(advice: Option<&str>) -> String {

@@ -2,7 +2,7 @@
 
 use crate::claim::Claim;
 use crate::database::Database;
-use crate::error::Error;
+use crate::error::{Error, Forbidden};
 use crate::session::Session;
 use shared::fence::{Fence, Standing};
 use shared::id::{DatabaseName, Holder, SetName};
@@ -17,6 +17,9 @@ const TAKEOVER_LOCK: Duration = Duration::from_secs(2);
 
 /// How long statements of the ledger may take.
 const STATEMENT: Duration = Duration::from_secs(15);
+
+/// `insufficient_privilege`.
+const FORBIDDEN: &str = "42501";
 
 /// Tries of one takeover; each ends the sessions that stood in its way.
 const TAKEOVER_TRIES: u32 = 5;
@@ -91,6 +94,11 @@ pub(crate) async fn read_present(session: &Session, tag: &Tag, set: &SetName) ->
         .await;
     let rows = match read {
         Ok(rows) => rows,
+        Err(Error::Statement { source, .. })
+            if source.code().map(tokio_postgres::error::SqlState::code) == Some(FORBIDDEN) =>
+        {
+            return Err(forbidden(session, tag, Forbidden::Use).await?);
+        }
         // A newer one may not have the shape we know.
         Err(error) => {
             format(session, tag).await?;
@@ -101,6 +109,19 @@ pub(crate) async fn read_present(session: &Session, tag: &Tag, set: &SetName) ->
     let ledger: Ledger = serde_json::from_str(json).map_err(|_| Error::Broken("its rows cannot be read"))?;
     workable(ledger.ledger)?;
     Ok(ledger)
+}
+
+/// Who may not do it, and where.
+async fn forbidden(session: &Session, tag: &Tag, what: Forbidden) -> Result<Error, Error> {
+    let rows = session
+        .query(tag, "asking who we are", texts::WHO_WE_ARE, &[])
+        .await?;
+    let row = rows.first().ok_or(Error::Broken("the server does not know us"))?;
+    Ok(Error::Forbidden {
+        what,
+        role: row.get(0),
+        database: row.get(1),
+    })
 }
 
 /// The ledger's format, if we can work with it.
@@ -190,6 +211,7 @@ pub(crate) async fn ensure(database: &Database, tag: &Tag) -> Result<(), Error> 
             session.rollback(tag).await;
             match error.code().map(tokio_postgres::error::SqlState::code) {
                 Some("23505" | "42P06" | "42P07") => Ok(()),
+                Some(FORBIDDEN) => Err(forbidden(session, tag, Forbidden::Create).await?),
                 _ => Err(Error::Statement {
                     doing: "creating the ledger (schema confiture)",
                     source: error,

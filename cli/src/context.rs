@@ -52,7 +52,12 @@ pub(crate) fn warn_of_unserved(settings: &Settings) {
 pub(crate) fn with_lookups<T>(fetch: impl FnOnce(&Lookups<'_>) -> T) -> T {
     fetch(&Lookups {
         environment: &variable,
-        file: &|path| runtime::files::read_text(path).map_err(|error| crate::failure::chain(&error)),
+        // Which file it was is said by whoever asked.
+        file: &|path| {
+            runtime::files::read_text(path).map_err(|error| {
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+            })
+        },
     })
 }
 

@@ -330,6 +330,20 @@ impl TableFacts {
         self.columns.iter().find(|column| column.name == *name)
     }
 
+    /// What to say to one who looks for a column that is not there.
+    fn columns_like(&self, name: &Ident) -> String {
+        const SHOWN: usize = 12;
+        let same = |column: &&ColumnFacts| column.name.as_str().eq_ignore_ascii_case(name.as_str());
+        if let Some(column) = self.columns.iter().find(same) {
+            return format!("there is {}: write it as shown", column.name);
+        }
+        let names: Vec<String> = (self.columns.iter().take(SHOWN))
+            .map(|column| column.name.to_string())
+            .collect();
+        let more = if self.columns.len() > SHOWN { ", .." } else { "" };
+        format!("it has {}{more}", names.join(", "))
+    }
+
     /// A column that must exist.
     ///
     /// # Errors
@@ -337,11 +351,7 @@ impl TableFacts {
     pub fn column(&self, name: &Ident) -> Result<&ColumnFacts, Refusal> {
         self.find(name).ok_or_else(|| Refusal::Input {
             what: format!("table {} has no column {name}", self.full_name()),
-            advice: self
-                .columns
-                .iter()
-                .find(|column| column.name.as_str().eq_ignore_ascii_case(name.as_str()))
-                .map(|column| format!("there is {}: write it as shown", column.name)),
+            advice: Some(self.columns_like(name)),
         })
     }
 }

@@ -2,8 +2,6 @@
 //! frozen holder that has not yet committed its range.
 
 use rand::RngExt as _;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 use tests::eventually;
 use tests::migrations::Migrations;
@@ -229,24 +227,7 @@ const TEN: &[(&str, &str)] = &[
 
 /// Schema and rows, but for the ledger.
 async fn picture(database: &Database) -> anyhow::Result<String> {
-    let dump = Path::new("/usr/lib/postgresql/15/bin/pg_dump");
-    let mut command = Command::new(dump);
-    command
-        .args([
-            "--no-owner",
-            "--no-privileges",
-            "--exclude-schema=confiture",
-            "--inserts",
-            "--dbname",
-        ])
-        .arg(database.url());
-    let output = tokio::task::spawn_blocking(move || command.output()).await??;
-    anyhow::ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8(output.stdout)?;
+    let text = Server::shared().await?.dump(database, &["confiture"]).await?;
     // A backfill moves rows within their table; newer dumps begin and end with a token of their own.
     let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('\\')).collect();
     lines.sort_unstable();

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use verdict::Verdict;
 
 /// How long to go on asking when no coordinator answers.
@@ -134,8 +134,15 @@ impl Operator {
         let url = self.url().to_owned();
         let why = match Verdict::of(status) {
             Verdict::Final(exit) => {
+                let why = match status.code() {
+                    Code::Unimplemented => format!(
+                        "the coordinator at {url} does not know how\n  help: it is of another version than this program ({}): use the same one",
+                        env!("CARGO_PKG_VERSION")
+                    ),
+                    _ => status.message().to_owned(),
+                };
                 return Err(Failure {
-                    message: format!("cannot {doing}: {}", status.message()),
+                    message: format!("cannot {doing}: {why}"),
                     exit,
                 });
             }

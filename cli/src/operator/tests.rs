@@ -167,6 +167,20 @@ async fn a_final_answer_is_not_asked_for_twice() {
 }
 
 #[tokio::test]
+async fn a_coordinator_that_does_not_know_the_question_is_of_another_version() {
+    let url = coordinator(vec![Err(Status::unimplemented("no such method")), Ok(())]).await;
+    let failure = ask(&mut operator(&[&url])).await.unwrap_err();
+    assert_eq!(
+        failure.message,
+        format!(
+            "cannot start the rollout: the coordinator at {url} does not know how\n  help: it is of another version than this program ({}): use the same one",
+            env!("CARGO_PKG_VERSION")
+        )
+    );
+    assert_eq!(failure.exit.code(), 1);
+}
+
+#[tokio::test]
 async fn patience_ends_and_says_who_was_asked_last_and_why() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dead = format!("http://{}", listener.local_addr().unwrap());

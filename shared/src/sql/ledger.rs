@@ -221,6 +221,10 @@ SELECT coalesce((SELECT h.description FROM confiture.holder h WHERE h.holder = f
        || f.epoch || '.' || f.token || '.' || f.local), f.epoch, f.token, f.local
   FROM confiture.fence f";
 
+/// Role and database, both quoted.
+pub const WHO_WE_ARE: &str =
+    "SELECT pg_catalog.quote_ident(current_user), pg_catalog.quote_ident(pg_catalog.current_database())";
+
 /// Records that a run begins; a run that has begun stays as it is. Parameters: set, version key, direction (text), run
 /// (int4), version as written, name, checksum (text), scheme, steps (int4), rollout, by, checksum of the way down (text).
 pub const BEGIN_RUN: &str = r"

@@ -88,6 +88,55 @@ impl Server {
         Ok(server)
     }
 
+    /// A hot standby of this server, caught up with it.
+    pub async fn standby(&self) -> anyhow::Result<Self> {
+        let folder = Directory::new()?;
+        self.account.give(folder.path())?;
+        let mut standby = Self {
+            process: None,
+            port: Port::claim()?,
+            folder,
+            account: self.account.clone(),
+            password: self.password.clone(),
+            options: self.options.clone(),
+        };
+        let data = standby.folder.path().join("data");
+        let mut command = self.account.command("pg_basebackup")?;
+        command.args([
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--dbname",
+        ]);
+        command
+            .arg(self.url_as(SUPERUSER, &self.password, "postgres"))
+            .arg("-D")
+            .arg(&data);
+        let mut copy = Process::start("pg_basebackup", command)?;
+        if !copy.wait(START).await?.success() {
+            bail!("pg_basebackup failed: {}", copy.stderr());
+        }
+        let conf = data.join("postgresql.auto.conf");
+        let settings = std::fs::read_to_string(&conf).context("reading the copy's settings")?;
+        std::fs::write(&conf, format!("{settings}port = {}\n", standby.port()))
+            .with_context(|| format!("writing {}", conf.display()))?;
+        standby.resume().await?;
+        Ok(standby)
+    }
+
+    /// Schema and rows of a database as SQL, but for the schemas named.
+    pub async fn dump(&self, database: &Database, but: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.account.command("pg_dump")?;
+        command.args(["--no-owner", "--no-privileges", "--inserts", "--dbname"]);
+        command.arg(database.url());
+        command.args(but.iter().map(|schema| format!("--exclude-schema={schema}")));
+        let mut dump = Process::start("pg_dump", command)?;
+        if !dump.wait(START).await?.success() {
+            bail!("pg_dump failed: {}", dump.stderr());
+        }
+        Ok(dump.stdout())
+    }
+
     /// The one server of this test process, for tests that do nothing to the server itself.
     ///
     /// Use databases of your own ([`Server::fresh_database`]): other tests run there at the same time.
@@ -204,7 +253,7 @@ impl Server {
         let name = format!("PostgreSQL on port {}", self.port());
         let process = Process::start_with(&name, command, Ending::Quit)?;
         process
-            .wait_for_line("database system is ready to accept connections", START)
+            .wait_for_line("database system is ready to accept", START)
             .await?;
         self.process = Some(process);
         Ok(())

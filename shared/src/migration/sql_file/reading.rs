@@ -94,7 +94,7 @@ fn unread(text: &str, scan: &Scan<'_>, tree: parser::Tree, start: usize) -> Vec<
             Finding::new(
                 at,
                 format!("this cannot be read: {message}"),
-                "correct it; if PostgreSQL does accept it, put `-- confiture: parse=off` at the top of the file to run it unread",
+                "correct it; if PostgreSQL does accept it, put `-- confiture: parse=off` at the top of a SQL file to run it unread",
             )
         });
     }
@@ -127,7 +127,7 @@ pub(super) fn flaws(text: &str, scan: &Scan<'_>) -> Vec<Finding> {
                 Flaw::Backslash => "remove the command, or write the SQL it stands for",
                 Flaw::Ambiguous => "write the string as `E'...'`, or double the quote instead",
                 Flaw::Deep => {
-                    "simplify it, or put `-- confiture: parse=off` at the top of the file to run it unread"
+                    "simplify it, or put `-- confiture: parse=off` at the top of a SQL file to run it unread"
                 }
             };
             Finding::new(*at, flaw.to_string(), advice)

@@ -65,10 +65,10 @@ fn refused(statement: &SyntaxNode) -> Result<(), Refusal> {
         | SyntaxKind::ROLLBACK_PREPARED
         | SyntaxKind::PREPARE_TRANSACTION => refuse(
             format!(
-                "{} is not allowed: the file runs in one transaction, which records it as applied",
+                "{} is not allowed: the step runs in one transaction together with its record",
                 verb(statement, 2)
             ),
-            "remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top",
+            "remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file",
         ),
         SyntaxKind::COPY => {
             // `FROM STDOUT` means the same to PostgreSQL as `FROM STDIN`.

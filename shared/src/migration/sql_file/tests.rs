@@ -99,7 +99,7 @@ fn transaction_control_is_refused_with_its_place() {
         assert_eq!(
             refused(&format!("SELECT 1;\n /* ü */ {text};\nSELECT 2;")),
             [format!(
-                "2:10 {verb} is not allowed: the file runs in one transaction, which records it as applied"
+                "2:10 {verb} is not allowed: the step runs in one transaction together with its record"
             )],
             "{text}"
         );
@@ -316,7 +316,7 @@ fn byte_order_marks_and_carriage_returns_are_tolerated() {
     assert_eq!(refused("SELECT 1;\r\n\u{feff}COMMIT;\r\n").len(), 1);
     assert_eq!(
         refused("SELECT 1;\r\n  COMMIT;\r\n"),
-        ["2:3 COMMIT is not allowed: the file runs in one transaction, which records it as applied"]
+        ["2:3 COMMIT is not allowed: the step runs in one transaction together with its record"]
     );
 }
 

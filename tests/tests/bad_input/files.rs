@@ -1,0 +1,427 @@
+//! Migration files that cannot be read or must not be run. No database is asked.
+
+use crate::case::Case;
+use expect_test::expect;
+
+#[tokio::test]
+async fn folders() -> anyhow::Result<()> {
+    // Nothing in it, not there, no folder, a link to itself, too large a name.
+    Case::up(&[])
+        .says(
+            2,
+            expect![[r#"
+        error: there is no migration in `db`
+          help: make one with `confiture new NAME`
+    "#]],
+        )
+        .await?;
+    Case::of(&[
+        "migrate",
+        "up",
+        "--migrations",
+        "nowhere",
+        "--database-url",
+        "postgres://a@h/d",
+    ])
+    .says(
+        2,
+        expect![[r#"
+        error: cannot read the migrations in `nowhere`: No such file or directory (os error 2)
+          help: name the folder with --migrations DIR, or make one with `confiture init`
+    "#]],
+    )
+    .await?;
+    Case::of(&[
+        "migrate",
+        "up",
+        "--migrations",
+        "file",
+        "--database-url",
+        "postgres://a@h/d",
+    ])
+    .file("file", b"")
+    .says(
+        2,
+        expect![[r#"
+        error: cannot read the migrations in `file`: Not a directory (os error 20)
+    "#]],
+    )
+    .await?;
+    Case::up(&[("README.md", "words"), ("1_a.sql", "SELECT 1")])
+        .says(2, expect![[r#"
+            error: db/1_a.sql: this is no migration by its name
+              help: name it VERSION_name.up.sql, VERSION_name.down.sql or VERSION_name.yaml, such as 001_add_tax.up.sql; hidden files and *.md are ignored
+        "#]])
+        .await?;
+    Case::up(&[("1_a.up.sql", "SELECT 1"), ("01_b.up.sql", "SELECT 1")])
+        .says(
+            2,
+            expect![[r#"
+            error: db/1_a.up.sql: version 1 stands in db/01_b.up.sql already
+              help: give one of the two another version
+        "#]],
+        )
+        .await?;
+    Case::up(&[
+        ("1_a.up.sql", "SELECT 1"),
+        ("1_a.yaml", "up: [ { sql: SELECT 1 } ]"),
+    ])
+    .says(
+        2,
+        expect![[r#"
+        error: db/1_a.yaml: version 1 stands in db/1_a.up.sql already
+          help: give one of the two another version
+    "#]],
+    )
+    .await?;
+    Case::up(&[("1_a.down.sql", "SELECT 1")])
+        .says(
+            2,
+            expect![[r#"
+            error: db/1_a.down.sql: there is no up for version 1
+              help: a down file needs an up file of the same version
+        "#]],
+        )
+        .await?;
+    Case::up(&[("a.up.sql", "SELECT 1")])
+        .says(2, expect![[r#"
+            error: db/a.up.sql: its name does not begin with a version: `a` is not a version: write 1 to 40 digits
+              help: name it VERSION_name.up.sql, VERSION_name.down.sql or VERSION_name.yaml, such as 001_add_tax.up.sql; hidden files and *.md are ignored
+        "#]])
+        .await?;
+    Case::up(&[("confiture.set.yaml", "sett: x\n"), ("1_a.up.sql", "SELECT 1")])
+        .says(
+            2,
+            expect![[r#"
+            error: db/confiture.set.yaml:1:1: the key `sett` is not known here
+              help: did you mean `set`?
+        "#]],
+        )
+        .await?;
+    Case::up(&[
+        ("confiture.set.yaml", "set: Über Uns\n"),
+        ("1_a.up.sql", "SELECT 1"),
+    ])
+    .says(2, expect![[r#"
+        error: db/confiture.set.yaml:1:6: set: set name `Über Uns` is not usable: it must begin with a letter or a digit
+          help: write `set: NAME`
+    "#]])
+    .await
+}
+
+#[tokio::test]
+async fn yaml() -> anyhow::Result<()> {
+    for (file, message) in [
+        (
+            "",
+            expect![[r#"
+            error: db/1_a.yaml: the file is empty
+              help: write at least `up:` with one step
+        "#]],
+        ),
+        (
+            "up:\n  - sql: [\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:10: this is not YAML: unclosed bracket '['
+        "#]],
+        ),
+        (
+            "up: {}\n",
+            expect![[r#"
+            error: db/1_a.yaml:1:5: up: expected a list of steps, found a mapping
+              help: begin each step with `- `
+        "#]],
+        ),
+        (
+            "up: []\n",
+            expect![[r#"
+            error: db/1_a.yaml:1:5: up: there is no step
+        "#]],
+        ),
+        (
+            "name: x\n",
+            expect![[r#"
+            error: db/1_a.yaml:1:1: the key `up` is missing
+              help: write `up:` with a list of steps
+        "#]],
+        ),
+        (
+            "up:\n\t- sql: SELECT 1\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:2: this is not YAML: tabs disallowed within this context (block indentation)
+        "#]],
+        ),
+        (
+            "up:\n  - sql: SELECT 1\nup:\n  - sql: SELECT 2\n",
+            expect![[r#"
+            error: db/1_a.yaml:3:1: the key `up` stands here a second time, first on line 1
+        "#]],
+        ),
+        (
+            "upp:\n  - sql: SELECT 1\n",
+            expect![[r#"
+            error: db/1_a.yaml:1:1: unknown key `upp`
+              help: did you mean `up`?
+            db/1_a.yaml:1:1: the key `up` is missing
+              help: write `up:` with a list of steps
+        "#]],
+        ),
+        (
+            "up:\n  - backfil: {}\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:5: unknown step `backfil`
+              help: did you mean `backfill`? known steps are sql, add_column, drop_column, set_not_null, drop_not_null, backfill, assert
+        "#]],
+        ),
+        (
+            "up:\n  - repack: { table: t }\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:5: unknown step `repack`
+              help: known steps are sql, add_column, drop_column, set_not_null, drop_not_null, backfill, assert
+        "#]],
+        ),
+        (
+            "up:\n  - sql: SELECT 1\n    assert: x\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:5: a step has exactly one key, its kind
+              help: begin each step with a `- ` of its own, and indent what belongs to it
+        "#]],
+        ),
+        (
+            "up:\n  - drop_column: { table: t, colum: x }\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:30: drop_column: the key `colum` is not known here
+              help: did you mean `column`?
+        "#]],
+        ),
+        (
+            "up:\n  - add_column: { table: t, column: x }\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:17: add_column: the key `type` is missing
+        "#]],
+        ),
+        (
+            "up:\n  - add_column: { table: t, column: x, type: int, default: now() }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_column: the default `now()` is not a constant: give a literal, or add the column without a default and fill it with a `backfill` step
+            "#]],
+        ),
+        (
+            "up:\n  - add_column: { table: t, column: x, type: int, not_null: true }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_column: `not_null` needs a `default`: rows that exist would have no value; or add the column nullable, `backfill` it, then `set_not_null`
+            "#]],
+        ),
+        (
+            "up:\n  - add_column: { table: t, column: x, type: bigserial }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_column: `bigserial` is no constant default: PostgreSQL would rewrite the table under an exclusive lock; add an integer column, and its sequence with a `sql` step
+            "#]],
+        ),
+        (
+            "up:\n  - add_column: { table: t, column: x, type: \"int; DROP TABLE t\" }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:46: add_column: type: `int; DROP TABLE t` is not a data type, or more than one: write it as in CREATE TABLE, such as `numeric(10,2)`
+            "#]],
+        ),
+        (
+            "up:\n  - backfill: { table: t, set: {} }\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:5: backfill: `set` names no column
+        "#]],
+        ),
+        (
+            "up:\n  - backfill: { table: t, set: { x: \"1; DROP TABLE t\" } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:37: backfill: set.x: `1; DROP TABLE t` is not a SQL expression that can stand here: remove the `;` (line 1, column 2 of it)
+            "#]],
+        ),
+        (
+            "up:\n  - backfill: { table: t, set: { x: 1 }, batch: { size: 0 } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: backfill: `batch.size` must be between 1 and 1000000
+            "#]],
+        ),
+        (
+            "up:\n  - backfill: { table: t, set: { x: 1 }, batch: { pause: soon } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:58: backfill: batch.pause: `soon` is not a duration: write a number with a unit, such as 500ms, 30s, 5min or 1h
+            "#]],
+        ),
+        (
+            "up:\n  - backfill: { table: t, set: { x: 1 }, new_rows: maybe }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:52: backfill: new_rows: `maybe` is not known here
+                  help: one of either, excluded is expected
+            "#]],
+        ),
+        (
+            "up:\n  - set_not_null: { table: a.b.c, column: x }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:28: set_not_null: table: `a.b.c` has too many parts: write `table` or `schema.table`
+            "#]],
+        ),
+        (
+            "up:\n  - sql: SELECT (1\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: sql: this cannot be read: expected `,` (line 1, column 10 of the text); correct it; if PostgreSQL does accept it, put `-- confiture: parse=off` at the top of a SQL file to run it unread
+            "#]],
+        ),
+        (
+            "up:\n  - sql: COMMIT\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: sql: COMMIT is not allowed: the step runs in one transaction together with its record (line 1, column 1 of the text); remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+            "#]],
+        ),
+        (
+            "lock_timeout: 0\nup:\n  - sql: SELECT 1\n",
+            expect![[r#"
+            error: db/1_a.yaml:1:15: lock_timeout: it must be more than zero
+        "#]],
+        ),
+        (
+            "lock_timeout: long\nup:\n  - sql: SELECT 1\n",
+            expect![[r#"
+            error: db/1_a.yaml:1:15: lock_timeout: `long` is not a duration: write a number with a unit, such as 500ms, 30s, 5min or 1h
+        "#]],
+        ),
+    ] {
+        Case::up(&[("1_a.yaml", file)]).says(2, message).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn sql() -> anyhow::Result<()> {
+    for (file, message) in [
+        (
+            "",
+            expect![[r#"
+            error: db/1_a.up.sql:1:1: the file holds no statement
+              help: write one, or remove the file
+        "#]],
+        ),
+        (
+            "-- only a comment\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:1: the file holds no statement
+              help: write one, or remove the file
+        "#]],
+        ),
+        (
+            "SELECT 1;\nSELEC 2;\n",
+            expect![[r#"
+                error: db/1_a.up.sql:2:1: this cannot be read: expected command, found a name
+                  help: correct it; if PostgreSQL does accept it, put `-- confiture: parse=off` at the top of a SQL file to run it unread
+                db/1_a.up.sql:2:7: this cannot be read: expected command, found a number
+                  help: correct it; if PostgreSQL does accept it, put `-- confiture: parse=off` at the top of a SQL file to run it unread
+            "#]],
+        ),
+        (
+            "SELECT 'open;\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:8: this quote is never closed
+              help: close it
+        "#]],
+        ),
+        (
+            "SELECT 1;\n  COMMIT;\n",
+            expect![[r#"
+                error: db/1_a.up.sql:2:3: COMMIT is not allowed: the step runs in one transaction together with its record
+                  help: remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+            "#]],
+        ),
+        (
+            "BEGIN;\nSELECT 1;\nEND;\n",
+            expect![[r#"
+                error: db/1_a.up.sql:1:1: BEGIN is not allowed: the step runs in one transaction together with its record
+                  help: remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+                db/1_a.up.sql:3:1: END is not allowed: the step runs in one transaction together with its record
+                  help: remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+            "#]],
+        ),
+        (
+            "PREPARE TRANSACTION 'x';\n",
+            expect![[r#"
+                error: db/1_a.up.sql:1:1: PREPARE TRANSACTION is not allowed: the step runs in one transaction together with its record
+                  help: remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+            "#]],
+        ),
+        (
+            "\\i other.sql\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:1: a backslash outside quotes is a command for psql, not SQL
+              help: remove the command, or write the SQL it stands for
+        "#]],
+        ),
+        (
+            "COPY t FROM STDIN;\n1\t2\n\\.\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:1: COPY FROM STDIN is not allowed: a migration has no input
+              help: write the rows as INSERT statements (`pg_dump --inserts`)
+        "#]],
+        ),
+        (
+            "CREATE TABLE a (i int);\nCREATE INDEX CONCURRENTLY x ON a (i);\n",
+            expect![[r#"
+                error: db/1_a.up.sql:2:1: CREATE INDEX CONCURRENTLY cannot run inside a transaction, and the file runs in one
+                  help: put `-- confiture: transaction=off` at the top: each statement of the file is then a step of its own
+            "#]],
+        ),
+        (
+            "-- confiture: transaction=off\nCREATE DATABASE x;\n",
+            expect![[r#"
+                error: db/1_a.up.sql:2:1: CREATE DATABASE cannot run inside a transaction, its outcome cannot be verified after a crash, and it is not safe to repeat
+                  help: run it by hand, outside of migrations
+            "#]],
+        ),
+        (
+            "-- confiture: transaction=maybe\nSELECT 1;\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:15: the value of `transaction` is wrong: `maybe` is neither `on` nor `off`
+              help: correct `transaction=maybe`
+        "#]],
+        ),
+        (
+            "-- confiture: lock_timeot=1s\nSELECT 1;\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:15: the directive `lock_timeot` is not known
+              help: did you mean `lock_timeout`?
+        "#]],
+        ),
+        (
+            "-- confiture: lock_timeout=0\nSELECT 1;\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:15: the value of `lock_timeout` is wrong: `lock_timeout=0` would never wait and never get a lock: give a time such as 30s
+              help: correct `lock_timeout=0`
+        "#]],
+        ),
+        (
+            "SELECT :name;\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:8: a psql variable (`:name`) has no value here
+              help: write its value
+        "#]],
+        ),
+        (
+            "SELECT 1;\0SELECT 2;\n",
+            expect![[r#"
+            error: db/1_a.up.sql:1:10: there is a NUL byte
+              help: PostgreSQL takes none: remove it
+        "#]],
+        ),
+    ] {
+        Case::up(&[("1_a.up.sql", file)]).says(2, message).await?;
+    }
+    let latin: &[u8] = b"SELECT 'Gr\xfc\xdfe';\n";
+    Case::up(&[])
+        .file("db/1_a.up.sql", latin)
+        .says(
+            2,
+            expect![[r#"
+            error: db/1_a.up.sql:1:11: this is not UTF-8 text
+              help: save the file as UTF-8
+        "#]],
+        )
+        .await
+}
