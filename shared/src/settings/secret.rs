@@ -210,6 +210,9 @@ mod tests {
             "the environment variable X is not set"
         );
         assert_eq!(message(Source::File("empty".into())), "the file empty is empty");
-        assert_eq!(message(Source::File("none".into())), "no such file");
+        assert_eq!(
+            message(Source::File("none".into())),
+            "cannot read none: no such file"
+        );
     }
 }
