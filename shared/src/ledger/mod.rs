@@ -12,6 +12,7 @@
 //! ```
 //! A down that begins over a half-done up gives that run up and undoes the steps it had done or begun.
 
+mod conflict;
 mod next;
 mod status;
 #[cfg(test)]
@@ -24,7 +25,8 @@ use crate::rollout::work::Identity;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-pub use next::{Conflict, Extent, Goal, Order, Todo, Work, next};
+pub use conflict::{Conflict, Extent};
+pub use next::{Begun, Goal, Order, Todo, Work, next};
 pub use status::{Line, status};
 
 /// The ledger of one database, of one set.

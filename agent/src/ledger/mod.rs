@@ -1,0 +1,236 @@
+//! The ledger in a database: reading it, creating it, and the transactions that may write it.
+
+mod takeover;
+
+use crate::claim::Claim;
+use crate::database::Database;
+use crate::error::{Error, Forbidden};
+use crate::session::Session;
+use shared::id::SetName;
+use shared::ledger::{Format, Ledger};
+use shared::sql::{Commit, Limits, Tag, ledger as texts};
+use std::time::Duration;
+use tokio_postgres::types::Type;
+
+pub use takeover::Living;
+pub(crate) use takeover::{Take, Taken, check, replaced, take};
+
+/// How long one try of ours waits for the row locks of others.
+const TAKEOVER_LOCK: Duration = Duration::from_secs(2);
+
+/// How long statements of the ledger may take.
+const STATEMENT: Duration = Duration::from_secs(15);
+
+/// `insufficient_privilege`.
+const FORBIDDEN: &str = "42501";
+
+/// How long a holder counts as alive after it last renewed.
+pub(crate) const HELD: Duration = Duration::from_secs(15);
+
+fn limits(lock: Duration, commit: Commit) -> Limits {
+    Limits {
+        lock,
+        statement: Some(STATEMENT),
+        commit,
+    }
+}
+
+/// Reads the ledger of one set; `None` when there is none.
+pub(crate) async fn read(session: &Session, tag: &Tag, set: &SetName) -> Result<Option<Ledger>, Error> {
+    let rows = session
+        .query(tag, "looking for the ledger", texts::EXISTS, &[])
+        .await?;
+    if !rows.first().is_some_and(|row| row.get(0)) {
+        return Ok(None);
+    }
+    read_present(session, tag, set).await.map(Some)
+}
+
+/// Reads the ledger of one set where one is known to be there: somebody took its fence.
+pub(crate) async fn read_present(session: &Session, tag: &Tag, set: &SetName) -> Result<Ledger, Error> {
+    let read = session
+        .query(
+            tag,
+            "reading the ledger",
+            texts::READ,
+            &[(&set.as_str(), Type::TEXT)],
+        )
+        .await;
+    let rows = match read {
+        Ok(rows) => rows,
+        Err(Error::Statement { source, .. })
+            if source.code().map(tokio_postgres::error::SqlState::code) == Some(FORBIDDEN) =>
+        {
+            return Err(forbidden(session, tag, Forbidden::Use).await?);
+        }
+        // A newer one may not have the shape we know.
+        Err(error) => {
+            format(session, tag).await?;
+            return Err(error);
+        }
+    };
+    let json: &str = rows.first().ok_or(Error::Broken("it gave no answer"))?.get(0);
+    let ledger: Ledger = serde_json::from_str(json).map_err(|_| Error::Broken("its rows cannot be read"))?;
+    workable(ledger.ledger)?;
+    Ok(ledger)
+}
+
+/// Who may not do it, and where.
+async fn forbidden(session: &Session, tag: &Tag, what: Forbidden) -> Result<Error, Error> {
+    let rows = session
+        .query(tag, "asking who we are", texts::WHO_WE_ARE, &[])
+        .await?;
+    let row = rows.first().ok_or(Error::Broken("the server does not know us"))?;
+    Ok(Error::Forbidden {
+        what,
+        role: row.get(0),
+        database: row.get(1),
+    })
+}
+
+/// The ledger's format, if we can work with it.
+async fn format(session: &Session, tag: &Tag) -> Result<Format, Error> {
+    let rows = session
+        .query(tag, "reading the ledger's format", texts::FORMAT_ROW, &[])
+        .await?;
+    let json: &str = rows.first().ok_or(Error::Broken("its format is missing"))?.get(0);
+    workable(serde_json::from_str(json).map_err(|_| Error::Broken("its format cannot be read"))?)
+}
+
+/// Brings the ledger to our format, inside a transaction that holds the fence row.
+pub(crate) async fn upgrade(session: &Session, tag: &Tag) -> Result<(), Error> {
+    let upgrades = format(session, tag).await?.upgrades();
+    if upgrades.is_empty() {
+        return Ok(());
+    }
+    session
+        .client()
+        .batch_execute(&format!("{tag}{}", upgrades.concat()))
+        .await
+        .map_err(Error::statement("upgrading the ledger"))
+}
+
+fn workable(format: Format) -> Result<Format, Error> {
+    if format.is_workable() {
+        return Ok(format);
+    }
+    Err(Error::LedgerNewer {
+        found: format.format,
+        known: texts::FORMAT,
+    })
+}
+
+/// The ledger of one set, or an empty one with the database's identity.
+pub(crate) async fn read_or_absent(
+    database: &Database,
+    session: &Session,
+    tag: &Tag,
+    set: &SetName,
+) -> Result<Ledger, Error> {
+    let read = read(session, tag, set).await?;
+    database.saw_ledger(read.is_some());
+    match read {
+        Some(ledger) => Ok(ledger),
+        None => Ok(Ledger::absent(Database::identity_by(session).await?)),
+    }
+}
+
+/// Refuses a database that is not the one its ledger was written in.
+pub(crate) fn check_identity(ledger: &Ledger) -> Result<(), Error> {
+    match ledger.fence.as_ref().map(shared::ledger::FenceRow::identity) {
+        Some(then) if then != ledger.identity() => Err(Error::Identity {
+            now: ledger.identity(),
+            then,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Creates the ledger where the last look found none. Of several that do so at once one succeeds; the others go on with
+/// its.
+pub(crate) async fn ensure(database: &Database, tag: &Tag) -> Result<(), Error> {
+    if database.has_ledger() {
+        return Ok(());
+    }
+    let session = &mut database.session().await?;
+    let rows = session
+        .query(tag, "looking for the ledger", texts::EXISTS, &[])
+        .await?;
+    if rows.first().is_some_and(|row| row.get(0)) {
+        return Ok(());
+    }
+    // Only for its refusal of servers that are too old.
+    Database::identity_by(session).await?;
+    let begin = limits(TAKEOVER_LOCK, Commit::Durable);
+    session
+        .begin_with(tag, begin, "creating the ledger", texts::EXISTS, &[])
+        .await?;
+    let created = session
+        .client()
+        .batch_execute(&format!("{tag}{}{}", texts::CREATE, texts::UPGRADES.concat()))
+        .await;
+    match created {
+        Ok(()) => session.commit(tag).await,
+        Err(error) => {
+            session.rollback(tag).await;
+            match error.code().map(tokio_postgres::error::SqlState::code) {
+                Some("23505" | "42P06" | "42P07") => Ok(()),
+                Some(FORBIDDEN) => Err(forbidden(session, tag, Forbidden::Create).await?),
+                _ => Err(Error::Statement {
+                    doing: "creating the ledger (schema confiture)",
+                    source: error,
+                }),
+            }
+        }
+    }
+}
+
+/// Opens a transaction that holds the fence row: steps and shards are recorded only in such ones.
+pub(crate) async fn begin_fenced(
+    session: &mut Session,
+    claim: &Claim,
+    tag: &Tag,
+    limits: Limits,
+) -> Result<(), Error> {
+    let rows = session
+        .begin_with(
+            tag,
+            limits,
+            "checking the fence",
+            texts::LOCK_FENCE,
+            &claim.params(),
+        )
+        .await?;
+    if rows.is_empty() {
+        Err(replaced(session, claim).await)
+    } else {
+        Ok(())
+    }
+}
+
+/// Limits of a transaction that only keeps books.
+pub(crate) fn book_limits() -> Limits {
+    limits(TAKEOVER_LOCK, Commit::Durable)
+}
+
+/// Renews the holder for [`HELD`], or releases it. Courtesy, not safety: others wait for it.
+pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) -> Result<(), Error> {
+    let mut session = database.session().await?;
+    let seconds = held.as_secs_f64();
+    let params = [
+        (
+            &claim.holder.0 as &(dyn tokio_postgres::types::ToSql + Sync),
+            Type::UUID,
+        ),
+        (&seconds, Type::FLOAT8),
+    ];
+    session
+        .only(
+            &claim.tag(),
+            limits(TAKEOVER_LOCK, Commit::Deferred),
+            "renewing the holder",
+            texts::RENEW,
+            &params,
+        )
+        .await
+}
