@@ -196,8 +196,8 @@ pub struct Batches {
     pub table: Ident,
     /// The key in its order.
     pub key: Vec<KeyColumn>,
-    /// Columns and the SQL expressions of their new values.
-    pub set: Vec<(Ident, String)>,
+    /// What becomes of each row.
+    pub change: RowChange,
     /// Which rows; all when there is none.
     pub condition: Option<String>,
     /// Where the range ends.
@@ -208,6 +208,15 @@ pub struct Batches {
     pub pause: Duration,
     /// Estimated rows of the table, for progress.
     pub estimated_rows: u64,
+}
+
+/// What a batch loop does with a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowChange {
+    /// Columns get new values: SQL expressions over the row.
+    Update(Vec<(Ident, String)>),
+    /// It goes.
+    Delete,
 }
 
 /// One column of a batch loop's key.

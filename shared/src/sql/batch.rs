@@ -1,7 +1,7 @@
 //! The statements of one batch loop. Boundaries travel as text arrays and are cast by the server, so that types and
 //! collations need no code of ours. Open and closed ends of a range get texts of their own: `$1 IS NULL OR ..` would lose the index.
 
-use crate::plan::{Batches, KeyColumn};
+use crate::plan::{Batches, KeyColumn, RowChange};
 use std::fmt::Write as _;
 
 /// Locks the shard's row: fence, checkpoint and serialisation in one row lock. Parameters: set, version key, direction
@@ -107,12 +107,6 @@ impl<'a> Statements<'a> {
 
     /// The change of one range. Parameters: the ends named (text[], lower first).
     pub fn change(&self, ends: Ends) -> String {
-        let set: Vec<String> = self
-            .batches
-            .set
-            .iter()
-            .map(|(column, value)| format!("{column} = ({value}\n)"))
-            .collect();
         let (mut filter, _) = self.range(ends, 1);
         if let Some(condition) = &self.batches.condition {
             let and = if filter.is_empty() { "" } else { " AND " };
@@ -124,7 +118,15 @@ impl<'a> Statements<'a> {
         } else {
             format!(" WHERE {filter}")
         };
-        format!("UPDATE {} SET {}{filter}", self.table, set.join(", "))
+        match &self.batches.change {
+            RowChange::Update(set) => {
+                let set: Vec<String> = (set.iter())
+                    .map(|(column, value)| format!("{column} = ({value}\n)"))
+                    .collect();
+                format!("UPDATE {} SET {}{filter}", self.table, set.join(", "))
+            }
+            RowChange::Delete => format!("DELETE FROM {}{filter}", self.table),
+        }
     }
 
     fn descending(&self) -> String {
@@ -183,7 +185,7 @@ mod tests {
             schema: ident("app"),
             table: ident("Order"),
             key: vec![key("a", "bigint"), key("b", "text")],
-            set: vec![(ident("n"), "n + 1".to_owned())],
+            change: RowChange::Update(vec![(ident("n"), "n + 1".to_owned())]),
             condition: Some("n < 5".to_owned()),
             upper: Upper::Open,
             first_rows: None,
@@ -220,5 +222,17 @@ mod tests {
         let mut batches = batches();
         batches.condition = None;
         assert!(!Statements::of(&batches).change(Ends::Neither).contains("WHERE"));
+    }
+
+    #[test]
+    fn rows_are_deleted_by_the_same_ranges() {
+        let mut batches = batches();
+        batches.change = RowChange::Delete;
+        let change = Statements::of(&batches).change(Ends::Upper);
+        assert!(
+            change.starts_with("DELETE FROM \"app\".\"Order\" WHERE (\"a\", \"b\") <= ("),
+            "{change}"
+        );
+        assert!(change.ends_with(" AND (n < 5\n)"), "{change}");
     }
 }

@@ -6,17 +6,16 @@
 //!   with a key that grows with insertion (identity, serial), where the range ends at the largest key there is, and
 //!   where the author says what new rows mean (`new_rows`).
 
+use super::batched::{BatchOptions, columns_exist, holds_rows, is_table_name, key_of};
 use super::{Kind, Undo};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
-    Action, Batches, Facts, KeyColumn, Ordering, Refusal, RelationKind, Source, TableFacts, Upper,
+    Action, Batches, Facts, KeyColumn, Refusal, RelationKind, RowChange, Source, TableFacts, Upper,
 };
-use crate::settings::duration::Milliseconds;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// `backfill: { table, set: { column: expression, .. }, where?, new_rows?, batch? }`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -48,21 +47,6 @@ pub enum NewRows {
     Excluded,
 }
 
-/// `batch: { size?, pause? }`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BatchOptions {
-    /// Rows of the first batch; later ones follow the measured time.
-    #[serde(default)]
-    pub size: Option<u32>,
-    /// Pause between batches.
-    #[serde(default)]
-    pub pause: Option<Milliseconds>,
-}
-
-/// The largest first batch a user may ask for: beyond it a batch no longer ends within its `statement_timeout`.
-const MAX_SIZE: u32 = 1_000_000;
-
 impl Kind for Backfill {
     fn check(&self) -> Result<(), Vec<String>> {
         let mut problems = Vec::new();
@@ -72,9 +56,7 @@ impl Kind for Backfill {
         if self.new_rows == Some(NewRows::Excluded) && self.condition.is_none() {
             problems.push("`new_rows: excluded` needs a `where` that does not hold for new rows".to_owned());
         }
-        if self.batch.size.is_some_and(|size| size == 0 || size > MAX_SIZE) {
-            problems.push(format!("`batch.size` must be between 1 and {MAX_SIZE}"));
-        }
+        problems.extend(self.batch.problem());
         if problems.is_empty() {
             Ok(())
         } else {
@@ -111,15 +93,7 @@ impl Kind for Backfill {
 
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         let table = facts.table(&self.table)?;
-        if let RelationKind::Other(what) = table.kind {
-            return Err(Refusal::Input {
-                what: format!(
-                    "{} is a {what}: its rows cannot be changed in batches",
-                    table.full_name()
-                ),
-                advice: Some("name the table that holds the rows".to_owned()),
-            });
-        }
+        holds_rows(table)?;
         for column in self.set.keys() {
             if table.column(column)?.source == Source::Generated {
                 return Err(Refusal::Input {
@@ -132,15 +106,7 @@ impl Kind for Backfill {
             }
         }
         for expression in self.set.values().chain(&self.condition) {
-            // Names in a sub-select may belong to other tables: PostgreSQL finds those that do not exist.
-            if expression.has_subquery() {
-                continue;
-            }
-            for name in expression.columns() {
-                if !self.is_table_name(name, table) && !is_system_column(name) {
-                    table.column(name)?;
-                }
-            }
+            columns_exist(expression, table, &self.table)?;
         }
         let key = key_of(table)?;
         if let Some(column) = self.set.keys().find(|set| key.iter().any(|k| k.name == **set)) {
@@ -160,15 +126,15 @@ impl Kind for Backfill {
             schema: table.schema.clone(),
             table: table.name.clone(),
             key,
-            set: self
-                .set
-                .iter()
-                .map(|(column, value)| (column.clone(), value.text().to_owned()))
-                .collect(),
+            change: RowChange::Update(
+                (self.set.iter())
+                    .map(|(column, value)| (column.clone(), value.text().to_owned()))
+                    .collect(),
+            ),
             condition: self.condition.as_ref().map(|c| c.text().to_owned()),
             upper,
             first_rows: self.batch.size,
-            pause: self.batch.pause.map_or(Duration::ZERO, |pause| pause.0),
+            pause: self.batch.pause(),
             estimated_rows: table.estimated_rows,
         })])
     }
@@ -188,16 +154,11 @@ impl Backfill {
         let whole_row = |e: &Expression| {
             e.columns()
                 .chain(e.relations())
-                .any(|name| self.is_table_name(name, table))
+                .any(|name| is_table_name(name, table, &self.table))
         };
         self.set
             .keys()
             .find(|column| self.set.values().any(|e| e.reads(column) || whole_row(e)))
-    }
-
-    /// A name that stands for the whole row, or for all rows in a sub-select.
-    fn is_table_name(&self, name: &Ident, table: &TableFacts) -> bool {
-        *name == table.name || *name == self.table.name
     }
 
     fn upper(&self, table: &TableFacts, key: &[KeyColumn]) -> Result<Upper, Refusal> {
@@ -231,49 +192,4 @@ impl Backfill {
             ),
         }
     }
-}
-
-/// A column that every table has, though no list of its columns.
-fn is_system_column(name: &Ident) -> bool {
-    ["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"].contains(&name.as_str())
-}
-
-/// The primary key as a cursor.
-fn key_of(table: &TableFacts) -> Result<Vec<KeyColumn>, Refusal> {
-    if table.primary_key.is_empty() {
-        return Err(Refusal::Unsafe {
-            what: format!(
-                "table {} has no primary key, so a batch could not say where it ended",
-                table.full_name()
-            ),
-            advice: Some(
-                "add a primary key first, or change the rows in one `sql` step if the table is small"
-                    .to_owned(),
-            ),
-        });
-    }
-    table
-        .primary_key
-        .iter()
-        .map(|name| {
-            let column = table.column(name)?;
-            let why = match column.ordering {
-                Ordering::Exact => {
-                    return Ok(KeyColumn {
-                        name: column.name.clone(),
-                        data_type: column.data_type.clone(),
-                    });
-                }
-                Ordering::Float => "floating point: a value read as text may not be found again",
-                Ordering::Nondeterministic => {
-                    "of a nondeterministic collation: different values may count as equal"
-                }
-                Ordering::None => "of a type without an order",
-            };
-            Err(Refusal::Unsafe {
-                what: format!("the primary key column {name} of {} is {why}", table.full_name()),
-                advice: Some("change the rows in one `sql` step if the table is small".to_owned()),
-            })
-        })
-        .collect()
 }

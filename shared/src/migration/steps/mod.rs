@@ -3,6 +3,8 @@
 mod add_column;
 mod assert;
 mod backfill;
+mod batched;
+mod delete;
 mod drop_column;
 mod drop_not_null;
 mod set_not_null;
@@ -19,7 +21,9 @@ use serde::de::DeserializeOwned;
 
 pub use add_column::AddColumn;
 pub use assert::Assert;
-pub use backfill::{Backfill, BatchOptions, NewRows};
+pub use backfill::{Backfill, NewRows};
+pub use batched::BatchOptions;
+pub use delete::Delete;
 pub use drop_column::DropColumn;
 pub use drop_not_null::DropNotNull;
 pub use set_not_null::SetNotNull;
@@ -156,5 +160,6 @@ steps! {
     "set_not_null" => SetNotNull,
     "drop_not_null" => DropNotNull,
     "backfill" => Backfill,
+    "delete" => Delete,
     "assert" => Assert,
 }

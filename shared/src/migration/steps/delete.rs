@@ -1,0 +1,76 @@
+//! `delete`: rows that a condition finds, in batches.
+//!
+//! Deleting by a condition is idempotent: a row that an application inserts or changes while the step runs is deleted if
+//! the batches come to its key later, and stays if they have passed it.
+
+use super::batched::{BatchOptions, columns_exist, holds_rows, key_of};
+use super::{Kind, Undo};
+use crate::migration::checksum::{Canonical, tokens};
+use crate::migration::expression::Expression;
+use crate::name::Table;
+use crate::plan::{Action, Batches, Facts, Refusal, RowChange, Upper};
+use serde::Deserialize;
+
+/// `delete: { table, where, batch? }`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delete {
+    /// The table.
+    pub table: Table,
+    /// Which rows. To delete all, say `where: "true"`.
+    #[serde(rename = "where")]
+    pub condition: Expression,
+    /// Size and pace.
+    #[serde(default)]
+    pub batch: BatchOptions,
+}
+
+impl Kind for Delete {
+    fn check(&self) -> Result<(), Vec<String>> {
+        match self.batch.problem() {
+            None => Ok(()),
+            Some(problem) => Err(vec![problem]),
+        }
+    }
+
+    fn canonical(&self) -> String {
+        // `batch` is left out: who finds the pace wrong in the middle of a run must be able to change it.
+        Canonical::new()
+            .field("table", &self.table)
+            .field("where", tokens(self.condition.text()))
+            .finish()
+    }
+
+    fn title(&self) -> String {
+        format!("delete from {}", self.table)
+    }
+
+    fn tables(&self) -> Vec<&Table> {
+        vec![&self.table]
+    }
+
+    fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
+        let table = facts.table(&self.table)?;
+        holds_rows(table)?;
+        columns_exist(&self.condition, table, &self.table)?;
+        Ok(vec![Action::Batches(Batches {
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+            key: key_of(table)?,
+            change: RowChange::Delete,
+            condition: Some(self.condition.text().to_owned()),
+            upper: Upper::Open,
+            first_rows: self.batch.size,
+            pause: self.batch.pause(),
+            estimated_rows: table.estimated_rows,
+        })])
+    }
+
+    fn effect(&self, _facts: &mut Facts) {}
+
+    fn undo(&self) -> Undo {
+        Undo::Impossible {
+            why: "the rows are gone",
+        }
+    }
+}
