@@ -27,6 +27,8 @@ pub struct Database {
     has_ledger: AtomicBool,
     /// Pieces of work at the moment.
     at_work: AtomicUsize,
+    /// Whether it was found to have something to do, and that is not over.
+    wanted: Arc<AtomicBool>,
 }
 
 /// A piece of work on a database.
@@ -35,6 +37,7 @@ pub(crate) struct AtWork<'a>(&'a Database);
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
         self.0.at_work.fetch_sub(1, Ordering::Relaxed);
+        self.0.wanted.store(false, Ordering::Relaxed);
     }
 }
 
@@ -72,11 +75,12 @@ impl Database {
         migration: &settings::Migration,
         servers: &Servers,
     ) -> Result<Self, Error> {
-        let (pool, address) = servers.pool(&settings.url, &connection.pool)?;
+        let wanted = Arc::new(AtomicBool::new(false));
+        let (pool, address) = servers.pool(&settings.url, &connection.pool, &wanted)?;
         let direct = settings
             .direct_url
             .as_ref()
-            .map(|url| servers.pool(url, &connection.pool))
+            .map(|url| servers.pool(url, &connection.pool, &wanted))
             .transpose()?;
         Ok(Self {
             name: settings.name.clone(),
@@ -95,6 +99,7 @@ impl Database {
             },
             has_ledger: AtomicBool::new(false),
             at_work: AtomicUsize::new(0),
+            wanted,
         })
     }
 
@@ -137,6 +142,11 @@ impl Database {
             system: row.get(0),
             database: row.get(1),
         })
+    }
+
+    /// There is something to do here, soon: idle connections are worth keeping.
+    pub(crate) fn expect_work(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
     }
 
     /// While the guard lives the database has work, and its least number of connections is kept open.

@@ -1,7 +1,8 @@
 //! Pools of connections, one for each database, with one bound over all databases of a server.
 //!
 //! A hundred idle databases must not eat a server's `max_connections`: every open connection, idle or not, has a place
-//! on its server. Where all places are taken, an idle connection of another database makes room.
+//! on its server. Where all places are taken, an idle connection of another database makes room: rather of one that has
+//! nothing to do than of one that was looked at and waits for its turn.
 
 use crate::connect;
 use crate::error::Error;
@@ -11,12 +12,13 @@ use deadpool_postgres::{ClientWrapper, ManagerConfig, RecyclingMethod};
 use shared::settings;
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How often a place on a full server is looked for: connections of others come back without telling.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A pool of one database.
 pub(crate) type Pool = managed::Pool<Manager>;
@@ -50,7 +52,14 @@ pub struct Servers {
 struct Server {
     places: Arc<Semaphore>,
     most: usize,
-    pools: Mutex<Vec<Weak<Pool>>>,
+    pools: Mutex<Vec<Member>>,
+}
+
+/// One pool of a server.
+#[derive(Debug)]
+struct Member {
+    pool: Weak<Pool>,
+    wanted: Arc<AtomicBool>,
 }
 
 /// A connection with its place on the server.
@@ -96,7 +105,8 @@ impl Servers {
         Self::with_places(Semaphore::MAX_PERMITS)
     }
 
-    /// Sets a pool up; opens no connection yet. Also the address of its database, for messages.
+    /// Sets a pool up; opens no connection yet. Also the address of its database, for messages. While it is `wanted` its
+    /// idle connections make room for others last.
     ///
     /// # Errors
     /// When the URL or a certificate it names is not usable.
@@ -104,6 +114,7 @@ impl Servers {
         &self,
         url: &settings::Secret,
         settings: &settings::Pool,
+        wanted: &Arc<AtomicBool>,
     ) -> Result<(Arc<Pool>, String), Error> {
         let target = connect::target(url)?;
         let host = target.address.rsplit_once('/').map_or("", |(host, _)| host);
@@ -141,7 +152,10 @@ impl Servers {
             .build()
             .map_err(|_| Error::Broken("a pool without a runtime"))?;
         let pool = Arc::new(pool);
-        lock(&server.pools).push(Arc::downgrade(&pool));
+        lock(&server.pools).push(Member {
+            pool: Arc::downgrade(&pool),
+            wanted: wanted.clone(),
+        });
         Ok((pool, target.address))
     }
 
@@ -176,22 +190,29 @@ impl Server {
         }
     }
 
-    /// Closes the connection that has been idle the longest; whether there was one.
+    /// Closes an idle connection; whether there was one. Of a database that is not wanted if there is one, and the one that
+    /// has been idle the longest among those.
     fn close_idle(&self) -> bool {
-        let mut pools = lock(&self.pools);
-        pools.retain(|pool| pool.strong_count() > 0);
-        let pools: Vec<Arc<Pool>> = pools.iter().filter_map(Weak::upgrade).collect();
-        let mut longest: Option<(Duration, &Arc<Pool>)> = None;
-        for pool in &pools {
+        let mut members = lock(&self.pools);
+        members.retain(|member| member.pool.strong_count() > 0);
+        let mut best: Option<((bool, Duration), Arc<Pool>)> = None;
+        for member in members.iter() {
+            let Some(pool) = member.pool.upgrade() else {
+                continue;
+            };
+            let free = !member.wanted.load(Ordering::Relaxed);
+            let mut longest = None;
             pool.retain(|_, metrics| {
-                let idle = metrics.last_used();
-                if longest.is_none_or(|(known, _)| known < idle) {
-                    longest = Some((idle, pool));
-                }
+                longest = longest.max(Some(metrics.last_used()));
                 true
             });
+            if let Some(rank) = longest.map(|idle| (free, idle))
+                && best.as_ref().is_none_or(|(known, _)| *known < rank)
+            {
+                best = Some((rank, pool));
+            }
         }
-        let Some((_, pool)) = longest else {
+        let Some((_, pool)) = best else {
             return false;
         };
         let mut closed = false;

@@ -93,6 +93,7 @@ async fn try_look(
             by: holder.description,
         });
     }
+    database.expect_work();
     Ok(Look::Pending {
         versions: work
             .todos

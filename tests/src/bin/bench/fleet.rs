@@ -10,11 +10,19 @@ use tests::postgres::{Durability, Options, Server, Session};
 const DATABASES: u32 = 100;
 const AT_A_TIME: usize = 8;
 const ROUNDS: usize = 5;
+/// Of `agent.connections_per_server`.
+const DEFAULT_PLACES: u32 = 20;
 
-/// Prints the costs per database.
+/// Prints the costs per database: where the agent may keep a connection to each, and with its default bound, under which
+/// it connects anew to most of them.
 pub(crate) async fn measure() -> anyhow::Result<()> {
+    measure_with(DATABASES + 20).await?;
+    measure_with(DEFAULT_PLACES).await
+}
+
+async fn measure_with(places: u32) -> anyhow::Result<()> {
     println!(
-        "Fleet: one CREATE TABLE on each of {DATABASES} databases, {AT_A_TIME} at a time, median of {ROUNDS} rounds"
+        "Fleet: one CREATE TABLE on each of {DATABASES} databases of one server, {AT_A_TIME} at a time, median of {ROUNDS} rounds;\n  agent.connections_per_server: {places}"
     );
     let server = Server::start_with(Options {
         durability: Durability::Disk,
@@ -28,7 +36,9 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
         members.push(Member::new(&name, server.database(&name).await?));
     }
     let coordinator = Coordinator::start("coordinator", "file:bench.redb").await?;
-    let _agent = Agent::start("agent", &[&coordinator.url()], &members)?;
+    let _agent = Agent::start_with("agent", &[&coordinator.url()], &members, |settings| {
+        settings["agent"]["connections_per_server"] = places.into();
+    })?;
     let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
     coordinator.wait_for_databases(&names).await?;
     let set = Migrations::write(&[("0000_warm_up.up.sql", &table("warm_up"))])?;
