@@ -214,6 +214,7 @@ impl Database {
                 Retryability::Retry,
             ),
             PoolError::Backend(Trouble::Postgres(error)) => self.backend_error(&error),
+            PoolError::Backend(silent @ Trouble::Silent) => (silent.to_string(), None, Retryability::Retry),
             PoolError::Backend(full @ Trouble::Full(_)) => (
                 full.to_string(),
                 Some(

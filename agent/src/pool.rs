@@ -35,6 +35,9 @@ pub(crate) enum Trouble {
     /// PostgreSQL or the way to it.
     #[error(transparent)]
     Postgres(#[from] tokio_postgres::Error),
+    /// The server took the connection and then said nothing.
+    #[error("the server did not answer in time")]
+    Silent,
     /// All places on the server stayed taken.
     #[error("all {0} connections to this server stayed in use")]
     Full(usize),
@@ -82,6 +85,8 @@ pub(crate) struct Manager {
     server: Arc<Server>,
     /// How long to wait for a place.
     patience: Duration,
+    /// How long the server may take to answer.
+    answer_within: Duration,
 }
 
 // The pool wants it of its manager; the inner one knows a password.
@@ -131,13 +136,14 @@ impl Servers {
             inner,
             server: server.clone(),
             patience: settings.wait_timeout,
+            answer_within: settings.create_timeout,
         };
         let lifetime = settings.max_lifetime;
         let pool = Pool::builder(manager)
             .max_size(settings.max_size)
             .timeouts(Timeouts {
                 wait: Some(settings.wait_timeout),
-                // Waiting for a place is not the server's fault.
+                // Both waits are bounded there, each by its own limit.
                 create: Some(settings.create_timeout + settings.wait_timeout),
                 recycle: Some(settings.recycle_timeout),
             })
@@ -228,8 +234,9 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Connection, Trouble> {
         let place = self.server.place(self.patience).await?;
+        let opened = tokio::time::timeout(self.answer_within, self.inner.create()).await;
         Ok(Connection {
-            client: self.inner.create().await?,
+            client: opened.map_err(|_elapsed| Trouble::Silent)??,
             _place: place,
         })
     }
