@@ -53,10 +53,10 @@ pub struct ShownSet {
 pub struct Accepted {
     /// When, as ISO 8601 in UTC.
     pub at: String,
-    /// System identifier and oid before, as text.
-    pub before: (String, String),
-    /// The same after.
-    pub after: (String, String),
+    /// Where the ledger was before.
+    pub before: Identity,
+    /// Where it was from then on.
+    pub after: Identity,
     /// Why, in the words of whoever accepted it.
     pub reason: String,
     /// Who that was.
@@ -112,12 +112,18 @@ pub async fn show(database: &Database) -> Result<Option<Shown>, Error> {
             })
             .collect(),
         accepted: (accepted.iter())
-            .map(|row| Accepted {
-                at: row.get(0),
-                before: (row.get(1), row.get(2)),
-                after: (row.get(3), row.get(4)),
-                reason: row.get(5),
-                by: row.get(6),
+            .map(|row| {
+                let identity = |at| Identity {
+                    system: row.get(at),
+                    database: row.get(at + 1),
+                };
+                Accepted {
+                    at: row.get(0),
+                    before: identity(1),
+                    after: identity(3),
+                    reason: row.get(5),
+                    by: row.get(6),
+                }
             })
             .collect(),
     }))

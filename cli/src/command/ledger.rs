@@ -120,10 +120,9 @@ fn shown_text(database: &Database, shown: &Shown) -> String {
         .collect();
     lines.push(output::table(&["SET", "APPLIED", "HALF DONE", "NEWEST"], &rows));
     lines.extend((shown.accepted.iter()).map(|accepted| {
-        let ((system, oid), (to_system, to_oid)) = (&accepted.before, &accepted.after);
         format!(
-            "accepted {} by {}: {system}/{oid} became {to_system}/{to_oid}: {}",
-            accepted.at, accepted.by, accepted.reason
+            "accepted {} by {}: {}; it was {}",
+            accepted.at, accepted.by, accepted.reason, accepted.before
         )
     }));
     lines.join("\n")
@@ -166,14 +165,12 @@ fn holder_json(holder: &HolderRow) -> Value {
 }
 
 fn accepted_json(accepted: &Accepted) -> Value {
-    let identity =
-        |(system, oid): &(String, String)| json!({ "system_identifier": system, "database_oid": oid });
     json!({
         "at": accepted.at,
         "by": accepted.by,
         "reason": accepted.reason,
-        "before": identity(&accepted.before),
-        "after": identity(&accepted.after),
+        "before": identity_json(accepted.before),
+        "after": identity_json(accepted.after),
     })
 }
 

@@ -11,12 +11,11 @@ SELECT set_name,
           FROM confiture.run ORDER BY set_name, version, run DESC) newest
  GROUP BY set_name ORDER BY set_name";
 
-/// Identities that were accepted, oldest first, as rows of when, system identifier and oid before, the same after, reason,
-/// by whom; all as text.
+/// Identities that were accepted, oldest first, as rows of when (text), system identifier (int8) and oid (oid) before, the
+/// same after, reason, by whom (text).
 pub const ACCEPTED: &str = r#"
 SELECT pg_catalog.to_char(accepted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-       system_identifier_before::pg_catalog.text, database_oid_before::pg_catalog.text,
-       system_identifier::pg_catalog.text, database_oid::pg_catalog.text, reason, by
+       system_identifier_before, database_oid_before, system_identifier, database_oid, reason, by
   FROM confiture.identity ORDER BY accepted_at"#;
 
 /// Writes the present identity over the one that was read, and takes the fence with it, so that nobody who held the

@@ -270,7 +270,7 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - sql: COMMIT\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: sql: COMMIT is not allowed: the step runs in one transaction together with its record (line 1, column 1 of the text); remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+                error: db/1_a.yaml:2:5: sql: COMMIT is not allowed: the step runs in one transaction together with its record (line 1, column 1 of the text); remove it; with `-- confiture: transaction=off` at the top of a SQL file each statement has a transaction of its own
             "#]],
         ),
         (
@@ -328,23 +328,23 @@ async fn sql() -> anyhow::Result<()> {
             "SELECT 1;\n  COMMIT;\n",
             expect![[r#"
                 error: db/1_a.up.sql:2:3: COMMIT is not allowed: the step runs in one transaction together with its record
-                  help: remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+                  help: remove it; with `-- confiture: transaction=off` at the top of a SQL file each statement has a transaction of its own
             "#]],
         ),
         (
             "BEGIN;\nSELECT 1;\nEND;\n",
             expect![[r#"
                 error: db/1_a.up.sql:1:1: BEGIN is not allowed: the step runs in one transaction together with its record
-                  help: remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+                  help: remove it; with `-- confiture: transaction=off` at the top of a SQL file each statement has a transaction of its own
                 db/1_a.up.sql:3:1: END is not allowed: the step runs in one transaction together with its record
-                  help: remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+                  help: remove it; with `-- confiture: transaction=off` at the top of a SQL file each statement has a transaction of its own
             "#]],
         ),
         (
             "PREPARE TRANSACTION 'x';\n",
             expect![[r#"
                 error: db/1_a.up.sql:1:1: PREPARE TRANSACTION is not allowed: the step runs in one transaction together with its record
-                  help: remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file
+                  help: remove it; with `-- confiture: transaction=off` at the top of a SQL file each statement has a transaction of its own
             "#]],
         ),
         (

@@ -68,7 +68,7 @@ fn refused(statement: &SyntaxNode) -> Result<(), Refusal> {
                 "{} is not allowed: the step runs in one transaction together with its record",
                 verb(statement, 2)
             ),
-            "remove it; to run each statement in a transaction of its own, put `-- confiture: transaction=off` at the top of a SQL file",
+            "remove it; with `-- confiture: transaction=off` at the top of a SQL file each statement has a transaction of its own",
         ),
         SyntaxKind::COPY => {
             // `FROM STDOUT` means the same to PostgreSQL as `FROM STDIN`.

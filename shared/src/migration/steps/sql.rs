@@ -99,7 +99,7 @@ impl Kind for Sql {
 
     fn undo(&self) -> Undo {
         Undo::Impossible {
-            why: "what the statements did is not known: write a down file",
+            why: "what the statements did is not known",
         }
     }
 }
