@@ -48,7 +48,7 @@ async fn outcomes(processes: &mut [Process]) -> anyhow::Result<(usize, usize)> {
 #[tokio::test]
 async fn of_ten_pods_one_works_and_another_goes_on_when_it_is_killed() -> anyhow::Result<()> {
     let database = table(4_000).await?;
-    let steps = "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 100, pause: 200ms } }\n";
+    let steps = "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 100, pause: 1500ms } }\n";
     let migrations = Migrations::write(&[("001_count.yaml", steps)])?;
     let up = up(&database, &migrations);
     let mut pods: Vec<Process> = (0..10)

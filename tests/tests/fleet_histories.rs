@@ -17,7 +17,7 @@ const STORE: &str = "file:./confiture.redb";
 /// Counts each row once, slowly enough to be met in the middle.
 const COUNT: &str = "
 up:
-  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 300ms } }
+  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 1500ms } }
 down:
   - backfill: { table: t, set: { n: n - 1 } }
 ";
