@@ -100,6 +100,15 @@ impl Fleet {
         .await
     }
 
+    /// A rollout that ends half-way.
+    async fn abort_in_the_middle(&self, migrations: &Migrations) -> anyhow::Result<()> {
+        let id = self.rollout(migrations).await?;
+        self.in_the_middle().await?;
+        let abort = ["rollout", "abort", &id, "--reason", "lunch"];
+        self.coordinator.command(&abort).succeed().await?;
+        self.end(&id).await.map(drop)
+    }
+
     async fn every_row_is(&self, n: i64) -> anyhow::Result<()> {
         let wrong = format!("SELECT count(*) FROM t WHERE n <> {n}");
         assert_eq!(self.number(&wrong).await?, 0, "rows that are not {n}");
@@ -174,11 +183,7 @@ async fn take_over_displaces_the_fleet_which_goes_on_later_without_a_person() ->
 async fn an_aborted_rollout_is_finished_by_a_local_run_and_up_down_up_works() -> anyhow::Result<()> {
     let fleet = Fleet::start("aborted_then_local").await?;
     let migrations = count()?;
-    let id = fleet.rollout(&migrations).await?;
-    fleet.in_the_middle().await?;
-    let abort = ["rollout", "abort", &id, "--reason", "lunch"];
-    fleet.coordinator.command(&abort).succeed().await?;
-    fleet.end(&id).await?;
+    fleet.abort_in_the_middle(&migrations).await?;
     let partly = fleet.number("SELECT count(*) FROM t WHERE n = 1").await?;
     assert!(partly > 0 && partly < ROWS, "{partly} rows done");
     let up = fleet.local(&["migrate", "up"], &migrations);
@@ -194,11 +199,7 @@ async fn an_aborted_rollout_is_finished_by_a_local_run_and_up_down_up_works() ->
 async fn a_later_rollout_with_another_begun_step_fails_with_both_checksums() -> anyhow::Result<()> {
     let fleet = Fleet::start("edited_between").await?;
     let migrations = count()?;
-    let id = fleet.rollout(&migrations).await?;
-    fleet.in_the_middle().await?;
-    let abort = ["rollout", "abort", &id, "--reason", "wrong"];
-    fleet.coordinator.command(&abort).succeed().await?;
-    fleet.end(&id).await?;
+    fleet.abort_in_the_middle(&migrations).await?;
     migrations.put("001_count.yaml", &COUNT.replace("n + 1", "n + 2"))?;
     let id = fleet.rollout(&migrations).await?;
     let shown = fleet.end(&id).await?;
