@@ -9,7 +9,7 @@
 //! | [`ledger`] | what a database remembers, and what is to be done next |
 //! | [`plan`] | one step on one database, given its facts, as actions |
 //! | [`sql`] | every SQL text we send |
-//! | [`batch`] | how large the next batch is |
+//! | [`batch`] | how large batches are, how healthy the server is, how fast we may go |
 //! | [`rollout`] | the state machine of a rollout and its scheduler |
 //! | [`settings`] | the settings file: raw, checked, typed |
 //! | [`retry`] | which errors are worth another try |

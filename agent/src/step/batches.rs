@@ -10,7 +10,7 @@ use crate::run::Run;
 use crate::session::Session;
 use crate::user_error;
 use serde::{Deserialize, Serialize};
-use shared::batch::{FIRST_ROWS, Size};
+use shared::batch::{FIRST_ROWS, Size, TARGET};
 use shared::fence::Fence;
 use shared::plan::{Batches, Upper};
 use shared::sql::batch::{self, Ends, Statements};
@@ -77,7 +77,7 @@ pub(super) async fn run(
         run.stop_if_asked()?;
         let mut size = *run
             .size
-            .get_or_insert_with(|| Size::starting_at(batches.first_rows.unwrap_or(FIRST_ROWS)));
+            .get_or_insert_with(|| Size::new(batches.first_rows.unwrap_or(FIRST_ROWS), TARGET));
         let outcome = one(run, place, &statements, &mut session, &tag, &mut size).await;
         if outcome.is_err() {
             size.failed();
