@@ -46,6 +46,8 @@ impl Drop for AtWork<'_> {
 pub(crate) struct Limits {
     pub(crate) lock: Duration,
     pub(crate) statement: Duration,
+    /// Most connections of the pool.
+    pub(crate) connections: usize,
 }
 
 /// Which idle connections are kept open.
@@ -91,6 +93,7 @@ impl Database {
             limits: Limits {
                 lock: migration.lock_timeout,
                 statement: migration.statement_timeout,
+                connections: connection.pool.max_size,
             },
             kept: Kept {
                 least: connection.pool.min_size,

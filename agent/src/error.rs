@@ -220,6 +220,15 @@ impl Error {
         }
     }
 
+    /// PostgreSQL's code, where a statement failed on the server.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Statement { source, .. } => source.code().map(tokio_postgres::error::SqlState::code),
+            Self::User { code, .. } => code.as_deref(),
+            _ => None,
+        }
+    }
+
     /// As the coordinator hears it.
     pub fn failure(&self) -> Failure {
         Failure {

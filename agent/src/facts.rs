@@ -3,12 +3,14 @@
 use crate::error::Error;
 use crate::session::{Params, Session};
 use serde::Deserialize;
-use shared::migration::Change;
+use shared::migration::{Change, expression::Expression};
 use shared::name::{Ident, Table};
 use shared::plan::{
-    CheckFacts, ColumnFacts, Facts, Lookup, Nullability, Ordering, RelationKind, Source, TableFacts,
+    CheckFacts, ColumnFacts, Facts, KeyFacts, Lookup, Nullability, Nulls, Ordering, PartFacts, RelationKind,
+    Sort, SortDirection, Source, Storage, SyncFacts, TableFacts,
 };
 use shared::sql::{self, Commit, Limits, Tag};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_postgres::types::Type;
 
@@ -26,19 +28,40 @@ pub(crate) async fn inspect(
     change: &Change,
     facts: &mut Facts,
 ) -> Result<(), Error> {
+    let functions: BTreeSet<&str> = change.expressions().iter().flat_map(|e| e.functions()).collect();
     for table in change.tables() {
-        if !facts.tables.contains_key(table) {
-            let lookup = look_up(session, tag, table).await?;
-            facts.tables.insert(table.clone(), lookup);
+        if !facts.tables.contains_key(table) || !functions.is_empty() {
+            let found = look_up(session, tag, table, &functions).await?;
+            facts.server_version = found.server_version;
+            facts.volatile.extend(found.volatile);
+            facts.tables.entry(table.clone()).or_insert(found.lookup);
         }
     }
     Ok(())
 }
 
-async fn look_up(session: &mut Session, tag: &Tag, table: &Table) -> Result<Lookup, Error> {
+/// What one look into the catalog gives.
+struct Found {
+    lookup: Lookup,
+    server_version: u32,
+    volatile: Vec<String>,
+}
+
+async fn look_up(
+    session: &mut Session,
+    tag: &Tag,
+    table: &Table,
+    functions: &BTreeSet<&str>,
+) -> Result<Found, Error> {
     let (quoted, name) = (table.to_string(), table.name.as_str());
     let schema = table.schema.as_ref().map(Ident::as_str);
-    let params: Params<'_> = &[(&quoted, Type::TEXT), (&name, Type::TEXT), (&schema, Type::TEXT)];
+    let functions: Vec<&str> = functions.iter().copied().collect();
+    let params: Params<'_> = &[
+        (&quoted, Type::TEXT),
+        (&name, Type::TEXT),
+        (&schema, Type::TEXT),
+        (&functions, Type::TEXT_ARRAY),
+    ];
     // In a transaction, so that names lead where they lead in the step's own.
     let rows = session
         .begin_with(tag, LIMITS, "reading the catalog", sql::facts::TABLE, params)
@@ -46,14 +69,19 @@ async fn look_up(session: &mut Session, tag: &Tag, table: &Table) -> Result<Look
     session.rollback(tag).await;
     let rows = rows?;
     let row = rows.first().ok_or(Error::Broken("the catalog gave no answer"))?;
-    match row.get::<_, Option<String>>(0) {
+    let lookup = match row.get::<_, Option<String>>(0) {
         Some(json) => {
             let found: Relation = serde_json::from_str(&json)
                 .map_err(|_| Error::Broken("the catalog's answer cannot be read"))?;
-            Ok(Lookup::Found(found.into()))
+            Lookup::Found(found.into())
         }
-        None => Ok(Lookup::Missing { similar: row.get(1) }),
-    }
+        None => Lookup::Missing { similar: row.get(1) },
+    };
+    Ok(Found {
+        lookup,
+        server_version: u32::try_from(row.get::<_, i32>(2)).unwrap_or(0),
+        volatile: row.get(3),
+    })
 }
 
 /// As [`sql::facts::TABLE`] gives it.
@@ -62,11 +90,39 @@ struct Relation {
     schema: String,
     name: String,
     kind: char,
-    estimated_rows: u64,
-    bytes: u64,
     columns: Vec<Column>,
-    primary_key: Vec<String>,
+    parts: Vec<Part>,
+    partition_columns: Vec<String>,
+    partition_expressions: Vec<String>,
+    syncs: Vec<Sync>,
     checks: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    oid: u32,
+    schema: String,
+    name: String,
+    foreign: bool,
+    keys: Vec<Vec<Key>>,
+    estimated_rows: u64,
+    blocks: u64,
+    row_security: bool,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    column: String,
+    descending: bool,
+    nulls_first: bool,
+}
+
+#[derive(Deserialize)]
+struct Sync {
+    relation: String,
+    trigger: String,
+    function: String,
+    columns: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +133,7 @@ struct Relation {
 struct Column {
     name: String,
     data_type: String,
+    collation: Option<String>,
     not_null: bool,
     generated: bool,
     growing: bool,
@@ -96,8 +153,20 @@ fn ident(name: String) -> Ident {
     Ident::exact(name).expect("a name out of the catalog is a name")
 }
 
+fn idents<C: FromIterator<Ident>>(names: Vec<String>) -> C {
+    names.into_iter().map(ident).collect()
+}
+
 impl From<Relation> for TableFacts {
     fn from(relation: Relation) -> Self {
+        let mut partition_columns: BTreeSet<Ident> = idents(relation.partition_columns);
+        for expressions in &relation.partition_expressions {
+            match Expression::parse(&format!("ROW({expressions})")) {
+                Ok(read) => partition_columns.extend(read.columns().cloned()),
+                // Not to be understood: any column may be among them.
+                Err(_) => partition_columns.extend(relation.columns.iter().map(|c| ident(c.name.clone()))),
+            }
+        }
         Self {
             schema: ident(relation.schema),
             name: ident(relation.name),
@@ -112,7 +181,16 @@ impl From<Relation> for TableFacts {
                 _ => RelationKind::Other("relation without rows of its own"),
             },
             columns: relation.columns.into_iter().map(Into::into).collect(),
-            primary_key: relation.primary_key.into_iter().map(ident).collect(),
+            parts: relation.parts.into_iter().map(Into::into).collect(),
+            partition_columns,
+            syncs: (relation.syncs.into_iter())
+                .map(|sync| SyncFacts {
+                    relation: sync.relation,
+                    trigger: ident(sync.trigger),
+                    function: ident(sync.function),
+                    columns: idents(sync.columns),
+                })
+                .collect(),
             checks: (relation.checks.into_iter())
                 .map(|c| CheckFacts {
                     name: ident(c.name),
@@ -120,8 +198,48 @@ impl From<Relation> for TableFacts {
                     validated: c.validated,
                 })
                 .collect(),
-            estimated_rows: relation.estimated_rows,
-            bytes: relation.bytes,
+        }
+    }
+}
+
+impl From<Part> for PartFacts {
+    fn from(part: Part) -> Self {
+        let storage = if part.foreign {
+            Storage::Foreign
+        } else {
+            Storage::Local
+        };
+        Self {
+            oid: part.oid,
+            schema: ident(part.schema),
+            name: ident(part.name),
+            storage,
+            keys: (part.keys.into_iter())
+                .map(|key| key.into_iter().map(Into::into).collect())
+                .collect(),
+            estimated_rows: part.estimated_rows,
+            blocks: part.blocks,
+            row_security: part.row_security,
+        }
+    }
+}
+
+impl From<Key> for KeyFacts {
+    fn from(key: Key) -> Self {
+        Self {
+            column: ident(key.column),
+            sort: Sort {
+                direction: if key.descending {
+                    SortDirection::Descending
+                } else {
+                    SortDirection::Ascending
+                },
+                nulls: if key.nulls_first {
+                    Nulls::First
+                } else {
+                    Nulls::Last
+                },
+            },
         }
     }
 }
@@ -147,6 +265,7 @@ impl From<Column> for ColumnFacts {
         Self {
             name: ident(column.name),
             data_type: column.data_type,
+            collation: column.collation,
             nullability: if column.not_null {
                 Nullability::NotNull
             } else {

@@ -475,7 +475,7 @@ async fn a_newer_ledger_is_worked_on_where_it_allows_that_and_refused_untouched_
             &refused,
             3,
             &[
-                "has format 3, and this program knows up to 2",
+                "has format 4, and this program knows up to 3",
                 "nothing was changed",
             ],
         );

@@ -150,7 +150,7 @@ async fn a_dry_run_prints_every_statement_and_changes_nothing() -> anyhow::Resul
         .await?;
     for statement in [
         "ADD COLUMN \"total_with_tax\" numeric",
-        "UPDATE \"public\".\"orders\" SET \"total_with_tax\" = (total * 1.2",
+        "UPDATE ONLY \"public\".\"orders\" SET \"total_with_tax\" = (total * 1.2",
         "NOT VALID",
         "VALIDATE CONSTRAINT",
         "SET NOT NULL",

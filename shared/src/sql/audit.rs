@@ -96,7 +96,7 @@ SELECT pg_catalog.format('set %s, version %s, run %s: %s of %s steps done', r.se
     },
     Invariant {
         number: 6,
-        sentence: "the ranges of a step that is done are done, and a range is closed only with a run that was given up",
+        sentence: "the ranges of a step that is done have ended, and a range is closed only with a run that was given up",
         query: r"
 SELECT pg_catalog.format('set %s, version %s, run %s, step %s: range %s is %s', h.set_name, h.version, h.run, h.step, h.shard, h.state)
   FROM confiture.shard h JOIN confiture.step s USING (set_name, version, direction, run, step)
@@ -128,6 +128,46 @@ SELECT pg_catalog.format('set %s, version %s, run %s: no text with checksum %s',
 SELECT pg_catalog.format('%s fences and %s holders', (SELECT count(*) FROM confiture.fence), (SELECT count(*) FROM confiture.holder))
  WHERE EXISTS (SELECT FROM confiture.run)
    AND ((SELECT count(*) FROM confiture.fence) <> 1 OR (SELECT count(*) FROM confiture.holder) <> 1)",
+    },
+    Invariant {
+        number: 10,
+        sentence: "the ranges of a relation are disjoint and cover it: each but the last is followed by exactly one",
+        query: r"
+SELECT pg_catalog.format('set %s, version %s, run %s, step %s: %s ranges of %s in pass %s, %s of them first, %s followed, %s beginnings',
+                         set_name, version, run, step, count(*), pg_catalog.max(relation_name), pass,
+                         count(*) FILTER (WHERE lower IS NULL), count(*) FILTER (WHERE followed), count(DISTINCT lower))
+  FROM (SELECT h.*, EXISTS (SELECT FROM confiture.shard n
+                 WHERE (n.set_name, n.version, n.direction, n.run, n.step, n.pass) = (h.set_name, h.version, h.direction, h.run, h.step, h.pass)
+                   AND n.relation = h.relation AND n.lower = h.upper) AS followed
+          FROM confiture.shard h WHERE h.relation IS NOT NULL) h
+ GROUP BY set_name, version, direction, run, step, relation, pass
+HAVING count(*) FILTER (WHERE lower IS NULL) <> 1 OR count(*) FILTER (WHERE followed) <> count(*) - 1
+    OR count(DISTINCT lower) <> count(*) - 1",
+    },
+    Invariant {
+        number: 11,
+        sentence: "the batches of a range count without a gap, each begins where the one before ended, and no fence goes back",
+        query: r"
+SELECT pg_catalog.format('set %s, version %s, run %s, step %s, range %s: batch %s', set_name, version, run, step, shard, sequence)
+  FROM (SELECT b.*,
+               pg_catalog.lag(b.sequence) OVER w AS sequence_before, pg_catalog.lag(b.upper) OVER w AS upper_before,
+               pg_catalog.lag((b.epoch, b.token, b.local)) OVER w AS fence_before
+          FROM confiture.batch b
+        WINDOW w AS (PARTITION BY b.set_name, b.version, b.direction, b.run, b.step, b.shard ORDER BY b.sequence)) b
+ WHERE sequence_before IS NOT NULL
+   AND (sequence <> sequence_before + 1 OR lower IS DISTINCT FROM upper_before OR (epoch, token, local) < fence_before)",
+    },
+    Invariant {
+        number: 12,
+        sentence: "a range stands where its last batch left it, and its rows are theirs",
+        query: r"
+SELECT pg_catalog.format('set %s, version %s, run %s, step %s, range %s: %s batches and %s rows, its evidence says %s and %s',
+                         h.set_name, h.version, h.run, h.step, h.shard, h.sequence, h.rows, b.last, b.rows)
+  FROM confiture.shard h, LATERAL (
+       SELECT pg_catalog.min(b.sequence) AS first, pg_catalog.max(b.sequence) AS last, pg_catalog.sum(b.rows) AS rows
+         FROM confiture.batch b
+        WHERE (b.set_name, b.version, b.direction, b.run, b.step, b.shard) = (h.set_name, h.version, h.direction, h.run, h.step, h.shard)) b
+ WHERE b.first = 1 AND (b.last <> h.sequence OR b.rows <> h.rows)",
     },
 ];
 

@@ -1,17 +1,60 @@
 //! What we ask the catalog before a step is planned: see [`crate::plan::TableFacts`].
 
 /// The facts of one table as one JSON text; NULL when there is no such relation. Parameters: the quoted name as it stands
-/// in the step (text), the name without quotes and the schema or NULL (text), to find a near miss.
+/// in the step (text), the name without quotes and the schema or NULL (text), to find a near miss; names of functions
+/// (text[]), of which the volatile ones are given. Beside it a near miss (text), the server's version (int4) and those
+/// functions (text[]).
 pub const TABLE: &str = r"
 SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
   'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
-  'estimated_rows', GREATEST(CASE WHEN c.relkind = 'p' THEN
-       (SELECT coalesce(pg_catalog.sum(GREATEST(p.reltuples, 0)), 0) FROM pg_catalog.pg_partition_tree(c.oid) t
-          JOIN pg_catalog.pg_class p ON p.oid = t.relid WHERE t.isleaf)
-     ELSE c.reltuples END, 0)::pg_catalog.int8,
+  'parts', (
+      SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+          'oid', p.oid::pg_catalog.int8, 'schema', s.nspname, 'name', p.relname, 'foreign', p.relkind = 'f',
+          'estimated_rows', GREATEST(p.reltuples, 0)::pg_catalog.int8,
+          'blocks', CASE WHEN p.relkind = 'r' THEN pg_catalog.pg_relation_size(p.oid) ELSE 0 END
+                    / pg_catalog.current_setting('block_size')::pg_catalog.int8,
+          'row_security', pg_catalog.row_security_active(p.oid) OR pg_catalog.row_security_active(c.oid),
+          'keys', (SELECT coalesce(pg_catalog.json_agg(k.columns ORDER BY NOT k.indisprimary, k.indnkeyatts, k.indexrelid), '[]')
+             FROM (SELECT i.indisprimary, i.indnkeyatts, i.indexrelid, x.columns FROM pg_catalog.pg_index i, LATERAL (
+                     SELECT pg_catalog.json_agg(pg_catalog.json_build_object('column', a.attname,
+                                'descending', i.indoption[u.place - 1] & 1 = 1, 'nulls_first', i.indoption[u.place - 1] & 2 = 2)
+                                ORDER BY u.place) AS columns,
+                            pg_catalog.bool_and(a.attnotnull AND o.opcdefault
+                                AND i.indcollation[u.place - 1] = a.attcollation) AS usable
+                       FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY u(attnum, place)
+                       JOIN pg_catalog.pg_attribute a ON a.attrelid = p.oid AND a.attnum = u.attnum
+                       JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[u.place - 1]
+                      WHERE u.place <= i.indnkeyatts) x
+                    WHERE i.indrelid = p.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+                      AND x.usable) k))
+          ORDER BY s.nspname, p.relname), '[]')
+        FROM pg_catalog.pg_class p
+        JOIN pg_catalog.pg_namespace s ON s.oid = p.relnamespace
+       WHERE p.oid = ANY (tree.oids) AND p.relkind IN ('r', 'f')),
+  'partition_columns', (
+      SELECT coalesce(pg_catalog.json_agg(DISTINCT a.attname), '[]')
+        FROM pg_catalog.pg_partitioned_table t, pg_catalog.unnest(t.partattrs::pg_catalog.int2[]) k(attnum),
+             pg_catalog.pg_attribute a
+       WHERE t.partrelid = ANY (tree.oids) AND a.attrelid = t.partrelid AND a.attnum = k.attnum),
+  'partition_expressions', (
+      SELECT coalesce(pg_catalog.json_agg(pg_catalog.pg_get_expr(t.partexprs, t.partrelid)), '[]')
+        FROM pg_catalog.pg_partitioned_table t WHERE t.partrelid = ANY (tree.oids) AND t.partexprs IS NOT NULL),
+  'syncs', (
+      SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+                'relation', (SELECT pg_catalog.format('%I.%I', e.nspname, r.relname) FROM pg_catalog.pg_class r
+                    JOIN pg_catalog.pg_namespace e ON e.oid = r.relnamespace WHERE r.oid = g.tgrelid),
+                'trigger', g.tgname, 'function', f.proname,
+                'columns', pg_catalog.convert_from(pg_catalog.substring(g.tgargs, 1, pg_catalog.length(g.tgargs) - 1),
+                                                   pg_catalog.getdatabaseencoding())::pg_catalog.json)), '[]')
+        FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc f ON f.oid = g.tgfoid
+        JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace AND s.nspname = 'confiture'
+       WHERE g.tgrelid = ANY (tree.oids) AND g.tgparentid = 0),
   'bytes', pg_catalog.pg_table_size(c.oid),
   'columns', (SELECT coalesce(pg_catalog.json_agg(x ORDER BY x.attnum), '[]') FROM (
       SELECT a.attnum, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS data_type, a.attnotnull AS not_null,
+             CASE WHEN a.attcollation <> y.typcollation THEN (SELECT pg_catalog.format('%I.%I', e.nspname, l.collname)
+                 FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace e ON e.oid = l.collnamespace
+                WHERE l.oid = a.attcollation) END AS collation,
              a.attgenerated <> '' AS generated,
              a.attidentity <> '' OR coalesce(
                  pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false) AS growing,
@@ -24,7 +67,7 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
                                        AND k.castmethod = 'b' AND k.castcontext = 'i'))) AS ordered,
              b.base IN ('pg_catalog.float4'::pg_catalog.regtype, 'pg_catalog.float8'::pg_catalog.regtype) AS floating,
              NOT coalesce((SELECT l.collisdeterministic FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation), true) AS loose
-        FROM pg_catalog.pg_attribute a
+        FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
         LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum,
         LATERAL (WITH RECURSIVE u AS (
              SELECT t.oid, t.typtype, t.typbasetype, t.typcategory FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid
@@ -33,10 +76,6 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
               WHERE u.typtype = 'd')
            SELECT u.oid AS base, u.typcategory AS category FROM u WHERE u.typtype <> 'd') b
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) x),
-  'primary_key', (SELECT coalesce(pg_catalog.json_agg(a.attname ORDER BY k.place), '[]')
-        FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY k(attnum, place)
-        JOIN pg_catalog.pg_attribute a ON a.attnum = k.attnum
-       WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND a.attrelid = c.oid AND k.place <= i.indnkeyatts),
   'checks', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', o.conname,
                 'definition', pg_catalog.pg_get_constraintdef(o.oid), 'validated', o.convalidated)), '[]')
         FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid AND o.contype = 'c'))::pg_catalog.text END,
@@ -44,7 +83,13 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
      JOIN pg_catalog.pg_namespace s ON s.oid = m.relnamespace
     WHERE pg_catalog.lower(m.relname) = pg_catalog.lower($2) AND m.relkind IN ('r', 'p', 'v', 'm', 'f')
       AND ($3 IS NULL OR pg_catalog.lower(s.nspname) = pg_catalog.lower($3))
-      AND s.nspname !~ '^pg_' ORDER BY pg_catalog.pg_table_is_visible(m.oid) DESC, 1 LIMIT 1)
+      AND s.nspname !~ '^pg_' ORDER BY pg_catalog.pg_table_is_visible(m.oid) DESC, 1 LIMIT 1),
+  pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
+  ARRAY(SELECT DISTINCT v.proname::pg_catalog.text FROM pg_catalog.pg_proc v WHERE v.provolatile = 'v' AND v.proname = ANY ($4))
   FROM (SELECT pg_catalog.to_regclass($1)::pg_catalog.oid AS oid) q
   LEFT JOIN pg_catalog.pg_class c ON c.oid = q.oid
-  LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+  LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+  LATERAL (
+    WITH RECURSIVE t(oid) AS (
+      SELECT c.oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN t ON i.inhparent = t.oid)
+    SELECT pg_catalog.array_agg(t.oid) AS oids FROM t) tree";

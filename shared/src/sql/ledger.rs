@@ -5,7 +5,7 @@
 
 /// The format this program writes. One that is newer is refused before anything is written, unless it says that
 /// programs of ours can work with it.
-pub const FORMAT: i32 = 2;
+pub const FORMAT: i32 = 3;
 
 /// Whether there is a ledger. One boolean.
 pub const EXISTS: &str = "SELECT pg_catalog.to_regclass('confiture.ledger') IS NOT NULL";
@@ -110,7 +110,8 @@ INSERT INTO confiture.ledger (format) VALUES (1);
 
 /// What leads from each format to the next, beginning with the first; run inside a takeover. They only add: a format
 /// raises `works_with`, the oldest format whose programs can go on, only where it must.
-pub const UPGRADES: &[&str] = &[r"
+pub const UPGRADES: &[&str] = &[
+    r"
 ALTER TABLE confiture.ledger ADD COLUMN works_with integer NOT NULL DEFAULT 2;
 ALTER TABLE confiture.run DROP CONSTRAINT run_state_check,
   ADD CONSTRAINT run_state_check CHECK (state IN ('open', 'complete', 'given_up')),
@@ -125,7 +126,37 @@ CREATE TABLE confiture.identity (
   by text NOT NULL
 );
 UPDATE confiture.ledger SET format = 2;
-"];
+",
+    r"
+ALTER TABLE confiture.shard DROP CONSTRAINT shard_state_check,
+  ADD CONSTRAINT shard_state_check CHECK (state IN ('open', 'done', 'closed', 'gone')),
+  ADD COLUMN relation oid,
+  ADD COLUMN relation_name text,
+  ADD COLUMN paging text,
+  ADD COLUMN pass integer NOT NULL DEFAULT 1,
+  ADD COLUMN retries bigint NOT NULL DEFAULT 0;
+CREATE TABLE confiture.batch (
+  set_name text,
+  version text,
+  direction text,
+  run integer,
+  step integer,
+  shard integer,
+  sequence bigint,
+  epoch bigint NOT NULL,
+  token bigint NOT NULL,
+  local bigint NOT NULL,
+  lower text[],
+  upper text[],
+  rows bigint NOT NULL,
+  xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+  at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  PRIMARY KEY (set_name, version, direction, run, step, shard, sequence)
+);
+COMMENT ON TABLE confiture.batch IS 'One row for each batch: evidence that each range was changed once. Old ones are removed.';
+UPDATE confiture.ledger SET format = 3, works_with = 3;
+",
+];
 
 /// The ledger's format, as a JSON text of the row of `confiture.ledger`.
 pub const FORMAT_ROW: &str = "SELECT pg_catalog.to_jsonb(l)::pg_catalog.text FROM confiture.ledger l";

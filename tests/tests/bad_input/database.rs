@@ -148,10 +148,10 @@ async fn steps() -> anyhow::Result<()> {
                 1 a: step 1 of 1: backfill "total" of "orders"
                 error: migration 1 "a" (up), step 1 of 1 (backfill "total" of "orders", db/1_a.yaml:2:5), failed on database bad_steps:
                   PostgreSQL says: function nope(bigint) does not exist (42883)
-                  at line 1, column 41 of the step
-                    UPDATE "public"."orders" SET "total" = (nope(id)
-                                                            ^
-                  in the statement: UPDATE "public"."orders" SET "total" = (nope(id) ) WHERE ("id") <= (($1::pg_catalog.text[])[1]::bigint)
+                  at line 1, column 46 of the step
+                    UPDATE ONLY "public"."orders" SET "total" = (nope(id)
+                                                                 ^
+                  in the statement: UPDATE ONLY "public"."orders" SET "total" = (nope(id) )
             "#]],
         ),
         (
@@ -165,13 +165,13 @@ async fn steps() -> anyhow::Result<()> {
             "#]],
         ),
         (
-            "backfill: { table: keyless, set: { x: \"1\" } }",
+            "backfill: { table: keyless, set: { x: x + 1 }, new_rows: either }",
             3,
             expect![[r#"
                 1 a: step 1 of 1: backfill "x" of "keyless"
                 error: migration 1 "a" (up), step 1 of 1 (backfill "x" of "keyless", db/1_a.yaml:2:5), failed on database bad_steps:
-                  table "public"."keyless" has no primary key, so a batch could not say where it ended
-                    help: add a primary key first, or change the rows in one `sql` step if the table is small
+                  table "public"."keyless" has no primary key and no unique key of columns that are NOT NULL, so a batch could not tell which rows are done
+                    help: add a primary key first, or fill a new column from the old one
             "#]],
         ),
         (
@@ -200,8 +200,8 @@ async fn steps() -> anyhow::Result<()> {
             expect![[r#"
                 1 a: step 1 of 1: backfill "n" of "floating"
                 error: migration 1 "a" (up), step 1 of 1 (backfill "n" of "floating", db/1_a.yaml:2:5), failed on database bad_steps:
-                  the primary key column "id" of "public"."floating" is floating point: a value read as text may not be found again
-                    help: change the rows in one `sql` step if the table is small
+                  the key column "id" of "public"."floating" is floating point: a value read as text may not be found again
+                    help: add a unique key of other columns that are NOT NULL, or change the rows in one `sql` step if the table is small
             "#]],
         ),
         (

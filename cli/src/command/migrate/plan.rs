@@ -4,8 +4,9 @@ use super::target::Target;
 use crate::output::{self, Format};
 use agent::local::{PlannedMigration, PlannedStep};
 use serde_json::{Value, json};
-use shared::plan::{Action, Batches, Length};
+use shared::plan::{Action, Batches, Length, Part, Passes};
 use shared::sql::batch::{Ends, Statements};
+use std::time::Duration;
 
 /// Prints every statement, in order.
 pub(super) fn print(target: &Target, planned: &[PlannedMigration], format: Format) {
@@ -69,17 +70,7 @@ fn action_text(action: &Action) -> String {
                 .collect();
             format!("--   {note}\nBEGIN;\n{}\nCOMMIT;", statements.join("\n"))
         }
-        Action::Batches(batches) => {
-            let size = first_rows(batches);
-            format!(
-                "--   in batches of {size} rows at first, then as many as take half a second; {}\n{};",
-                match batches.estimated_rows {
-                    0 => "how many rows there are is not known before ANALYZE".to_owned(),
-                    rows => format!("about {rows} rows"),
-                },
-                batch_statements(batches).join(";\n"),
-            )
-        }
+        Action::Batches(batches) => batches_text(batches),
         Action::Assert(assertion) => format!(
             "--   must give true\n{};",
             assertion.query.trim_end().trim_end_matches(';')
@@ -91,18 +82,51 @@ fn action_text(action: &Action) -> String {
     }
 }
 
-/// Where a full batch ends, where the last one does, and the change.
-fn batch_statements(batches: &Batches) -> [String; 3] {
-    let statements = Statements::of(batches);
-    [
-        statements.full(Ends::Lower),
-        statements.rest(Ends::Lower),
-        statements.change(Ends::Both),
-    ]
+fn batches_text(batches: &Batches) -> String {
+    let rows = match batches.estimated_rows() {
+        0 => "how many rows there are is not known before ANALYZE".to_owned(),
+        rows => format!("about {rows} rows"),
+    };
+    let mut lines = vec![format!(
+        "--   in batches of {} rows at first, then as many as take {} ms; {rows}",
+        first_rows(batches),
+        target(batches).as_millis(),
+    )];
+    match batches.passes {
+        Passes::One => {}
+        Passes::UntilNone { .. } => lines.push("--   in passes, until one finds no row to change".to_owned()),
+    }
+    let Some((first, others)) = batches.parts.split_first() else {
+        lines.push("--   there is no partition yet".to_owned());
+        return lines.join("\n");
+    };
+    lines.extend(
+        batch_statements(batches, first)
+            .iter()
+            .map(|statement| format!("{statement};")),
+    );
+    if !others.is_empty() {
+        lines.push(format!(
+            "--   and so on, relation by relation: {} more",
+            others.len()
+        ));
+    }
+    lines.join("\n")
+}
+
+/// Where a full batch ends, and the change.
+fn batch_statements(batches: &Batches, part: &Part) -> Vec<String> {
+    let statements = Statements::of(batches, part);
+    let change = statements.change(Ends::Both, 1);
+    statements.full(Ends::Lower).into_iter().chain([change]).collect()
 }
 
 fn first_rows(batches: &Batches) -> u32 {
-    batches.first_rows.unwrap_or(shared::batch::FIRST_ROWS)
+    batches.pacing.first_rows.unwrap_or(shared::batch::FIRST_ROWS)
+}
+
+fn target(batches: &Batches) -> Duration {
+    batches.pacing.target.unwrap_or(shared::batch::TARGET)
 }
 
 fn migration_json(migration: &PlannedMigration) -> Value {
@@ -135,10 +159,16 @@ fn action_json(action: &Action) -> Value {
         Action::Batches(batches) => {
             json!({
                 "kind": "batches",
-                "statements": batch_statements(batches),
+                "relations": batches.parts.iter().map(|part| json!({
+                    "relation": part.full_name(),
+                    "paging": part.paging.as_text(),
+                    "estimated_rows": part.estimated_rows,
+                    "statements": batch_statements(batches, part),
+                })).collect::<Vec<_>>(),
                 "first_batch_rows": first_rows(batches),
-                "pause_ms": u64::try_from(batches.pause.as_millis()).unwrap_or(u64::MAX),
-                "estimated_rows": batches.estimated_rows,
+                "target_ms": u64::try_from(target(batches).as_millis()).unwrap_or(u64::MAX),
+                "pause_ms": u64::try_from(batches.pacing.pause.as_millis()).unwrap_or(u64::MAX),
+                "estimated_rows": batches.estimated_rows(),
             })
         }
         Action::Assert(assertion) => json!({ "kind": "assert", "statements": [assertion.query] }),

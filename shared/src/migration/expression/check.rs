@@ -93,6 +93,7 @@ pub(super) fn expression(text: &str) -> Result<Expression, Error> {
             text: text.to_owned(),
             columns: names::columns(&inner).map_err(name)?,
             relations: names::relations(&inner).map_err(name)?,
+            functions: names::functions(&inner),
             constant: names::is_constant(&inner),
             subquery: inner
                 .descendants()

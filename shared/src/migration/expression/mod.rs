@@ -22,6 +22,7 @@ pub struct Expression {
     text: String,
     columns: BTreeSet<Ident>,
     relations: BTreeSet<Ident>,
+    functions: BTreeSet<String>,
     constant: bool,
     subquery: bool,
 }
@@ -61,6 +62,20 @@ impl Expression {
     /// The relations that its sub-selects read, without their schemas.
     pub fn relations(&self) -> impl Iterator<Item = &Ident> {
         self.relations.iter()
+    }
+
+    /// The functions it calls, without their schemas. `current_timestamp` and the like count as `now`.
+    pub fn functions(&self) -> impl Iterator<Item = &str> {
+        self.functions.iter().map(String::as_str)
+    }
+
+    /// Whether its value depends on when it is computed, given the functions PostgreSQL calls volatile: it would differ the
+    /// next time.
+    pub fn changes_by_itself(&self, volatile: &BTreeSet<String>) -> bool {
+        /// Stable within a transaction only.
+        const CLOCKS: &[&str] = &["now", "transaction_timestamp", "statement_timestamp"];
+        self.functions()
+            .any(|function| CLOCKS.contains(&function) || volatile.contains(function))
     }
 
     /// Whether it has the same value for every row and at any time: a literal, a signed number, an array or cast of

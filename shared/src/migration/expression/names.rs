@@ -25,6 +25,23 @@ pub(super) fn columns(expression: &SyntaxNode) -> Result<BTreeSet<Ident>, name::
         .collect()
 }
 
+/// The functions it calls, without their schemas. `current_timestamp` and the like count as `now`.
+pub(super) fn functions(expression: &SyntaxNode) -> BTreeSet<String> {
+    values(expression)
+        .filter(|node| node.kind() == SyntaxKind::NAME_REF)
+        .filter_map(|node| {
+            if !is_name(&node) {
+                return Some("now".to_owned());
+            }
+            let is_function = is_callee(&node) && {
+                let dotted = node.parent().filter(|p| p.kind() == SyntaxKind::FIELD_EXPR);
+                dotted.is_none_or(|dotted| dotted.first_child().as_ref() != Some(&node))
+            };
+            is_function.then(|| parser::name(&node))
+        })
+        .collect()
+}
+
 /// The relations that sub-selects read, without their schemas.
 pub(super) fn relations(expression: &SyntaxNode) -> Result<BTreeSet<Ident>, name::Error> {
     values(expression)

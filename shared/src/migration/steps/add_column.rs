@@ -106,6 +106,7 @@ impl Kind for AddColumn {
             table.columns.push(ColumnFacts {
                 name: self.column.clone(),
                 data_type: self.data_type.as_str().to_owned(),
+                collation: None,
                 nullability: self.nullability(),
                 source: Source::Plain,
                 ordering: Ordering::Exact,

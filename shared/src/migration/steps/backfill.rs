@@ -6,13 +6,14 @@
 //!   with a key that grows with insertion (identity, serial), where the range ends at the largest key there is, and
 //!   where the author says what new rows mean (`new_rows`).
 
-use super::batched::{BatchOptions, columns_exist, holds_rows, is_table_name, key_of};
+use super::batched::{BatchOptions, Repeatable, Rows, columns_exist, is_table_name};
 use super::{Kind, Undo};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
-    Action, Batches, Facts, KeyColumn, Refusal, RelationKind, RowChange, Source, TableFacts, Upper,
+    Action, Assignment, Comparison, Facts, KeyColumn, Ordering, Refusal, RelationKind, RowChange, Source,
+    TableFacts, Upper,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ impl Kind for Backfill {
         if self.new_rows == Some(NewRows::Excluded) && self.condition.is_none() {
             problems.push("`new_rows: excluded` needs a `where` that does not hold for new rows".to_owned());
         }
-        problems.extend(self.batch.problem());
+        problems.extend(self.batch.problems());
         if problems.is_empty() {
             Ok(())
         } else {
@@ -91,52 +92,26 @@ impl Kind for Backfill {
         vec![&self.table]
     }
 
+    fn expressions(&self) -> Vec<&Expression> {
+        self.set.values().chain(&self.condition).collect()
+    }
+
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         let table = facts.table(&self.table)?;
-        holds_rows(table)?;
-        for column in self.set.keys() {
-            if table.column(column)?.source == Source::Generated {
-                return Err(Refusal::Input {
-                    what: format!(
-                        "column {column} of {} is generated and cannot be set",
-                        table.full_name()
-                    ),
-                    advice: None,
-                });
-            }
-        }
-        for expression in self.set.values().chain(&self.condition) {
+        for expression in self.expressions() {
             columns_exist(expression, table, &self.table)?;
         }
-        let key = key_of(table)?;
-        if let Some(column) = self.set.keys().find(|set| key.iter().any(|k| k.name == **set)) {
-            return Err(Refusal::Unsafe {
-                what: format!(
-                    "{column} is part of the primary key of {}, by which the batches find their rows: a row that is changed would be met again",
-                    table.full_name()
-                ),
-                advice: Some(
-                    "fill a new column and make it the key afterwards, or change the rows in one `sql` step if the table is small"
-                        .to_owned(),
-                ),
-            });
-        }
-        let upper = self.upper(table, &key)?;
-        Ok(vec![Action::Batches(Batches {
-            schema: table.schema.clone(),
-            table: table.name.clone(),
-            key,
-            change: RowChange::Update(
-                (self.set.iter())
-                    .map(|(column, value)| (column.clone(), value.text().to_owned()))
-                    .collect(),
-            ),
-            condition: self.condition.as_ref().map(|c| c.text().to_owned()),
-            upper,
-            first_rows: self.batch.size,
-            pause: self.batch.pause(),
-            estimated_rows: table.estimated_rows,
-        })])
+        let set = (self.set.iter())
+            .map(|(column, value)| assignment(table, column, value))
+            .collect::<Result<_, Refusal>>()?;
+        let rows = Rows {
+            table,
+            change: RowChange::Update(set),
+            condition: self.condition.as_ref(),
+            repeatable: self.repeatable(facts, table)?,
+        };
+        let batches = rows.batches(facts, &self.batch, |key| self.upper(table, key))?;
+        Ok(vec![Action::Batches(Box::new(batches))])
     }
 
     fn effect(&self, _facts: &mut Facts) {}
@@ -161,35 +136,76 @@ impl Backfill {
             .find(|column| self.set.values().any(|e| e.reads(column) || whole_row(e)))
     }
 
+    fn repeatable(&self, facts: &Facts, table: &TableFacts) -> Result<Repeatable, Refusal> {
+        let by_condition = (self.condition.as_ref()).is_some_and(|c| self.set.keys().any(|set| c.reads(set)));
+        if let Some(column) = self.self_reference(table) {
+            return if table.kind == RelationKind::Partitioned {
+                let advice = "rows can move between partitions: fill a new column from the old one instead";
+                Err(uncertain(table, column, advice))
+            } else if table.parts.len() > 1 {
+                let advice =
+                    "its children have keys of their own: fill a new column from the old one instead";
+                Err(uncertain(table, column, advice))
+            } else {
+                Ok(Repeatable::Never)
+            };
+        }
+        let changes = (self.set.values()).any(|value| value.changes_by_itself(&facts.volatile));
+        Ok(match (changes, by_condition) {
+            (false, _) => Repeatable::Seen,
+            (true, true) => Repeatable::ByCondition,
+            (true, false) => Repeatable::Unseen,
+        })
+    }
+
     fn upper(&self, table: &TableFacts, key: &[KeyColumn]) -> Result<Upper, Refusal> {
         let Some(column) = self.self_reference(table) else {
             return Ok(Upper::Open);
         };
-        let refused = |advice: &str| {
-            Err(Refusal::Unsafe {
-                what: format!(
-                    "the new value of {column} depends on a value the step itself sets, so each row must be changed exactly once, \
-                     and on {} it is not certain which rows that is",
-                    table.full_name()
-                ),
-                advice: Some(advice.to_owned()),
-            })
-        };
-        if table.kind == RelationKind::Partitioned {
-            return refused("rows can move between partitions: fill a new column from the old one instead");
-        }
         let grows = key.len() == 1
             && table
                 .find(&key[0].name)
                 .is_some_and(|c| c.source == Source::Growing);
-        match self.new_rows {
-            Some(NewRows::Either | NewRows::Excluded) => Ok(Upper::AtStart),
-            None if grows => Ok(Upper::AtStart),
-            None => refused(
-                "its key does not grow with insertion, so a row inserted meanwhile may be changed or not: \
-                 if both are right say `new_rows: either`; if `where` does not hold for new rows say `new_rows: excluded`; \
-                 or fill a new column from the old one",
-            ),
+        if grows || self.new_rows.is_some() {
+            return Ok(Upper::AtStart);
         }
+        let advice = "its key does not grow with insertion, so a row inserted meanwhile may be changed or not: \
+                      if both are right say `new_rows: either`; if `where` does not hold for new rows say `new_rows: excluded`; \
+                      or fill a new column from the old one";
+        Err(uncertain(table, column, advice))
+    }
+}
+
+/// A column's new value, as the batches compare and write it.
+fn assignment(table: &TableFacts, column: &Ident, value: &Expression) -> Result<Assignment, Refusal> {
+    let found = table.column(column)?;
+    if found.source == Source::Generated {
+        return Err(Refusal::Input {
+            what: format!(
+                "column {column} of {} is generated and cannot be set",
+                table.full_name()
+            ),
+            advice: None,
+        });
+    }
+    Ok(Assignment {
+        column: column.clone(),
+        value: value.text().to_owned(),
+        data_type: found.data_type.clone(),
+        comparison: match found.ordering {
+            Ordering::Exact | Ordering::Float | Ordering::Nondeterministic => Comparison::Direct,
+            Ordering::None => Comparison::AsText,
+        },
+    })
+}
+
+fn uncertain(table: &TableFacts, column: &Ident, advice: &str) -> Refusal {
+    Refusal::Unsafe {
+        what: format!(
+            "the new value of {column} depends on a value the step itself sets, so each row must be changed exactly once, \
+             and on {} it is not certain which rows that is",
+            table.full_name()
+        ),
+        advice: Some(advice.to_owned()),
     }
 }

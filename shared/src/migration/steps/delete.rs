@@ -3,12 +3,12 @@
 //! Deleting by a condition is idempotent: a row that an application inserts or changes while the step runs is deleted if
 //! the batches come to its key later, and stays if they have passed it.
 
-use super::batched::{BatchOptions, columns_exist, holds_rows, key_of};
+use super::batched::{BatchOptions, Repeatable, Rows, columns_exist};
 use super::{Kind, Undo};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::Table;
-use crate::plan::{Action, Batches, Facts, Refusal, RowChange, Upper};
+use crate::plan::{Action, Facts, Refusal, RowChange, Upper};
 use serde::Deserialize;
 
 /// `delete: { table, where, batch? }`
@@ -27,9 +27,11 @@ pub struct Delete {
 
 impl Kind for Delete {
     fn check(&self) -> Result<(), Vec<String>> {
-        match self.batch.problem() {
-            None => Ok(()),
-            Some(problem) => Err(vec![problem]),
+        let problems = self.batch.problems();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
         }
     }
 
@@ -49,21 +51,21 @@ impl Kind for Delete {
         vec![&self.table]
     }
 
+    fn expressions(&self) -> Vec<&Expression> {
+        vec![&self.condition]
+    }
+
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         let table = facts.table(&self.table)?;
-        holds_rows(table)?;
         columns_exist(&self.condition, table, &self.table)?;
-        Ok(vec![Action::Batches(Batches {
-            schema: table.schema.clone(),
-            table: table.name.clone(),
-            key: key_of(table)?,
+        let rows = Rows {
+            table,
             change: RowChange::Delete,
-            condition: Some(self.condition.text().to_owned()),
-            upper: Upper::Open,
-            first_rows: self.batch.size,
-            pause: self.batch.pause(),
-            estimated_rows: table.estimated_rows,
-        })])
+            condition: Some(&self.condition),
+            repeatable: Repeatable::ByCondition,
+        };
+        let batches = rows.batches(facts, &self.batch, |_| Ok(Upper::Open))?;
+        Ok(vec![Action::Batches(Box::new(batches))])
     }
 
     fn effect(&self, _facts: &mut Facts) {}

@@ -14,6 +14,7 @@ mod tests;
 
 use crate::id::Digest;
 use crate::migration::checksum;
+use crate::migration::expression::Expression;
 use crate::name::Table;
 use crate::plan::{Action, Facts, Refusal};
 use serde::Deserialize;
@@ -46,6 +47,11 @@ pub trait Kind: DeserializeOwned {
 
     /// The tables whose facts [`Kind::plan`] needs.
     fn tables(&self) -> Vec<&Table>;
+
+    /// The expressions whose functions [`Kind::plan`] must know: see [`Facts::volatile`].
+    fn expressions(&self) -> Vec<&Expression> {
+        Vec::new()
+    }
 
     /// What the step becomes on a database with these facts, in order of execution. Nothing to do is an empty list.
     ///
@@ -130,6 +136,11 @@ macro_rules! steps {
             /// See [`Kind::tables`].
             pub fn tables(&self) -> Vec<&Table> {
                 match self { $(Self::$variant(step) => step.tables(),)* }
+            }
+
+            /// See [`Kind::expressions`].
+            pub fn expressions(&self) -> Vec<&Expression> {
+                match self { $(Self::$variant(step) => step.expressions(),)* }
             }
 
             /// See [`Kind::plan`].

@@ -4,8 +4,8 @@ use super::Change;
 use crate::name::Ident;
 use crate::name::Table;
 use crate::plan::{
-    Action, Batches, CheckFacts, ColumnFacts, Facts, Lookup, Nullability, Ordering, Refusal, RelationKind,
-    Source, TableFacts, Upper,
+    Action, Batches, CheckFacts, ColumnFacts, Facts, KeyFacts, Lookup, Nullability, Ordering, Paging,
+    PartFacts, Passes, Refusal, RelationKind, Sort, Source, Storage, TableFacts, Upper,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ fn column(name: &str, data_type: &str) -> ColumnFacts {
     ColumnFacts {
         name: ident(name),
         data_type: data_type.to_owned(),
+        collation: None,
         nullability: Nullability::Nullable,
         source: Source::Plain,
         ordering: Ordering::Exact,
@@ -42,10 +43,28 @@ fn table() -> TableFacts {
         name: ident("t"),
         kind: RelationKind::Table,
         columns: vec![id, column("n", "integer"), column("total", "numeric")],
-        primary_key: vec![ident("id")],
+        parts: vec![part("t", &["id"])],
+        partition_columns: [].into(),
+        syncs: Vec::new(),
         checks: Vec::new(),
+    }
+}
+
+/// A relation with a primary key.
+fn part(name: &str, key: &[&str]) -> PartFacts {
+    let column = |name: &&str| KeyFacts {
+        column: ident(name),
+        sort: Sort::ASCENDING,
+    };
+    PartFacts {
+        oid: 1,
+        schema: ident("public"),
+        name: ident(name),
+        storage: Storage::Local,
+        keys: vec![key.iter().map(column).collect()],
         estimated_rows: 1000,
-        bytes: 8192,
+        blocks: 10,
+        row_security: false,
     }
 }
 
@@ -53,7 +72,7 @@ fn facts(table: TableFacts) -> Facts {
     let name = Table::parse("t").unwrap();
     Facts {
         tables: [(name, Lookup::Found(table))].into(),
-        uncertain: false,
+        ..Facts::default()
     }
 }
 
@@ -71,7 +90,7 @@ fn statements(actions: &[Action]) -> Vec<String> {
 fn batches(step: &Value, table: TableFacts) -> Result<Batches, Refusal> {
     let actions = change(step).plan(&facts(table))?;
     match actions.as_slice() {
-        [Action::Batches(batches)] => Ok(batches.clone()),
+        [Action::Batches(batches)] => Ok((**batches).clone()),
         other => panic!("{other:?}"),
     }
 }
@@ -187,8 +206,14 @@ fn a_value_that_reads_itself_needs_a_key_that_grows_or_a_word() {
 fn what_carries_no_cursor_is_refused_with_the_reason() {
     let step = json!({"backfill": {"table": "t", "set": {"n": "1"}}});
     let mut without = table();
-    without.primary_key.clear();
-    assert!(refused(batches(&step, without)).contains("no primary key"));
+    without.parts[0].keys.clear();
+    let changing = json!({"backfill": {"table": "t", "set": {"n": "random() * 10"}}});
+    let mut volatile = facts(without.clone());
+    volatile.volatile.insert("random".to_owned());
+    let refusal = change(&changing).plan(&volatile).unwrap_err();
+    assert!(refusal.to_string().contains("no primary key"), "{refusal}");
+    let twice = json!({"backfill": {"table": "t", "set": {"n": "n + 1"}, "new_rows": "either"}});
+    assert!(refused(batches(&twice, without)).contains("no primary key"));
     for (ordering, reason) in [
         (Ordering::Float, "floating"),
         (Ordering::Nondeterministic, "nondeterministic"),
@@ -335,5 +360,104 @@ fn a_backfill_may_not_set_the_key_it_pages_by() {
         let step = json!({"backfill": {"table": "t", "set": {"id": value}, "new_rows": "either"}});
         let why = refused(batches(&step, table()));
         assert!(why.contains("part of the primary key"), "{why}");
+    }
+}
+
+#[test]
+fn a_table_without_a_key_is_paged_by_blocks_until_no_row_is_left() {
+    let mut without = table();
+    without.parts[0].keys.clear();
+    let delete = batches(
+        &json!({"delete": {"table": "t", "where": "n = 1"}}),
+        without.clone(),
+    )
+    .unwrap();
+    assert_eq!(delete.parts[0].paging, Paging::Blocks);
+    assert_eq!(delete.passes, until_none(None));
+    let derived = batches(
+        &json!({"backfill": {"table": "t", "set": {"n": "total * 2"}}}),
+        without,
+    )
+    .unwrap();
+    assert_eq!(derived.passes, until_none(Some(1)));
+}
+
+fn until_none(unchanged_left_out_from: Option<u32>) -> Passes {
+    Passes::UntilNone {
+        unchanged_left_out_from,
+    }
+}
+
+/// `t`, partitioned by `n` into `t_1` with a key and `t_2` with a key of its own.
+fn partitioned() -> TableFacts {
+    TableFacts {
+        kind: RelationKind::Partitioned,
+        parts: vec![part("t_1", &["id"]), part("t_2", &["n", "id"])],
+        partition_columns: [ident("n")].into(),
+        ..table()
+    }
+}
+
+#[test]
+fn a_partitioned_table_is_paged_partition_by_partition_and_again_while_rows_move() {
+    let step = json!({"backfill": {"table": "t", "set": {"total": "n * 2"}}});
+    let plan = batches(&step, partitioned()).unwrap();
+    let paging: Vec<String> = plan.parts.iter().map(|part| part.paging.as_text()).collect();
+    assert_eq!(
+        paging,
+        ["key (\"id\" bigint)", "key (\"n\" integer, \"id\" bigint)"]
+    );
+    assert_eq!(plan.passes, until_none(Some(2)));
+    let delete = json!({"delete": {"table": "t", "where": "total = 1"}});
+    assert_eq!(batches(&delete, partitioned()).unwrap().passes, until_none(None));
+}
+
+#[test]
+fn rows_are_not_moved_between_partitions_by_a_backfill() {
+    let step = json!({"backfill": {"table": "t", "set": {"n": "total"}}});
+    let why = refused(batches(&step, partitioned()));
+    assert!(why.contains("which partition"), "{why}");
+}
+
+#[test]
+fn another_unique_key_serves_where_the_primary_one_cannot() {
+    let mut odd = table();
+    odd.columns[0].ordering = Ordering::Float;
+    odd.parts[0].keys.push(part("t", &["n"]).keys.remove(0));
+    let step = json!({"backfill": {"table": "t", "set": {"total": "1"}}});
+    let plan = batches(&step, odd).unwrap();
+    assert_eq!(plan.parts[0].paging.as_text(), "key (\"n\" integer)");
+}
+
+#[test]
+fn rows_that_cannot_be_seen_or_reached_refuse_the_step() {
+    let step = json!({"backfill": {"table": "t", "set": {"total": "1"}}});
+    let mut hidden = table();
+    hidden.parts[0].row_security = true;
+    assert!(refused(batches(&step, hidden)).contains("row security hides rows"));
+    let mut elsewhere = partitioned();
+    elsewhere.parts[1].storage = Storage::Foreign;
+    assert!(refused(batches(&step, elsewhere)).contains("is a foreign table"));
+}
+
+#[test]
+fn the_pace_an_author_asks_for_is_within_bounds() {
+    let problems = |batch: Value| {
+        let body = json!({"table": "t", "where": "true", "batch": batch});
+        let step = Change::deserialize("delete", body).unwrap().unwrap();
+        step.check().err().unwrap_or_default().join("; ")
+    };
+    assert_eq!(
+        problems(json!({"workers": 2, "target": "250ms", "max_duty": 0.25})),
+        ""
+    );
+    for (batch, key) in [
+        (json!({"workers": 0}), "batch.workers"),
+        (json!({"target": 0}), "batch.target"),
+        (json!({"target": "1h"}), "batch.target"),
+        (json!({"max_duty": 0}), "batch.max_duty"),
+        (json!({"max_duty": 1.5}), "batch.max_duty"),
+    ] {
+        assert!(problems(batch).contains(key), "{key}");
     }
 }

@@ -1,18 +1,20 @@
-//! What one step becomes on one database: actions, from the facts that were inspected there.
-//!
-//! Facts enter by value (the agent reads them), actions leave by value (the agent carries them out). A step that was
-//! interrupted is planned again from fresh facts, and what it did already is then no longer in the plan.
+//! What an agent finds out about the tables a step names.
 
-use crate::migration::steps::Session;
+use super::Refusal;
 use crate::name::{Ident, Table};
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What an agent found out about the tables a step names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
     /// By the name as written in the step.
     pub tables: BTreeMap<Table, Lookup>,
+    /// As PostgreSQL numbers it: 150004 is 15.4. 0 before anything was inspected.
+    pub server_version: u32,
+    /// Those of the functions the step's expressions call that PostgreSQL calls volatile, by name without a schema.
+    pub volatile: BTreeSet<String>,
+    /// Columns that a later step of the same migration sets NOT NULL.
+    pub not_null_later: BTreeSet<(Table, Ident)>,
     /// In a dry run: an earlier step's effect is not known, so a table or column may exist by then.
     pub uncertain: bool,
 }
@@ -51,14 +53,14 @@ pub struct TableFacts {
     pub kind: RelationKind,
     /// In the table's order, without dropped ones.
     pub columns: Vec<ColumnFacts>,
-    /// The primary key's columns in the key's order; empty when there is none.
-    pub primary_key: Vec<Ident>,
+    /// The relations that hold its rows: itself, its partitions or its children, leaves only, in order of their names.
+    pub parts: Vec<PartFacts>,
+    /// Columns that decide, on any level, which partition a row belongs to.
+    pub partition_columns: BTreeSet<Ident>,
+    /// The triggers of ours that keep columns right.
+    pub syncs: Vec<SyncFacts>,
     /// Check constraints.
     pub checks: Vec<CheckFacts>,
-    /// The planner's estimate of rows; 0 when it has none.
-    pub estimated_rows: u64,
-    /// Size of the table without indexes, in bytes.
-    pub bytes: u64,
 }
 
 /// One column as the catalog has it.
@@ -68,12 +70,93 @@ pub struct ColumnFacts {
     pub name: Ident,
     /// Its type as `format_type` writes it.
     pub data_type: String,
+    /// Its collation, quoted in full, where it is not that of its type.
+    pub collation: Option<String>,
     /// Whether NULL is refused.
     pub nullability: Nullability,
     /// Where its value comes from when a row does not give one.
     pub source: Source,
     /// Whether keys of this type can be ordered and compared exactly.
     pub ordering: Ordering,
+}
+
+/// One relation that holds rows of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartFacts {
+    /// Its oid, which it keeps when it is renamed.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: Ident,
+    /// Its name.
+    pub name: Ident,
+    /// Whether rows of it can be changed here.
+    pub storage: Storage,
+    /// Unique keys over all its rows, of columns without NULL; the primary key first.
+    pub keys: Vec<Vec<KeyFacts>>,
+    /// The planner's estimate of rows; 0 when it has none.
+    pub estimated_rows: u64,
+    /// Its size in blocks.
+    pub blocks: u64,
+    /// Whether a policy hides rows of it from our role.
+    pub row_security: bool,
+}
+
+/// Where the rows of a relation are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// Here.
+    Local,
+    /// On another server.
+    Foreign,
+}
+
+/// One column of a unique key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFacts {
+    /// Its name.
+    pub column: Ident,
+    /// How the index sorts it.
+    pub sort: Sort,
+}
+
+/// How an index sorts one of its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sort {
+    /// Upwards or downwards.
+    pub direction: SortDirection,
+    /// Where NULLs would be: the planner uses an index only for the very order it has.
+    pub nulls: Nulls,
+}
+
+/// Upwards or downwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SortDirection {
+    /// Smaller values first.
+    Ascending,
+    /// Larger values first.
+    Descending,
+}
+
+/// Where NULLs are in an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nulls {
+    /// Before all values.
+    First,
+    /// After all values.
+    Last,
+}
+
+/// A trigger of ours that keeps columns right: see [`crate::sql::sync`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncFacts {
+    /// The relation it is on, quoted in full.
+    pub relation: String,
+    /// The trigger's name.
+    pub trigger: Ident,
+    /// The name of its function, in the schema `confiture`.
+    pub function: Ident,
+    /// The columns it sets.
+    pub columns: BTreeSet<Ident>,
 }
 
 /// Whether a column takes NULL.
@@ -120,132 +203,6 @@ pub struct CheckFacts {
     pub validated: bool,
 }
 
-/// Why a step cannot be planned on a database.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Something the step names is not there, or not of the right kind: exit code 2.
-    #[error("{what}")]
-    Input {
-        /// What is wrong, naming it.
-        what: String,
-        /// What to do.
-        advice: Option<String>,
-    },
-    /// A safety rule forbids it: exit code 3.
-    #[error("{what}")]
-    Unsafe {
-        /// What is refused, and why.
-        what: String,
-        /// What would be allowed.
-        advice: Option<String>,
-    },
-}
-
-/// One thing the agent does for a step.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Statements in one fenced transaction.
-    Transaction(Transaction),
-    /// A loop of fenced batches over one key range.
-    Batches(Batches),
-    /// A query that must hold; it changes nothing.
-    Assert(Assertion),
-    /// A statement that PostgreSQL refuses inside a transaction: recorded as begun, run, verified, recorded as done.
-    Outside(crate::migration::steps::Outside),
-}
-
-/// Statements in one fenced transaction.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Transaction {
-    /// Sent one after the other. A SQL file is one text of many statements.
-    pub statements: Vec<String>,
-    /// Whether the statements may change settings of the session.
-    pub session: Session,
-    /// How long it may take.
-    pub length: Length,
-    /// How to take back what the step's transactions before it put in place, when its statements fail for good.
-    pub withdraw: Option<Withdraw>,
-}
-
-/// How a step that failed half-way leaves nothing behind that applications would notice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Withdraw {
-    /// The statement.
-    pub statement: String,
-    /// What is said once it is done.
-    pub done: &'static str,
-    /// What is said when it could not be.
-    pub left: &'static str,
-}
-
-/// How long a transaction may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Length {
-    /// It takes a strong lock: every statement ends within `statement_timeout`.
-    Bounded,
-    /// It reads the whole table under a weak lock (VALIDATE): no `statement_timeout`.
-    Long,
-}
-
-/// A loop of fenced batches over one key range.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batches {
-    /// Schema of the table.
-    pub schema: Ident,
-    /// The table.
-    pub table: Ident,
-    /// The key in its order.
-    pub key: Vec<KeyColumn>,
-    /// What becomes of each row.
-    pub change: RowChange,
-    /// Which rows; all when there is none.
-    pub condition: Option<String>,
-    /// Where the range ends.
-    pub upper: Upper,
-    /// Rows of the first batch; later ones follow the measured time. `None` leaves it to the agent.
-    pub first_rows: Option<u32>,
-    /// Pause between batches.
-    pub pause: Duration,
-    /// Estimated rows of the table, for progress.
-    pub estimated_rows: u64,
-}
-
-/// What a batch loop does with a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RowChange {
-    /// Columns get new values: SQL expressions over the row.
-    Update(Vec<(Ident, String)>),
-    /// It goes.
-    Delete,
-}
-
-/// One column of a batch loop's key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyColumn {
-    /// Its name.
-    pub name: Ident,
-    /// Its type as `format_type` writes it: boundaries travel as text and are cast to it.
-    pub data_type: String,
-}
-
-/// Where the range of a batch loop ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Upper {
-    /// At the last row there is when the loop gets there.
-    Open,
-    /// At the largest key at the start: rows inserted later are not touched.
-    AtStart,
-}
-
-/// A query that must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assertion {
-    /// Returns one row with one boolean.
-    pub query: String,
-    /// What is said when it does not hold.
-    pub message: Option<String>,
-}
-
 impl Facts {
     /// The facts of a table that must exist.
     ///
@@ -283,33 +240,6 @@ impl Facts {
         match self.tables.get_mut(table) {
             Some(Lookup::Found(facts)) => Some(facts),
             _ => None,
-        }
-    }
-}
-
-impl Transaction {
-    /// One statement that takes a strong lock.
-    pub fn bounded(statement: String) -> Self {
-        Self::bounded_all(vec![statement])
-    }
-
-    /// Statements that take a strong lock, together.
-    pub fn bounded_all(statements: Vec<String>) -> Self {
-        Self {
-            statements,
-            session: Session::Clean,
-            length: Length::Bounded,
-            withdraw: None,
-        }
-    }
-
-    /// One statement that reads the whole table under a weak lock, after what `withdraw` takes back.
-    pub fn long(statement: String, withdraw: Withdraw) -> Self {
-        Self {
-            statements: vec![statement],
-            session: Session::Clean,
-            length: Length::Long,
-            withdraw: Some(withdraw),
         }
     }
 }
@@ -362,5 +292,38 @@ impl TableFacts {
             what: format!("table {} has no column {name}", self.full_name()),
             advice: Some(self.columns_like(name)),
         })
+    }
+}
+
+impl Sort {
+    /// Of an ordinary index.
+    pub const ASCENDING: Self = Self {
+        direction: SortDirection::Ascending,
+        nulls: Nulls::Last,
+    };
+
+    /// What follows a column's name in ORDER BY: nothing for the ordinary order.
+    pub fn as_sql(self) -> &'static str {
+        match (self.direction, self.nulls) {
+            (SortDirection::Ascending, Nulls::Last) => "",
+            (SortDirection::Ascending, Nulls::First) => " NULLS FIRST",
+            (SortDirection::Descending, Nulls::First) => " DESC",
+            (SortDirection::Descending, Nulls::Last) => " DESC NULLS LAST",
+        }
+    }
+
+    /// The other way round.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self {
+            direction: match self.direction {
+                SortDirection::Ascending => SortDirection::Descending,
+                SortDirection::Descending => SortDirection::Ascending,
+            },
+            nulls: match self.nulls {
+                Nulls::First => Nulls::Last,
+                Nulls::Last => Nulls::First,
+            },
+        }
     }
 }

@@ -1,0 +1,227 @@
+//! One batch: lock the range's row, see whose it is, change what comes next, move the cursor, commit.
+
+use super::cut::texts;
+use crate::error::Error;
+use crate::ledger;
+use crate::run::Run;
+use crate::session::Session;
+use crate::step::{Place, record};
+use crate::user_error;
+use shared::fence::Fence;
+use shared::plan::{Batches, Paging, Part};
+use shared::sql::batch::{self, Ends, Statements};
+use shared::sql::{Commit, Limits, Tag};
+use std::time::Duration;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+/// How long a batch waits for one lock, and how long one of its statements may take: a batch aims at half a second.
+const LOCK: Duration = Duration::from_secs(1);
+const STATEMENT: Duration = Duration::from_secs(15);
+
+const DOING: &str = "running a batch";
+
+/// Rows in a block where the planner has no estimate.
+const ROWS_PER_BLOCK: u64 = 50;
+
+/// A boundary: the texts of a key, or of a block number.
+type Bound = Vec<String>;
+
+/// A range's row, locked.
+struct Locked {
+    state: String,
+    fence: Fence,
+    from: Option<Bound>,
+    upper: Option<Bound>,
+    sequence: i64,
+    rows: i64,
+}
+
+/// How a batch ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outcome {
+    /// Rows it changed.
+    pub(super) changed: u64,
+    /// Rows changed in the range so far.
+    pub(super) rows: i64,
+    pub(super) left: Left,
+}
+
+/// What is left of the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// There may be more.
+    More,
+    /// The range is done.
+    Nothing,
+}
+
+/// What one batch works on.
+pub(super) struct Work<'a, 'b> {
+    pub(super) run: &'a Run<'b>,
+    pub(super) place: Place<'a>,
+    pub(super) batches: &'a Batches,
+    pub(super) part: &'a Part,
+    pub(super) shard: i32,
+    pub(super) pass: i32,
+    pub(super) tag: &'a Tag,
+}
+
+impl Work<'_, '_> {
+    /// Runs one batch of about so many rows. `retries`: tries that failed since the last one that did not.
+    pub(super) async fn batch(
+        &self,
+        session: &mut Session,
+        rows: u32,
+        retries: i64,
+    ) -> Result<Outcome, Error> {
+        let key = record::Key::of(self.run, self.place.todo, self.place.number());
+        let [set, version, direction, number, step] = key.step();
+        let shard_key = [
+            set,
+            version,
+            direction,
+            number,
+            step,
+            (&self.shard as &(dyn ToSql + Sync), Type::INT4),
+        ];
+        let limits = Limits {
+            lock: LOCK,
+            statement: Some(STATEMENT),
+            commit: Commit::Deferred,
+        };
+        let found = session
+            .begin_with(self.tag, limits, DOING, batch::LOCK_SHARD, &shard_key)
+            .await?;
+        let locked = found
+            .first()
+            .map(locked)
+            .ok_or(Error::Broken("a range that was recorded is gone"))?;
+        match locked.state.as_str() {
+            // Takeovers stamp open ranges only: one that is done keeps the fence of whoever did it. The step's record is
+            // written under the fence row, which tells whether we were replaced.
+            "done" => {
+                session.rollback(self.tag).await;
+                return Ok(Outcome {
+                    changed: 0,
+                    rows: locked.rows,
+                    left: Left::Nothing,
+                });
+            }
+            _ if locked.fence != self.run.claim.fence => {
+                return Err(ledger::replaced(session, self.run.claim).await);
+            }
+            "open" => {}
+            _ => return Err(Error::Broken("a range of a step at work is closed")),
+        }
+        let statements = Statements::of(self.batches, self.part);
+        let next = self.next(session, &statements, &locked, rows).await?;
+        // The rest of a range is changed up to its very end, so no further batch need look for more.
+        let (end, left) = match next {
+            Some(end) => (Some(end), Left::More),
+            None => (locked.upper.clone(), Left::Nothing),
+        };
+        let ends = Ends::of(locked.from.is_some(), end.is_some());
+        let pass = u32::try_from(self.pass).unwrap_or(1);
+        let change = statements.change(ends, pass);
+        let params = range(locked.from.as_ref(), end.as_ref());
+        let changed = session
+            .client()
+            .execute_typed(&format!("{}{change}", self.tag), &params)
+            .await
+            .map_err(|error| user_error::of(&error, &change, 0, self.tag, self.place))?;
+        let changed_rows = i64::try_from(changed).unwrap_or(i64::MAX);
+        let state = match left {
+            Left::More => "open",
+            Left::Nothing => "done",
+        };
+        let more = [
+            (&locked.sequence as &(dyn ToSql + Sync), Type::INT8),
+            (&locked.from, Type::TEXT_ARRAY),
+            (&end, Type::TEXT_ARRAY),
+            (&changed_rows, Type::INT8),
+            (&state, Type::TEXT),
+            (&retries, Type::INT8),
+        ];
+        let params = [&shard_key[..], &more[..]].concat();
+        let moved = session
+            .execute(self.tag, DOING, batch::MOVE_CURSOR, &params)
+            .await?;
+        if moved != 1 {
+            return Err(Error::Broken("a range moved under our lock"));
+        }
+        session.commit(self.tag).await?;
+        Ok(Outcome {
+            changed,
+            rows: locked.rows + changed_rows,
+            left,
+        })
+    }
+
+    /// The end of a batch of so many rows; `None` when the range holds fewer.
+    async fn next(
+        &self,
+        session: &Session,
+        statements: &Statements<'_>,
+        locked: &Locked,
+        rows: u32,
+    ) -> Result<Option<Bound>, Error> {
+        let ends = Ends::of(locked.from.is_some(), locked.upper.is_some());
+        let Some(full) = statements.full(ends) else {
+            return self.next_block(locked, rows);
+        };
+        debug_assert!(matches!(self.part.paging, Paging::Key(_)));
+        let before_end = i64::from(rows) - 1;
+        let mut params = range(locked.from.as_ref(), locked.upper.as_ref());
+        params.push((&before_end, Type::INT8));
+        let found = session.query(self.tag, DOING, &full, &params).await?;
+        Ok(found.first().map(|row| texts(row, 0)))
+    }
+
+    fn next_block(&self, locked: &Locked, rows: u32) -> Result<Option<Bound>, Error> {
+        let from = block(locked.from.as_ref())?.unwrap_or(0);
+        let upper = block(locked.upper.as_ref())?.ok_or(Error::Broken("a range of blocks has no end"))?;
+        let per_block = match self.part.estimated_rows / self.part.blocks.max(1) {
+            0 => ROWS_PER_BLOCK,
+            rows => rows,
+        };
+        let end = from + (u64::from(rows) / per_block).max(1);
+        Ok((end < upper).then(|| vec![end.to_string()]))
+    }
+}
+
+/// A boundary of a range of blocks as a number.
+pub(super) fn block(bound: Option<&Bound>) -> Result<Option<u64>, Error> {
+    let broken = Error::Broken("the end of a range of blocks is no number");
+    match bound.map(Vec::as_slice) {
+        None => Ok(None),
+        Some([number]) => number.parse().map(Some).map_err(|_| broken),
+        Some(_) => Err(broken),
+    }
+}
+
+fn locked(row: &Row) -> Locked {
+    Locked {
+        state: row.get(0),
+        fence: Fence {
+            epoch: row.get(1),
+            token: row.get(2),
+            local: row.get(3),
+        },
+        from: row.get(4),
+        upper: row.get(5),
+        sequence: row.get(6),
+        rows: row.get(7),
+    }
+}
+
+/// The ends that there are, as parameters.
+pub(super) fn range<'a>(
+    from: Option<&'a Bound>,
+    upper: Option<&'a Bound>,
+) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    from.into_iter()
+        .chain(upper)
+        .map(|end| (end as &(dyn ToSql + Sync), Type::TEXT_ARRAY))
+        .collect()
+}
