@@ -279,7 +279,7 @@ fn grants(what: Forbidden, database: &str, role: &str) -> String {
     match what {
         Forbidden::Create => format!("GRANT CREATE ON DATABASE {database} TO {role}"),
         Forbidden::Use => format!(
-            "GRANT USAGE ON SCHEMA confiture TO {role}; GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA confiture TO {role}"
+            "GRANT USAGE, CREATE ON SCHEMA confiture TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA confiture TO {role}"
         ),
     }
 }
@@ -292,7 +292,7 @@ fn statement_advice(error: &tokio_postgres::Error) -> Option<&'static str> {
         || (error.code().code() == "0A000" && error.message().contains("during recovery"));
     if error.code().code() == "42501" {
         return Some(
-            "the role needs USAGE on the schema confiture and SELECT, INSERT and UPDATE on its tables; or work with the role that created them",
+            "the role needs USAGE and CREATE on the schema confiture and SELECT, INSERT, UPDATE and DELETE on its tables; or work with the role that created them",
         );
     }
     read_only.then_some(

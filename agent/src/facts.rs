@@ -94,7 +94,7 @@ struct Relation {
     parts: Vec<Part>,
     partition_columns: Vec<String>,
     partition_expressions: Vec<String>,
-    syncs: Vec<Sync>,
+    syncs: Vec<Trigger>,
     checks: Vec<Check>,
 }
 
@@ -118,11 +118,11 @@ struct Key {
 }
 
 #[derive(Deserialize)]
-struct Sync {
+struct Trigger {
     relation: String,
-    trigger: String,
+    name: String,
     function: String,
-    columns: Vec<String>,
+    arguments: sql::sync::Arguments,
 }
 
 #[derive(Deserialize)]
@@ -153,7 +153,7 @@ fn ident(name: String) -> Ident {
     Ident::exact(name).expect("a name out of the catalog is a name")
 }
 
-fn idents<C: FromIterator<Ident>>(names: Vec<String>) -> C {
+fn idents<C: FromIterator<Ident>>(names: impl IntoIterator<Item = String>) -> C {
     names.into_iter().map(ident).collect()
 }
 
@@ -183,14 +183,7 @@ impl From<Relation> for TableFacts {
             columns: relation.columns.into_iter().map(Into::into).collect(),
             parts: relation.parts.into_iter().map(Into::into).collect(),
             partition_columns,
-            syncs: (relation.syncs.into_iter())
-                .map(|sync| SyncFacts {
-                    relation: sync.relation,
-                    trigger: ident(sync.trigger),
-                    function: ident(sync.function),
-                    columns: idents(sync.columns),
-                })
-                .collect(),
+            syncs: syncs(relation.syncs),
             checks: (relation.checks.into_iter())
                 .map(|c| CheckFacts {
                     name: ident(c.name),
@@ -200,6 +193,26 @@ impl From<Relation> for TableFacts {
                 .collect(),
         }
     }
+}
+
+/// The triggers by their functions.
+fn syncs(triggers: Vec<Trigger>) -> Vec<SyncFacts> {
+    let mut syncs: Vec<SyncFacts> = Vec::new();
+    for trigger in triggers {
+        let function = ident(trigger.function);
+        let on = (trigger.relation, ident(trigger.name));
+        match syncs.iter_mut().find(|sync| sync.function == function) {
+            Some(sync) => sync.triggers.push(on),
+            None => syncs.push(SyncFacts {
+                function,
+                triggers: vec![on],
+                columns: idents(trigger.arguments.set),
+                reads: idents(trigger.arguments.reads),
+                digest: trigger.arguments.digest,
+            }),
+        }
+    }
+    syncs
 }
 
 impl From<Part> for PartFacts {

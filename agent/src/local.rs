@@ -17,7 +17,7 @@ use shared::migration::{Set, Version};
 use shared::plan::{Action, Facts};
 use shared::retry::Retryability;
 use shared::rollout::work::Summary;
-use shared::sql::Tag;
+use shared::sql::{Tag, sync};
 use std::time::{Duration, Instant};
 
 /// How often a holder that is waited for is looked at.
@@ -200,6 +200,33 @@ pub async fn read(database: &Database, set: &Set) -> Result<Ledger, Error> {
     Ok(ledger)
 }
 
+/// A column, or several, that a trigger of ours keeps right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSync {
+    /// The relation, quoted in full.
+    pub relation: String,
+    /// The columns.
+    pub columns: Vec<String>,
+}
+
+/// The triggers of ours that live, by relation.
+///
+/// # Errors
+/// When the database cannot be reached or read.
+pub async fn live_syncs(database: &Database) -> Result<Vec<LiveSync>, Error> {
+    let session = database.session().await?;
+    let rows = session
+        .query(&READING, "looking for triggers", sync::LIVE, &[])
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| LiveSync {
+            relation: row.get(0),
+            columns: row.get(1),
+        })
+        .collect())
+}
+
 /// One migration as it would run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedMigration {
@@ -244,6 +271,7 @@ pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<Pla
         let mut steps = Vec::new();
         for (index, step) in todo.steps.iter().enumerate().skip(todo.done) {
             facts::inspect(&mut session, &READING, &step.change, &mut facts).await?;
+            facts.look_ahead(&todo.steps[index + 1..]);
             let plan = match step.change.plan(&facts) {
                 Ok(actions) => Ok(actions),
                 Err(refusal) if facts.uncertain => Err(format!(

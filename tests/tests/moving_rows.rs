@@ -53,7 +53,7 @@ async fn under_way(database: &Database) -> anyhow::Result<()> {
 #[tokio::test]
 async fn rows_that_move_to_a_partition_behind_the_cursor_are_reached() -> anyhow::Result<()> {
     for step in [
-        "backfill: { table: t, set: { y: \"n * 2\" }, batch: { size: 100, pause: 20ms } }",
+        "backfill: { table: t, set: { y: \"n * 2\" }, sync: none, batch: { size: 100, pause: 20ms } }",
         "delete: { table: t, where: \"n > 0\", batch: { size: 100, pause: 20ms } }",
     ] {
         let database = database(
@@ -86,7 +86,7 @@ async fn rows_that_move_to_a_partition_behind_the_cursor_are_reached() -> anyhow
 #[tokio::test]
 async fn rows_that_move_to_a_block_behind_the_cursor_are_reached() -> anyhow::Result<()> {
     for step in [
-        "backfill: { table: t, set: { y: \"n * 2\" }, where: \"y IS NULL\", batch: { size: 100, pause: 20ms } }",
+        "backfill: { table: t, set: { y: \"n * 2\" }, where: \"y IS NULL\", sync: none, batch: { size: 100, pause: 20ms } }",
         "delete: { table: t, where: \"n > 0\", batch: { size: 100, pause: 20ms } }",
     ] {
         // The first blocks have room for rows that are updated.
@@ -120,7 +120,8 @@ async fn partitions_that_come_and_go_meanwhile_do_no_harm() -> anyhow::Result<()
          INSERT INTO t SELECT g, 1 + g / 2000, g FROM generate_series(1, 5999) g",
     )
     .await?;
-    let set = set("backfill: { table: t, set: { y: \"n * 2\" }, batch: { size: 100, pause: 20ms } }")?;
+    let set =
+        set("backfill: { table: t, set: { y: \"n * 2\" }, sync: none, batch: { size: 100, pause: 20ms } }")?;
     let mut run = migrate(&database, &set).start("run")?;
     under_way(&database).await?;
     database

@@ -94,6 +94,7 @@ pub(crate) async fn carry_out(run: &mut Run<'_>, place: Place<'_>) -> Result<(),
         let mut session = run.database.session().await?;
         facts::inspect(&mut session, &tag, &place.step().change, &mut facts).await?;
     }
+    facts.look_ahead(&place.todo.steps[place.index + 1..]);
     let actions = place.step().change.plan(&facts)?;
     if actions.is_empty() {
         let part = if place.has_begun() {

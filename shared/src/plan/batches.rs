@@ -25,6 +25,8 @@ pub struct Batches {
     pub upper: Upper,
     /// How often the rows are gone over.
     pub passes: Passes,
+    /// Who keeps rows right that applications write meanwhile.
+    pub kept: Kept,
     /// Size and pace, as far as the author says.
     pub pacing: Pacing,
     /// Version of the server, as PostgreSQL numbers it.
@@ -99,6 +101,17 @@ pub enum Comparison {
     Direct,
     /// As text: the type (`json`, `xml`, `point`) has none.
     AsText,
+}
+
+/// Who keeps rows right that applications insert or change while the loop runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// A trigger of ours.
+    ByTrigger,
+    /// The applications themselves.
+    ByApplications,
+    /// Nobody: the change is for the rows that the loop meets.
+    NotAtAll,
 }
 
 /// Where the range of a batch loop ends.

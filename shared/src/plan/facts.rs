@@ -1,6 +1,7 @@
 //! What an agent finds out about the tables a step names.
 
 use super::Refusal;
+use crate::migration::{Change, Step};
 use crate::name::{Ident, Table};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -146,17 +147,19 @@ pub enum Nulls {
     Last,
 }
 
-/// A trigger of ours that keeps columns right: see [`crate::sql::sync`].
+/// Triggers of ours that keep columns right: see [`crate::sql::sync`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncFacts {
-    /// The relation it is on, quoted in full.
-    pub relation: String,
-    /// The trigger's name.
-    pub trigger: Ident,
     /// The name of its function, in the schema `confiture`.
     pub function: Ident,
+    /// The relations, quoted in full, and the triggers on them.
+    pub triggers: Vec<(String, Ident)>,
     /// The columns it sets.
     pub columns: BTreeSet<Ident>,
+    /// The columns it reads.
+    pub reads: BTreeSet<Ident>,
+    /// Of what it computes.
+    pub digest: String,
 }
 
 /// Whether a column takes NULL.
@@ -223,6 +226,16 @@ impl Facts {
                 advice: None,
             }),
         }
+    }
+
+    /// Notes what later steps of the same migration will refuse.
+    pub fn look_ahead(&mut self, later: &[Step]) {
+        self.not_null_later = (later.iter())
+            .filter_map(|step| match &step.change {
+                Change::SetNotNull(set) => Some((set.table.clone(), set.column.clone())),
+                _ => None,
+            })
+            .collect();
     }
 
     /// Notes that a column takes NULL or no longer does; nothing happens where there is no such column.

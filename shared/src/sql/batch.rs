@@ -432,7 +432,7 @@ fn addresses(lower: &str, upper: &str) -> String {
 mod tests {
     use super::*;
     use crate::name::Ident;
-    use crate::plan::{Nulls, Pacing, Sort, Upper};
+    use crate::plan::{Kept, Nulls, Pacing, Sort, Upper};
 
     const DESCENDING: Sort = Sort {
         direction: SortDirection::Descending,
@@ -473,6 +473,7 @@ mod tests {
             condition: Some("n < 5".to_owned()),
             upper: Upper::Open,
             passes: Passes::One,
+            kept: Kept::ByApplications,
             pacing: Pacing::default(),
             server_version: 150_000,
         }

@@ -43,8 +43,8 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
       SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
                 'relation', (SELECT pg_catalog.format('%I.%I', e.nspname, r.relname) FROM pg_catalog.pg_class r
                     JOIN pg_catalog.pg_namespace e ON e.oid = r.relnamespace WHERE r.oid = g.tgrelid),
-                'trigger', g.tgname, 'function', f.proname,
-                'columns', pg_catalog.convert_from(pg_catalog.substring(g.tgargs, 1, pg_catalog.length(g.tgargs) - 1),
+                'name', g.tgname, 'function', f.proname,
+                'arguments', pg_catalog.convert_from(pg_catalog.substring(g.tgargs, 1, pg_catalog.length(g.tgargs) - 1),
                                                    pg_catalog.getdatabaseencoding())::pg_catalog.json)), '[]')
         FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc f ON f.oid = g.tgfoid
         JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace AND s.nspname = 'confiture'

@@ -9,6 +9,7 @@ pub mod batch;
 mod change;
 pub mod facts;
 pub mod ledger;
+pub mod sync;
 mod type_name;
 
 use crate::fence::Fence;

@@ -81,6 +81,7 @@ async fn look_again(run: &Run<'_>, place: Place<'_>) -> Result<Batches, Error> {
     let mut facts = Facts::default();
     let mut session = run.database.session().await?;
     facts::inspect(&mut session, &place.tag(run), change, &mut facts).await?;
+    facts.look_ahead(&place.todo.steps[place.index + 1..]);
     let batches = change.plan(&facts)?.into_iter().find_map(|action| match action {
         Action::Batches(batches) => Some(*batches),
         Action::Transaction(_) | Action::Assert(_) | Action::Outside(_) => None,

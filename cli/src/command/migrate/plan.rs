@@ -4,7 +4,7 @@ use super::target::Target;
 use crate::output::{self, Format};
 use agent::local::{PlannedMigration, PlannedStep};
 use serde_json::{Value, json};
-use shared::plan::{Action, Batches, Length, Part, Passes};
+use shared::plan::{Action, Batches, Kept, Length, Part, Passes};
 use shared::sql::batch::{Ends, Statements};
 use std::time::Duration;
 
@@ -95,6 +95,16 @@ fn batches_text(batches: &Batches) -> String {
     match batches.passes {
         Passes::One => {}
         Passes::UntilNone { .. } => lines.push("--   in passes, until one finds no row to change".to_owned()),
+    }
+    match batches.kept {
+        Kept::ByTrigger => lines.push(
+            "--   the trigger keeps rows right that applications write, until a `drop_sync` step ends it"
+                .to_owned(),
+        ),
+        Kept::ByApplications => lines.push(
+            "--   rows that applications insert or change meanwhile are left as they write them".to_owned(),
+        ),
+        Kept::NotAtAll => {}
     }
     let Some((first, others)) = batches.parts.split_first() else {
         lines.push("--   there is no partition yet".to_owned());

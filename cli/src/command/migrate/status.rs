@@ -28,6 +28,7 @@ impl Status {
             .filter(|set| set.name != target.set.name.as_str())
             .collect();
         let lines = shared::ledger::status(&target.set, &ledger);
+        let syncs = local::live_syncs(&target.database).await?;
         let (next, problem) = advice(&self.of, &target, &ledger, &lines);
         match global.output {
             Format::Json => output::json(&json!({
@@ -36,6 +37,10 @@ impl Status {
                 "migrations": lines.iter().map(line_json).collect::<Vec<_>>(),
                 "holder": ledger.holder.as_ref().filter(|holder| holder.is_alive()).map(|holder| &holder.description),
                 "other_sets": others.iter().map(|set| &set.name).collect::<Vec<_>>(),
+                "kept_right_by_trigger": syncs.iter().map(|sync| json!({
+                    "relation": sync.relation,
+                    "columns": sync.columns,
+                })).collect::<Vec<_>>(),
                 "next_command": next,
                 "problem": problem,
             })),
@@ -56,6 +61,13 @@ impl Status {
                 if !others.is_empty() {
                     let others: Vec<String> = others.into_iter().map(other).collect();
                     output::data(&format!("other sets here: {}", others.join(", ")));
+                }
+                for sync in syncs {
+                    output::data(&format!(
+                        "kept right by a trigger: {} of {}, until a `drop_sync` step",
+                        sync.columns.join(", "),
+                        sync.relation
+                    ));
                 }
                 if let Some(problem) = problem {
                     output::data(&format!("problem: {problem}"));

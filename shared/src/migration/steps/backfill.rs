@@ -7,18 +7,19 @@
 //!   where the author says what new rows mean (`new_rows`).
 
 use super::batched::{BatchOptions, Repeatable, Rows, columns_exist, is_table_name};
+use super::sync::{self, Sync};
 use super::{Kind, Undo};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
-    Action, Assignment, Comparison, Facts, KeyColumn, Ordering, Refusal, RelationKind, RowChange, Source,
-    TableFacts, Upper,
+    Action, Assignment, Facts, Kept, KeyColumn, Refusal, RelationKind, RowChange, Source, TableFacts, Upper,
 };
+use crate::sql::sync::comparison;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// `backfill: { table, set: { column: expression, .. }, where?, new_rows?, batch? }`
+/// `backfill: { table, set: { column: expression, .. }, where?, new_rows?, sync?, batch? }`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backfill {
@@ -33,6 +34,10 @@ pub struct Backfill {
     /// What the author says about rows inserted while the step runs.
     #[serde(default)]
     pub new_rows: Option<NewRows>,
+    /// Whether a trigger keeps the columns right; by default where a later step refuses NULL or the values are made of
+    /// columns that applications write.
+    #[serde(default)]
+    pub sync: Option<Sync>,
     /// Size and pace.
     #[serde(default)]
     pub batch: BatchOptions,
@@ -80,6 +85,13 @@ impl Kind for Backfill {
                     NewRows::Excluded => "excluded",
                 }),
             )
+            .optional(
+                "sync",
+                self.sync.map(|sync| match sync {
+                    Sync::Trigger => "trigger",
+                    Sync::None => "none",
+                }),
+            )
             .finish()
     }
 
@@ -103,15 +115,25 @@ impl Kind for Backfill {
         }
         let set = (self.set.iter())
             .map(|(column, value)| assignment(table, column, value))
-            .collect::<Result<_, Refusal>>()?;
+            .collect::<Result<Vec<_>, Refusal>>()?;
+        let (trigger, kept) = match sync::decide(self, facts, table, &set)? {
+            sync::Decision::Without => (None, Kept::ByApplications),
+            sync::Decision::Live => (None, Kept::ByTrigger),
+            sync::Decision::Create(transaction) => (Some(transaction), Kept::ByTrigger),
+        };
         let rows = Rows {
             table,
             change: RowChange::Update(set),
             condition: self.condition.as_ref(),
             repeatable: self.repeatable(facts, table)?,
+            kept,
         };
         let batches = rows.batches(facts, &self.batch, |key| self.upper(table, key))?;
-        Ok(vec![Action::Batches(Box::new(batches))])
+        let trigger = trigger.map(Action::Transaction);
+        Ok(trigger
+            .into_iter()
+            .chain([Action::Batches(Box::new(batches))])
+            .collect())
     }
 
     fn effect(&self, _facts: &mut Facts) {}
@@ -192,10 +214,7 @@ fn assignment(table: &TableFacts, column: &Ident, value: &Expression) -> Result<
         column: column.clone(),
         value: value.text().to_owned(),
         data_type: found.data_type.clone(),
-        comparison: match found.ordering {
-            Ordering::Exact | Ordering::Float | Ordering::Nondeterministic => Comparison::Direct,
-            Ordering::None => Comparison::AsText,
-        },
+        comparison: comparison(found),
     })
 }
 

@@ -4,8 +4,8 @@
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
-    Batches, Facts, KeyColumn, Ordering, Pacing, Paging, Part, PartFacts, Passes, Refusal, RelationKind,
-    RowChange, Storage, TableFacts, Upper,
+    Batches, Facts, Kept, KeyColumn, Ordering, Pacing, Paging, Part, PartFacts, Passes, Refusal,
+    RelationKind, RowChange, Storage, TableFacts, Upper,
 };
 use crate::settings::duration::Milliseconds;
 use serde::Deserialize;
@@ -86,6 +86,8 @@ pub(super) struct Rows<'a> {
     pub(super) condition: Option<&'a Expression>,
     /// Whether a row that is done already is not harmed by being met again.
     pub(super) repeatable: Repeatable,
+    /// Who keeps rows right that are written meanwhile.
+    pub(super) kept: Kept,
 }
 
 /// Whether a row may be met again.
@@ -136,6 +138,7 @@ impl Rows<'_> {
             condition: self.condition.map(|condition| condition.text().to_owned()),
             upper,
             passes,
+            kept: self.kept,
             pacing: options.pacing(),
             server_version: facts.server_version,
         })
@@ -261,7 +264,9 @@ impl Rows<'_> {
 
     fn passes(&self, parts: &[Part]) -> Passes {
         let by_blocks = parts.iter().any(|part| part.paging == Paging::Blocks);
-        let scattered = by_blocks || self.table.kind == RelationKind::Partitioned;
+        // The trigger also fires where an update brings a row to another partition.
+        let kept = self.kept == Kept::ByTrigger;
+        let scattered = by_blocks || (self.table.kind == RelationKind::Partitioned && !kept);
         let unchanged_left_out_from = match self.repeatable {
             _ if !scattered => return Passes::One,
             Repeatable::Never | Repeatable::Unseen => return Passes::One,

@@ -8,7 +8,7 @@ use super::{Kind, Undo};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::Table;
-use crate::plan::{Action, Facts, Refusal, RowChange, Upper};
+use crate::plan::{Action, Facts, Kept, Refusal, RowChange, Upper};
 use serde::Deserialize;
 
 /// `delete: { table, where, batch? }`
@@ -63,6 +63,7 @@ impl Kind for Delete {
             change: RowChange::Delete,
             condition: Some(&self.condition),
             repeatable: Repeatable::ByCondition,
+            kept: Kept::NotAtAll,
         };
         let batches = rows.batches(facts, &self.batch, |_| Ok(Upper::Open))?;
         Ok(vec![Action::Batches(Box::new(batches))])

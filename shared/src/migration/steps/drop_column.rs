@@ -1,6 +1,6 @@
 //! `drop_column`: a column goes, with what it holds. A change of the catalog alone.
 
-use super::{Kind, Undo};
+use super::{Kind, Undo, sync};
 use crate::migration::checksum::Canonical;
 use crate::name::{Ident, Table};
 use crate::plan::{Action, Facts, Refusal, Transaction};
@@ -41,15 +41,16 @@ impl Kind for DropColumn {
         let table = facts.table(&self.table)?;
         table.must_be_a_table()?;
         table.column(&self.column)?;
-        Ok(vec![Action::Transaction(Transaction::bounded(sql::drop_column(
-            table,
-            &self.column,
-        )))])
+        sync::can_go(table, &self.column)?;
+        let mut statements = sync::end(table, &self.column);
+        statements.push(sql::drop_column(table, &self.column));
+        Ok(vec![Action::Transaction(Transaction::bounded_all(statements))])
     }
 
     fn effect(&self, facts: &mut Facts) {
         if let Some(table) = facts.table_mut(&self.table) {
             table.columns.retain(|column| column.name != self.column);
+            table.syncs.retain(|live| !live.columns.contains(&self.column));
         }
     }
 

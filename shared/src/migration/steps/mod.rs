@@ -7,8 +7,10 @@ mod batched;
 mod delete;
 mod drop_column;
 mod drop_not_null;
+mod drop_sync;
 mod set_not_null;
 mod sql;
+mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +29,10 @@ pub use batched::BatchOptions;
 pub use delete::Delete;
 pub use drop_column::DropColumn;
 pub use drop_not_null::DropNotNull;
+pub use drop_sync::DropSync;
 pub use set_not_null::SetNotNull;
 pub use sql::{Execution, Outside, Session, Sql, Verify};
+pub use sync::Sync;
 
 /// What every kind of step can do. All of it is pure.
 pub trait Kind: DeserializeOwned {
@@ -172,5 +176,6 @@ steps! {
     "drop_not_null" => DropNotNull,
     "backfill" => Backfill,
     "delete" => Delete,
+    "drop_sync" => DropSync,
     "assert" => Assert,
 }

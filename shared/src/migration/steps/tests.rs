@@ -4,7 +4,7 @@ use super::Change;
 use crate::name::Ident;
 use crate::name::Table;
 use crate::plan::{
-    Action, Batches, CheckFacts, ColumnFacts, Facts, KeyFacts, Lookup, Nullability, Ordering, Paging,
+    Action, Batches, CheckFacts, ColumnFacts, Facts, Kept, KeyFacts, Lookup, Nullability, Ordering, Paging,
     PartFacts, Passes, Refusal, RelationKind, Sort, Source, Storage, TableFacts, Upper,
 };
 use serde_json::{Value, json};
@@ -90,7 +90,8 @@ fn statements(actions: &[Action]) -> Vec<String> {
 fn batches(step: &Value, table: TableFacts) -> Result<Batches, Refusal> {
     let actions = change(step).plan(&facts(table))?;
     match actions.as_slice() {
-        [Action::Batches(batches)] => Ok((**batches).clone()),
+        // A trigger may come before.
+        [.., Action::Batches(batches)] => Ok((**batches).clone()),
         other => panic!("{other:?}"),
     }
 }
@@ -400,7 +401,7 @@ fn partitioned() -> TableFacts {
 
 #[test]
 fn a_partitioned_table_is_paged_partition_by_partition_and_again_while_rows_move() {
-    let step = json!({"backfill": {"table": "t", "set": {"total": "n * 2"}}});
+    let step = json!({"backfill": {"table": "t", "set": {"total": "n * 2"}, "sync": "none"}});
     let plan = batches(&step, partitioned()).unwrap();
     let paging: Vec<String> = plan.parts.iter().map(|part| part.paging.as_text()).collect();
     assert_eq!(
@@ -410,6 +411,31 @@ fn a_partitioned_table_is_paged_partition_by_partition_and_again_while_rows_move
     assert_eq!(plan.passes, until_none(Some(2)));
     let delete = json!({"delete": {"table": "t", "where": "total = 1"}});
     assert_eq!(batches(&delete, partitioned()).unwrap().passes, until_none(None));
+}
+
+#[test]
+fn a_trigger_keeps_columns_right_where_applications_may_write_what_they_are_made_of() {
+    let kept = |step: Value| batches(&json!({ "backfill": step }), table()).unwrap().kept;
+    let with = |value: &str| kept(json!({"table": "t", "set": {"total": value}}));
+    assert_eq!(with("n * 2"), Kept::ByTrigger);
+    assert_eq!(with("id * 2"), Kept::ByApplications, "a key stays as it is");
+    assert_eq!(with("0"), Kept::ByApplications);
+    assert_eq!(with("total + 1"), Kept::ByApplications);
+    assert_eq!(
+        kept(json!({"table": "t", "set": {"total": "n"}, "sync": "none"})),
+        Kept::ByApplications
+    );
+    let constant = change(&json!({"backfill": {"table": "t", "set": {"total": "0"}}}));
+    let mut refused_later = facts(table());
+    refused_later
+        .not_null_later
+        .insert((Table::parse("t").unwrap(), ident("total")));
+    assert_eq!(constant.plan(&refused_later).unwrap().len(), 2);
+    let keyed_by_itself = batches(
+        &json!({"backfill": {"table": "t", "set": {"total": "n"}}}),
+        partitioned(),
+    );
+    assert!(keyed_by_itself.is_ok());
 }
 
 #[test]
