@@ -3,7 +3,16 @@
 //! | module | owns |
 //! |---|---|
 //! | `size` | how many rows the next batch has, from the times of those before |
+//! | `sample` | what a probe of the server read, and where health ends |
+//! | `signal` | the signals of a server's health, and how a reading is told |
+//! | `health` | all readings folded into one level and the reason for it |
 
+mod health;
+mod sample;
+mod signal;
 mod size;
 
+pub use health::{Cause, Health};
+pub use sample::{Limits, Sample};
+pub use signal::{Harm, Reading, Signal};
 pub use size::{FIRST_ROWS, Size, TARGET, first_rows};
