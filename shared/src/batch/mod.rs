@@ -6,13 +6,19 @@
 //! | `sample` | what a probe of the server read, and where health ends |
 //! | `signal` | the signals of a server's health, and how a reading is told |
 //! | `health` | all readings folded into one level and the reason for it |
+//! | `pace` | duty and number of workers, from one health after the other |
+//! | `reason` | why the pace is what it is, for people |
 
 mod health;
+mod pace;
+mod reason;
 mod sample;
 mod signal;
 mod size;
 
 pub use health::{Cause, Health};
+pub use pace::{Pace, PaceLimits};
+pub use reason::Reason;
 pub use sample::{Limits, Sample};
 pub use signal::{Harm, Reading, Signal};
 pub use size::{FIRST_ROWS, Size, TARGET, first_rows};

@@ -10,8 +10,8 @@ pub struct Sample {
     pub took: Option<Duration>,
     /// The longest time a replica needs to replay what is committed; zero without replicas.
     pub replica_lag: Option<Duration>,
-    /// The most WAL a replica has still to replay. The lag in time stands still when a replica stops replaying; this does
-    /// not.
+    /// The most WAL a replica has still to replay. The lag in time can stand still while a replica does (the server keeps
+    /// a bounded number of samples for it); this does not.
     pub replica_bytes: Option<u64>,
     /// The most WAL that a replication slot keeps from being removed.
     pub slot_bytes: Option<u64>,
