@@ -8,6 +8,7 @@ pub mod audit;
 pub mod batch;
 mod change;
 pub mod facts;
+pub mod health;
 pub mod ledger;
 pub mod sync;
 mod type_name;
