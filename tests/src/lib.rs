@@ -7,6 +7,7 @@
 //! | [`process`] | any child process with its output line by line, and the `confiture` binary as one |
 //! | [`fleet`] | many databases with the coordinators and agents that serve them |
 //! | [`migrations`] | sets of migration files in a folder |
+//! | [`opened()`] | a database as an agent has it |
 //! | [`tls`] | a certificate authority of our own |
 //! | [`wait`] | waiting for a condition, with a deadline |
 //! | [`directory`], [`port`], [`reaper`] | folders, ports, and that nothing outlives us |
@@ -18,6 +19,7 @@ pub mod directory;
 pub mod etcd;
 pub mod fleet;
 pub mod migrations;
+mod opened;
 pub mod port;
 pub mod postgres;
 pub mod process;
@@ -25,4 +27,5 @@ mod reaper;
 pub mod tls;
 pub mod wait;
 
+pub use opened::opened;
 pub use wait::eventually;

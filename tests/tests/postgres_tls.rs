@@ -1,42 +1,14 @@
 //! TLS to PostgreSQL as `sslmode` asks for it, against a real server.
 
-use agent::database::Database;
-use shared::id::DatabaseName;
-use shared::settings;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
 use tests::directory::Directory;
+use tests::opened;
 use tests::postgres::{Options, Server};
 use tests::tls::Authority;
-
-fn database(url: &str) -> anyhow::Result<Database> {
-    let of = settings::Database {
-        name: DatabaseName::try_from("orders")?,
-        url: settings::Secret::new(url),
-        direct_url: None,
-        labels: BTreeMap::new(),
-    };
-    let migration = settings::Migration {
-        lock_timeout: Duration::from_secs(1),
-        statement_timeout: Duration::from_secs(10),
-        directory: PathBuf::new(),
-        set: None,
-    };
-    Ok(Database::open(
-        &of,
-        &settings::Connection {
-            pool: settings::Pool::default(),
-        },
-        &migration,
-        &agent::pool::Servers::unbounded(),
-    )?)
-}
 
 /// What connecting with these parameters ends with: the message, or nothing.
 async fn problem(url: &str, parameters: &str) -> anyhow::Result<Option<String>> {
     let separator = if url.contains('?') { '&' } else { '?' };
-    let database = database(&format!("{url}{separator}{parameters}"))?;
+    let database = opened(&format!("{url}{separator}{parameters}"))?;
     Ok(database.identity().await.err().map(|error| error.to_string()))
 }
 
@@ -95,7 +67,7 @@ async fn require_is_refused_by_a_server_without_tls_and_prefer_is_not() -> anyho
 async fn a_missing_root_certificate_is_named() -> anyhow::Result<()> {
     let url = Server::shared().await?.url("postgres");
     let missing = format!("{url}?sslmode=verify-full&sslrootcert=/nowhere/root.crt");
-    let message = database(&missing)
+    let message = opened(&missing)
         .err()
         .map(|error| error.to_string())
         .unwrap_or_default();

@@ -1,0 +1,29 @@
+//! A database as an agent has it, for tests of the agent's own parts.
+
+use agent::database::Database;
+use shared::id::DatabaseName;
+use shared::settings;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Sets up the pool of a database with the defaults of the settings; connects only when it is used.
+pub fn opened(url: &str) -> anyhow::Result<Database> {
+    let of = settings::Database {
+        name: DatabaseName::try_from("orders")?,
+        url: settings::Secret::new(url),
+        direct_url: None,
+        labels: BTreeMap::new(),
+    };
+    let migration = settings::Migration {
+        lock_timeout: Duration::from_secs(1),
+        statement_timeout: Duration::from_secs(10),
+        directory: PathBuf::new(),
+        set: None,
+    };
+    let connection = settings::Connection {
+        pool: settings::Pool::default(),
+    };
+    let servers = agent::pool::Servers::unbounded();
+    Ok(Database::open(&of, &connection, &migration, &servers)?)
+}
