@@ -6,6 +6,7 @@
 //! | `ledger`, `holder`, `claim` | the ledger's reading and writing, the fence, the holder |
 //! | `history` | what the ledger says is to be done, and what contradicts it |
 //! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
+//! | [`probe`] | how a server is, for the pace of batches |
 //! | [`work`] | an order of a coordinator |
 //! | [`link`] | the stream to the coordinators: leases, orders, looks |
 //! | [`local`] | one database without a coordinator |
@@ -25,6 +26,7 @@ mod ledger;
 pub mod link;
 pub mod local;
 pub mod pool;
+pub mod probe;
 mod run;
 mod session;
 mod step;
