@@ -10,7 +10,7 @@ use shared::rollout::work::Identity;
 use shared::settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// One target database. Opens connections only when it is used.
@@ -29,6 +29,10 @@ pub struct Database {
     at_work: AtomicUsize,
     /// Whether it was found to have something to do, and that is not over.
     wanted: Arc<AtomicBool>,
+    throttle: Throttle,
+    batch_log_retention: Duration,
+    /// How long the last small durable commit took; 0 before the first.
+    commit_micros: AtomicU64,
 }
 
 /// A piece of work on a database.
@@ -48,6 +52,25 @@ pub(crate) struct Limits {
     pub(crate) statement: Duration,
     /// Most connections of the pool.
     pub(crate) connections: usize,
+}
+
+/// What the pace of batches follows, beside what the server itself tells.
+#[derive(Debug, Clone)]
+pub(crate) struct Throttle {
+    pub(crate) max_replica_lag: Duration,
+    /// The operator's query.
+    pub(crate) query: Option<String>,
+    pub(crate) machine: settings::Machine,
+}
+
+/// The cores of the server's machine, where it is ours.
+fn cores_of(address: &str) -> Option<u32> {
+    let local = ["/", "localhost:", "127.", "[::1]", "::1"];
+    if !local.iter().any(|host| address.starts_with(host)) {
+        return None;
+    }
+    let cores = std::thread::available_parallelism().ok()?;
+    u32::try_from(cores.get()).ok()
 }
 
 /// Which idle connections are kept open.
@@ -88,7 +111,6 @@ impl Database {
             name: settings.name.clone(),
             labels: settings.labels.clone(),
             pool,
-            address,
             direct: direct.map(|(pool, _)| pool),
             limits: Limits {
                 lock: migration.lock_timeout,
@@ -100,6 +122,17 @@ impl Database {
                 idle: connection.pool.max_idle_time,
                 lifetime: connection.pool.max_lifetime,
             },
+            throttle: Throttle {
+                max_replica_lag: migration.max_replica_lag,
+                query: migration.throttle_query.clone(),
+                machine: settings::Machine {
+                    cores: settings.machine.cores.or_else(|| cores_of(&address)),
+                    ..settings.machine
+                },
+            },
+            batch_log_retention: migration.batch_log_retention,
+            commit_micros: AtomicU64::new(0),
+            address,
             has_ledger: AtomicBool::new(false),
             at_work: AtomicUsize::new(0),
             wanted,
@@ -182,6 +215,32 @@ impl Database {
 
     pub(crate) fn saw_ledger(&self, there: bool) {
         self.has_ledger.store(there, Ordering::Relaxed);
+    }
+
+    pub(crate) fn throttle(&self) -> &Throttle {
+        &self.throttle
+    }
+
+    /// How long the evidence of batches is kept after their step.
+    pub(crate) fn batch_log_retention(&self) -> Duration {
+        self.batch_log_retention
+    }
+
+    /// A small durable commit took so long.
+    pub(crate) fn committed_in(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.commit_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// How long the last small durable commit took; `None` before the first.
+    pub(crate) fn commit_latency(&self) -> Option<Duration> {
+        let micros = self.commit_micros.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// Who waits for a connection of the pool.
+    pub(crate) fn pool_waiters(&self) -> u32 {
+        u32::try_from(self.pool.status().waiting).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn limits(&self) -> Limits {

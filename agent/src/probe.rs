@@ -211,6 +211,7 @@ impl Answer {
             commit_waiters: self.commit_waiters,
             commit_latency: None,
             wal_bytes: self.wal_bytes,
+            wal_recent_bytes: None,
             max_wal_bytes: self.max_wal_bytes,
             checkpoints: self.checkpoints,
             archive_failing: self.archive_failing,

@@ -10,13 +10,13 @@ use crate::error::Error;
 use crate::history;
 use crate::ledger::{self, Take};
 use crate::step::{self, Place};
-use crate::work::Control;
+use crate::work::{Control, StepResult};
 use shared::batch::Size;
 use shared::ledger::{Goal, Todo};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::work::{Progress, Summary};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long passing troubles may last without any progress before the run gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -33,6 +33,8 @@ pub(crate) struct Run<'a> {
     /// Settings of the command line that come before the migration's own.
     pub(crate) overrides: Overrides,
     pub(crate) summary: Summary,
+    /// What the batches of the step at work took.
+    pub(crate) tally: Tally,
     /// Size of the batches of the step at work.
     pub(crate) size: Option<Size>,
     /// Grows whenever something was committed: passing troubles are counted between two such moments.
@@ -44,6 +46,15 @@ pub(crate) struct Run<'a> {
 pub struct Overrides {
     /// Budget for waiting for locks.
     pub lock_timeout: Option<Duration>,
+}
+
+/// What the batches of one step took in this run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) batches: u64,
+    pub(crate) retries: u64,
+    /// WAL the server wrote meanwhile.
+    pub(crate) wal_bytes: Option<u64>,
 }
 
 impl<'a> Run<'a> {
@@ -65,6 +76,7 @@ impl<'a> Run<'a> {
             again,
             overrides,
             summary: Summary::default(),
+            tally: Tally::default(),
             size: None,
             commits: 0,
         }
@@ -142,12 +154,27 @@ impl<'a> Run<'a> {
                 progress.step = place.number();
                 progress.title = place.step().change.title();
                 (progress.rows, progress.estimated_rows) = (0, 0);
+                (progress.workers, progress.pace) = (0, String::new());
             });
+            let started = Instant::now();
             step::carry_out(self, place)
                 .await
                 .map_err(|error| place.wrap(self.database.name(), error))?;
             self.summary.steps += 1;
             self.size = None;
+            let tally = std::mem::take(&mut self.tally);
+            self.control.step_done(&StepResult {
+                version: todo.migration.version.clone(),
+                migration: todo.migration.name.clone(),
+                step: place.number(),
+                steps: count(todo.steps.len()),
+                title: place.step().change.title(),
+                rows: self.control.progress.borrow().rows,
+                batches: tally.batches,
+                retries: tally.retries,
+                wal_bytes: tally.wal_bytes,
+                elapsed: started.elapsed(),
+            });
         }
         self.summary.migrations += 1;
         Ok(())

@@ -10,10 +10,12 @@ use crate::run::{Overrides, Run};
 use shared::fence::Fence;
 use shared::id::{Direction, SetName, StoreId};
 use shared::ledger::Goal;
-use shared::migration::Set;
+use shared::migration::{Set, Version};
 use shared::rollout::message::Located;
 use shared::rollout::work::{Finish, Identity, Look, Order, Progress};
 use shared::sql::Tag;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,60 @@ pub struct Control {
     pub stop: CancellationToken,
     /// How far the run is.
     pub progress: watch::Sender<Progress>,
+    /// Is told of each step that is done.
+    pub listener: Listener,
+}
+
+/// What one step took in this run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepResult {
+    /// Of which migration.
+    pub version: Version,
+    /// Its name.
+    pub migration: String,
+    /// Counted from 1.
+    pub step: u32,
+    /// Steps of the migration.
+    pub steps: u32,
+    /// What it did, for people.
+    pub title: String,
+    /// Rows its batches changed, over all its lives; 0 without batches.
+    pub rows: u64,
+    /// Batches committed.
+    pub batches: u64,
+    /// Batches that met a lock, a deadlock or a timeout and were tried again.
+    pub retries: u64,
+    /// WAL the whole server wrote while the batches ran; `None` without batches.
+    pub wal_bytes: Option<u64>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Is told of each step that is done, on the run's own task: it must not block.
+#[derive(Clone, Default)]
+pub struct Listener(Option<Arc<Told>>);
+
+type Told = dyn Fn(&StepResult) + Send + Sync;
+
+impl Listener {
+    /// Calls `told` with each.
+    pub fn new(told: impl Fn(&StepResult) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(told)))
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    pub(crate) fn step_done(&self, result: &StepResult) {
+        if let Listener(Some(told)) = &self.listener {
+            told(result);
+        }
+    }
 }
 
 /// Everything pending in order, or everything undone.

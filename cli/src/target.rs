@@ -100,6 +100,7 @@ fn unnamed(url: &str) -> Result<settings::Database, Failure> {
         .or_else(|_| DatabaseName::try_from("database"));
     let name = name.map_err(|e| Failure::usage(e.to_string()))?;
     Ok(settings::Database {
+        machine: settings::Machine::default(),
         name,
         url,
         direct_url: None,

@@ -14,10 +14,14 @@ pub fn opened(url: &str) -> anyhow::Result<Database> {
         url: settings::Secret::new(url),
         direct_url: None,
         labels: BTreeMap::new(),
+        machine: settings::Machine::default(),
     };
     let migration = settings::Migration {
         lock_timeout: Duration::from_secs(1),
         statement_timeout: Duration::from_secs(10),
+        max_replica_lag: Duration::from_secs(2),
+        throttle_query: None,
+        batch_log_retention: Duration::from_hours(1),
         directory: PathBuf::new(),
         set: None,
     };

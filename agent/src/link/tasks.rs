@@ -6,7 +6,7 @@ use super::bundles::Bundle;
 use super::connection;
 use super::event::{Event, Question};
 use super::worker::Worker;
-use crate::work::Control;
+use crate::work::{Control, Listener, StepResult};
 use shared::id::{DatabaseName, Direction, StoreId};
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Holding, Located};
@@ -202,6 +202,7 @@ impl Tasks {
                     let control = Control {
                         stop,
                         progress: sender,
+                        listener: Listener::new(log_step),
                     };
                     tokio::select! {
                         finish = worker.execute(order, set, store, control) => finish,
@@ -373,4 +374,18 @@ fn failure(message: String, retry: Retryability) -> Failure {
         retry,
         exit: Exit::Failed,
     }
+}
+
+/// Inside the span of its order.
+fn log_step(step: &StepResult) {
+    tracing::info!(
+        version = %step.version,
+        step = step.step,
+        rows = step.rows,
+        batches = step.batches,
+        retries = step.retries,
+        wal_bytes = step.wal_bytes,
+        elapsed_ms = u64::try_from(step.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "step done"
+    );
 }

@@ -112,6 +112,8 @@ pub(super) fn progress_to_wire(progress: Progress) -> v1::Progress {
         estimated_rows: progress.estimated_rows,
         migrations_done: progress.migrations_done,
         migrations: progress.migrations,
+        workers: progress.workers,
+        pace: progress.pace,
     }
 }
 
@@ -126,6 +128,8 @@ pub(super) fn progress_from_wire(wire: v1::Progress) -> Result<Progress, Error> 
         estimated_rows: wire.estimated_rows,
         migrations_done: wire.migrations_done,
         migrations: wire.migrations,
+        workers: wire.workers,
+        pace: wire.pace,
     })
 }
 
@@ -230,6 +234,8 @@ mod tests {
             version: Some("12".parse().unwrap()),
             rows: 9,
             title: "t".to_owned(),
+            workers: 2,
+            pace: "at full speed".to_owned(),
             ..Default::default()
         };
         assert_eq!(

@@ -32,15 +32,14 @@ struct Measured {
 }
 
 impl Health {
-    /// The worst of all signals known. Counters are taken as differences to the probe before, which was `elapsed` ago; what
+    /// The worst of all signals known. Counters are taken as differences to the probe before; what
     /// is read at one moment only and means little then (active sessions, waiting commits) as the mean of both.
     ///
     /// A signal that says stop comes before others, and one that hurts somebody now before one that hurts later.
-    pub fn of(previous: Option<&Sample>, now: &Sample, elapsed: Duration, limits: &Limits) -> Self {
+    pub fn of(previous: Option<&Sample>, now: &Sample, limits: &Limits) -> Self {
         let probes = Probes {
             previous,
             now,
-            elapsed,
             limits,
         };
         let readings = Signal::ALL.into_iter().filter_map(|signal| {
@@ -113,7 +112,6 @@ impl fmt::Display for Cause {
 struct Probes<'a> {
     previous: Option<&'a Sample>,
     now: &'a Sample,
-    elapsed: Duration,
     limits: &'a Limits,
 }
 
@@ -175,15 +173,11 @@ impl Probes<'_> {
     }
 
     fn wal_rate(&self) -> Option<Measured> {
-        let (seconds, spacing) = (
-            self.elapsed.as_secs_f64(),
-            self.limits.checkpoint_spacing.as_secs_f64(),
-        );
-        let grown = float(self.growth(|sample| sample.wal_bytes)?);
+        let spacing = self.limits.checkpoint_spacing.as_secs_f64();
         let limit = float(self.now.max_wal_bytes?) / 2.0 / spacing;
-        let known = seconds > 0.0 && limit.is_finite();
-        known.then(|| Measured {
-            value: grown / seconds,
+        let value = float(self.now.wal_recent_bytes?) / spacing;
+        limit.is_finite().then_some(Measured {
+            value,
             limit,
             stop: None,
         })

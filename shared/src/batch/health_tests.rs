@@ -5,7 +5,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
 
 fn of(now: &Sample) -> Health {
-    Health::of(None, now, SECOND, &Limits::default())
+    Health::of(None, now, &Limits::default())
 }
 
 /// What people read about it.
@@ -25,6 +25,7 @@ fn calm() -> Sample {
         commit_waiters: Some(0),
         commit_latency: Some(Duration::ZERO),
         wal_bytes: Some(0),
+        wal_recent_bytes: Some(0),
         max_wal_bytes: Some(1024 * MIB),
         checkpoints: Some(0),
         archive_failing: Some(false),
@@ -97,7 +98,7 @@ const CHANGES: [(Change, f64, bool, &str); 15] = [
         "commit latency 150 ms, limit 100 ms",
     ),
     (
-        |s| s.wal_bytes = Some(128 * MIB),
+        |s| s.wal_recent_bytes = Some(128 * 30 * MIB),
         7.5,
         false,
         "WAL 128 MiB/s, limit 17.1 MiB/s",
@@ -144,7 +145,7 @@ fn each_signal_is_seen_and_told() {
     for (change, level, critical, expected) in CHANGES {
         let (before, mut now) = (calm(), calm());
         change(&mut now);
-        let health = Health::of(Some(&before), &now, SECOND, &limits);
+        let health = Health::of(Some(&before), &now, &limits);
         assert!((health.level() - level).abs() < 1e-9, "{health:?}");
         assert_eq!((health.critical, told(&health).as_str()), (critical, expected));
     }
@@ -154,7 +155,7 @@ fn each_signal_is_seen_and_told() {
 fn who_waits_for_a_connection_counts_when_it_lasts() {
     let mut waiting = calm();
     waiting.pool_waiters = Some(2);
-    let health = Health::of(Some(&waiting), &waiting, SECOND, &Limits::default());
+    let health = Health::of(Some(&waiting), &waiting, &Limits::default());
     assert_eq!(told(&health), "waiting for a pool connection: 2");
 }
 
@@ -184,7 +185,7 @@ fn a_counter_that_was_reset_says_nothing() {
     let (mut before, now) = (calm(), calm());
     before.checkpoints = Some(7);
     before.wal_bytes = Some(u64::MAX);
-    let health = Health::of(Some(&before), &now, SECOND, &Limits::default());
+    let health = Health::of(Some(&before), &now, &Limits::default());
     assert!(health.level() < 0.1, "{health:?}");
 }
 
@@ -229,7 +230,7 @@ prop_compose! {
         let [active, commit_waiters, vacuums, pool_waiters] = small;
         Sample {
             took, replica_lag, replica_bytes, slot_bytes, lock_wait, active, commit_waiters, commit_latency,
-            wal_bytes, max_wal_bytes, checkpoints, archive_failing, archive_files, vacuums, oldest_snapshot,
+            wal_bytes, wal_recent_bytes: wal_bytes, max_wal_bytes, checkpoints, archive_failing, archive_files, vacuums, oldest_snapshot,
             pool_waiters, operator,
         }
     }
@@ -240,12 +241,10 @@ proptest! {
     fn any_two_samples_make_a_level_in_its_bounds_and_a_reason(
         before in prop::option::of(anything()),
         now in anything(),
-        elapsed: u32,
         cores: Option<u32>,
     ) {
         let limits = Limits { cores, ..Limits::default() };
-        let elapsed = Duration::from_micros(elapsed.into());
-        let health = Health::of(before.as_ref(), &now, elapsed, &limits);
+        let health = Health::of(before.as_ref(), &now, &limits);
         prop_assert!((0.0..=100.0).contains(&health.level()), "{:?}", health);
         prop_assert!(health.level() == 0.0 || !told(&health).is_empty());
         prop_assert!(!health.critical || health.level() > 1.0, "{:?}", health);

@@ -2,6 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | `outlook` | how fast rows are changed, and when they will all be |
 //! | `size` | how many rows the next batch has, from the times of those before |
 //! | `sample` | what a probe of the server read, and where health ends |
 //! | `signal` | the signals of a server's health, and how a reading is told |
@@ -10,6 +11,7 @@
 //! | `reason` | why the pace is what it is, for people |
 
 mod health;
+mod outlook;
 mod pace;
 mod reason;
 mod sample;
@@ -17,6 +19,7 @@ mod signal;
 mod size;
 
 pub use health::{Cause, Health};
+pub use outlook::Outlook;
 pub use pace::{Pace, PaceLimits};
 pub use reason::Reason;
 pub use sample::{Limits, Sample};

@@ -52,7 +52,7 @@ fn a_recorded_replica_that_falls_behind_slows_stops_and_frees_the_pace() {
             checkpoints: Some(checkpoints),
             ..Sample::default()
         };
-        let health = Health::of(before.as_ref(), &sample, SECOND, &Limits::default());
+        let health = Health::of(before.as_ref(), &sample, &Limits::default());
         before = Some(sample);
         pace.observe(&health, 40_000.0 * pace.duty(), SECOND * second);
         let reason = pace.reason().to_string();
@@ -100,7 +100,7 @@ impl Server {
             replica_lag: Some(Duration::from_secs_f64(lag)),
             ..Sample::default()
         };
-        Health::of(None, &sample, SECOND, &Limits::default())
+        Health::of(None, &sample, &Limits::default())
     }
 }
 

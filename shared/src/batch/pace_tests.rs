@@ -17,7 +17,7 @@ fn late(seconds: f64) -> Health {
         replica_lag: Some(Duration::from_secs_f64(seconds)),
         ..Sample::default()
     };
-    Health::of(None, &sample, SECOND, &Limits::default())
+    Health::of(None, &sample, &Limits::default())
 }
 
 fn at_level(level: f64) -> Health {
@@ -111,7 +111,7 @@ fn what_only_hurts_later_slows_to_a_quarter_of_what_is_allowed() {
         vacuums: Some(1),
         ..Sample::default()
     };
-    let vacuum = Health::of(None, &sample, SECOND, &Limits::default());
+    let vacuum = Health::of(None, &sample, &Limits::default());
     let mut run = Run::with(FREE);
     let pace = run.observe(600, &vacuum, 4);
     assert!(near(pace.duty(), 0.25), "{pace:?}");

@@ -25,6 +25,8 @@ pub struct Sample {
     pub commit_latency: Option<Duration>,
     /// WAL written since the server was made: cumulative.
     pub wal_bytes: Option<u64>,
+    /// WAL written in the last [`Limits::checkpoint_spacing`]: a burst is no rate.
+    pub wal_recent_bytes: Option<u64>,
     /// The server's `max_wal_size`.
     pub max_wal_bytes: Option<u64>,
     /// Checkpoints that did not come by time: cumulative.

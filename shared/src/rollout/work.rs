@@ -123,6 +123,12 @@ pub struct Progress {
     pub rows: u64,
     /// Estimated rows of the table; 0 when there is nothing to count.
     pub estimated_rows: u64,
+    /// Workers that run batches; 0 in a step without.
+    #[serde(default)]
+    pub workers: u32,
+    /// Why the batches go as fast as they do, for people; empty in a step without.
+    #[serde(default)]
+    pub pace: String,
     /// Migrations finished in this order.
     pub migrations_done: u32,
     /// Migrations this order has to do.

@@ -3,7 +3,7 @@
 use super::raw::Given;
 use super::reader::scalar;
 use super::secret::{self, Lookups, Secret, Source};
-use super::{Database, raw};
+use super::{Database, Machine, raw};
 use crate::id::DatabaseName;
 use crate::migration::Problem;
 use crate::yaml::{self, Entry, Value};
@@ -20,6 +20,8 @@ const KEYS: &[&str] = &[
     "direct_url_env",
     "direct_url_file",
     "labels",
+    "cores",
+    "memory",
 ];
 
 /// A database as the settings name it; its secrets are not fetched yet.
@@ -29,6 +31,7 @@ pub(super) struct Declared {
     url: Source,
     direct_url: Option<Source>,
     labels: BTreeMap<String, String>,
+    machine: Machine,
     pub(super) origin: raw::Origin,
 }
 
@@ -58,6 +61,10 @@ impl Declared {
         let url = entry.source(entries, "url");
         let direct_url = entry.source(entries, "direct_url");
         let labels = entry.labels(entries);
+        let machine = Machine {
+            cores: entry.cores(entries),
+            memory_bytes: entry.memory(entries),
+        };
         if url.is_none()
             && !["url", "url_env", "url_file"]
                 .iter()
@@ -74,6 +81,7 @@ impl Declared {
                 url,
                 direct_url,
                 labels,
+                machine,
                 origin: given.origin.clone(),
             }),
             _ => Err(entry.problems),
@@ -107,6 +115,7 @@ impl Declared {
                 .map(|source| fetch(source, "direct_url"))
                 .transpose()?,
             labels: self.labels.clone(),
+            machine: self.machine,
         })
     }
 }
@@ -204,6 +213,26 @@ impl Reading<'_> {
         }
     }
 
+    fn cores(&mut self, entries: &[Entry]) -> Option<u32> {
+        let (entry, text) = self.text(entries, "cores")?;
+        let cores = text.parse().ok().filter(|cores| (1..=4096).contains(cores));
+        if cores.is_none() {
+            let what = format!("`cores`: `{text}` is no whole number from 1 to 4096");
+            self.refuse(entry, what, None);
+        }
+        cores
+    }
+
+    fn memory(&mut self, entries: &[Entry]) -> Option<u64> {
+        let (entry, text) = self.text(entries, "memory")?;
+        let bytes = bytes(text);
+        if bytes.is_none() {
+            let what = format!("`memory`: `{text}` is no size");
+            self.refuse(entry, what, Some("write it with its unit: `16GB`".to_owned()));
+        }
+        bytes
+    }
+
     fn labels(&mut self, entries: &[Entry]) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::new();
         let Some(entry) = find(entries, "labels") else {
@@ -244,6 +273,22 @@ impl Reading<'_> {
         }
         labels
     }
+}
+
+/// A size with its unit, in bytes; units count by 1000, or by 1024 with an `i`.
+fn bytes(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    let unit: u64 = match text[end..].trim() {
+        "MB" => 1_000_000,
+        "MiB" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" => 1 << 30,
+        "TB" => 1_000_000_000_000,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    let number: u64 = text[..end].parse().ok()?;
+    number.checked_mul(unit).filter(|bytes| *bytes > 0)
 }
 
 /// Whether a text can stand on either side of a selector's `=`.

@@ -70,6 +70,17 @@ pub struct Database {
     pub direct_url: Option<Secret>,
     /// What selectors choose by.
     pub labels: BTreeMap<String, String>,
+    /// The machine its server runs on.
+    pub machine: Machine,
+}
+
+/// A server's machine, as far as the operator says: PostgreSQL does not know it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Its cores.
+    pub cores: Option<u32>,
+    /// Its memory, in bytes.
+    pub memory_bytes: Option<u64>,
 }
 
 /// How databases are connected to (`connection:`).
@@ -105,6 +116,12 @@ pub struct Migration {
     pub lock_timeout: Duration,
     /// The longest single statement; zero switches the limit off; default 300 s.
     pub statement_timeout: Duration,
+    /// Replicas may be this late before batches are slowed down; default 2 s. At five times as much they stop.
+    pub max_replica_lag: Duration,
+    /// A query of the operator's: while it gives a number above zero, or true, no batch begins.
+    pub throttle_query: Option<String>,
+    /// How long the evidence of each batch is kept after its step is done; default 30 days; zero keeps it for ever.
+    pub batch_log_retention: Duration,
     /// The folder with the migration files; default `db/migrations`.
     pub directory: PathBuf,
     /// The set's name, where the files are not to name it.

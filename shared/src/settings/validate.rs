@@ -11,6 +11,7 @@ use super::{
     Prometheus, StoreUrl,
 };
 use crate::id::{AgentId, DatabaseName, SetName};
+use crate::migration::expression::Query;
 use crate::migration::{Problem, Problems};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -490,6 +491,23 @@ fn migration(reader: &mut Reader) -> Migration {
             "migration.statement_timeout",
             MILLISECOND,
             Duration::from_mins(5),
+            Zero::Off,
+        ),
+        max_replica_lag: reader.duration(
+            "migration.max_replica_lag",
+            SECOND,
+            Duration::from_secs(2),
+            Zero::Refused,
+        ),
+        throttle_query: reader.parsed("migration.throttle_query", |text| {
+            Query::parse(text)
+                .map(|query| query.text().to_owned())
+                .map_err(|error| error.to_string())
+        }),
+        batch_log_retention: reader.duration(
+            "migration.batch_log_retention",
+            SECOND,
+            Duration::from_hours(30 * 24),
             Zero::Off,
         ),
         directory: match reader.path("migration.directory") {

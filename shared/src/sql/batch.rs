@@ -79,6 +79,10 @@ pub const BLOCKS: &str = r"
 SELECT pg_catalog.pg_relation_size($1::pg_catalog.oid::pg_catalog.regclass)
        / pg_catalog.current_setting('block_size')::pg_catalog.int8";
 
+/// How much WAL the server has written since it was made (int8).
+pub const WAL_WRITTEN: &str =
+    "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::pg_catalog.int8";
+
 /// The first version that reads a range of blocks without reading the others.
 const TID_RANGE_SCAN: u32 = 140_000;
 

@@ -170,14 +170,14 @@ async fn yaml() -> anyhow::Result<()> {
             "up:\n  - backfil: {}\n",
             expect![[r#"
                 error: db/1_a.yaml:2:5: unknown step `backfil`
-                  help: did you mean `backfill`? known steps are sql, add_column, drop_column, set_not_null, drop_not_null, backfill, delete, assert
+                  help: did you mean `backfill`? known steps are sql, add_column, drop_column, set_not_null, drop_not_null, backfill, delete, drop_sync, assert
             "#]],
         ),
         (
             "up:\n  - repack: { table: t }\n",
             expect![[r#"
                 error: db/1_a.yaml:2:5: unknown step `repack`
-                  help: known steps are sql, add_column, drop_column, set_not_null, drop_not_null, backfill, delete, assert
+                  help: known steps are sql, add_column, drop_column, set_not_null, drop_not_null, backfill, delete, drop_sync, assert
             "#]],
         ),
         (

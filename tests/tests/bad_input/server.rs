@@ -108,7 +108,7 @@ async fn rights() -> anyhow::Result<()> {
         .await?;
     up("late").says(1, expect![[r#"
         error: looking for the ledger failed: PostgreSQL says: permission denied for schema confiture (42501)
-          help: the role needs USAGE on the schema confiture and SELECT, INSERT and UPDATE on its tables; or work with the role that created them
+          help: the role needs USAGE and CREATE on the schema confiture and SELECT, INSERT, UPDATE and DELETE on its tables; or work with the role that created them
     "#]]).await?;
     // Sessions that are read-only by default are made to write; standbys cannot be.
     admin

@@ -15,8 +15,11 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-/// How long a batch waits for one lock, and how long one of its statements may take: a batch aims at half a second.
-const LOCK: Duration = Duration::from_secs(1);
+/// How long a batch waits for one lock. With the time a batch takes it stays below `deadlock_timeout` (1 s by default): where
+/// a batch and an application's transaction wait for each other, it is the batch that gives way.
+const LOCK: Duration = Duration::from_millis(300);
+
+/// How long one of its statements may take.
 const STATEMENT: Duration = Duration::from_secs(15);
 
 const DOING: &str = "running a batch";

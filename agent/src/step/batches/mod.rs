@@ -8,6 +8,7 @@
 
 mod batch;
 mod cut;
+mod pacer;
 mod shards;
 mod split;
 mod worker;
@@ -18,6 +19,7 @@ use crate::facts;
 use crate::run::Run;
 use shards::Prepared;
 use shared::plan::{Action, Batches, Facts, Passes};
+use shared::sql::batch::WAL_WRITTEN;
 
 /// How often rows that move are gone after: what still changes then is changed by applications.
 const MOST_PASSES: i32 = 10;
@@ -32,6 +34,7 @@ pub(super) async fn run(
     batches: &Batches,
 ) -> Result<(), Error> {
     run.report(|progress| progress.estimated_rows = batches.estimated_rows());
+    let wal_before = wal(run, place).await?;
     let mut part = part;
     let mut again: Option<Batches> = None;
     loop {
@@ -67,8 +70,26 @@ pub(super) async fn run(
         }
         again = Some(look_again(run, place).await?);
     }
+    let written = u64::try_from(wal(run, place).await? - wal_before).unwrap_or(0);
+    run.tally.wal_bytes = Some(written);
     // Durable, and under the fence row: the asynchronous commits of the loop are on disk with it.
-    record::only(run, place, Part::Last).await
+    record::only(run, place, Part::Last).await?;
+    if let Err(error) = shards::forget_old(run, place).await {
+        tracing::warn!(database = %run.database.name(), error = %error, "old evidence of batches was not removed");
+    }
+    Ok(())
+}
+
+/// How much WAL the server has written.
+async fn wal(run: &Run<'_>, place: Place<'_>) -> Result<i64, Error> {
+    let session = run.database.session().await?;
+    let tag = place.tag(run);
+    let rows = session
+        .query(&tag, "asking for the WAL's end", WAL_WRITTEN, &[])
+        .await?;
+    rows.first()
+        .map(|row| row.get(0))
+        .ok_or(Error::Broken("the WAL has no end"))
 }
 
 fn names(batches: &Batches) -> impl Iterator<Item = (u32, String)> {

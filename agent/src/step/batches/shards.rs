@@ -290,6 +290,26 @@ impl Book<'_, '_> {
     }
 }
 
+/// Removes evidence that is older than it is to be kept.
+pub(super) async fn forget_old(run: &Run<'_>, place: Place<'_>) -> Result<(), Error> {
+    let kept = run.database.batch_log_retention();
+    if kept.is_zero() {
+        return Ok(());
+    }
+    let seconds = kept.as_secs_f64();
+    let mut session = run.database.session().await?;
+    let params = [(&seconds as &(dyn ToSql + Sync), Type::FLOAT8)];
+    session
+        .only(
+            &place.tag(run),
+            ledger::book_limits(),
+            "removing old evidence",
+            batch::FORGET_BATCHES,
+            &params,
+        )
+        .await
+}
+
 /// Inserts ranges, within a transaction that holds the fence row.
 pub(super) async fn insert(
     run: &Run<'_>,

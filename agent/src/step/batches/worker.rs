@@ -2,6 +2,7 @@
 //! left splits the longest of the others.
 
 use super::batch::{Left, Outcome, Work};
+use super::pacer::Pacer;
 use super::shards::{Open, Shard};
 use super::split;
 use crate::backoff::Backoff;
@@ -10,7 +11,7 @@ use crate::run::{PATIENCE, Run};
 use crate::step::Place;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use shared::batch::{FIRST_ROWS, Size, TARGET};
+use shared::batch::{Size, TARGET, first_rows};
 use shared::plan::Batches;
 use shared::sql::Tag;
 use std::collections::BTreeMap;
@@ -21,11 +22,29 @@ use tokio_util::sync::CancellationToken;
 /// What workers leave of a pool: a connection for the probes and the holder's renewals.
 const RESERVED: usize = 1;
 
-/// Most workers of a loop: as the author says, or as many as the pool and the server's cores allow.
+/// Most workers on a server of which the cores are not known.
+const UNKNOWN_CORES: u32 = 4;
+
+/// Most workers of a loop: as many as the author says, or the server has cores; never more than the pool allows.
 pub(super) fn most(run: &Run<'_>, batches: &Batches) -> u32 {
     let pool = run.database.limits().connections.saturating_sub(RESERVED).max(1);
     let pool = u32::try_from(pool).unwrap_or(u32::MAX);
-    batches.pacing.workers.unwrap_or(1).min(pool)
+    let cores = run.database.throttle().machine.cores;
+    batches
+        .pacing
+        .workers
+        .unwrap_or_else(|| cores.unwrap_or(UNKNOWN_CORES))
+        .min(pool)
+}
+
+/// The size of the first batch: as the author says, or by the guide's table.
+fn first_size(run: &Run<'_>, batches: &Batches) -> Size {
+    let machine = run.database.throttle().machine;
+    let by_machine = || first_rows(machine.memory_bytes, machine.cores);
+    Size::new(
+        batches.pacing.first_rows.unwrap_or_else(by_machine),
+        batches.pacing.target.unwrap_or(TARGET),
+    )
 }
 
 /// What the workers of a loop share.
@@ -34,6 +53,7 @@ pub(super) struct Shared<'a, 'b> {
     pub(super) place: Place<'a>,
     pub(super) batches: &'a Batches,
     pub(super) tag: Tag,
+    pacer: Pacer,
     /// One of us failed: the others stop at their next batch boundary.
     halt: CancellationToken,
     state: Mutex<State>,
@@ -42,13 +62,29 @@ pub(super) struct Shared<'a, 'b> {
 /// How far the loop is. Only hints: the ledger has the truth.
 struct State {
     waiting: Vec<Shard>,
+    /// Workers that may run batches now.
+    active: u32,
     /// Ranges at work, with the rows changed in them.
     working: BTreeMap<i32, Shard>,
     next: i32,
     rows_done: i64,
     changed: u64,
     commits: u64,
-    size: Option<Size>,
+    batches: u64,
+    retries: u64,
+    size: Size,
+}
+
+/// What a worker does next.
+enum Next {
+    /// A range that nobody works on.
+    Take(Shard),
+    /// All ranges are worked on by others: half of one of them.
+    Split,
+    /// The pace allows no further worker now.
+    Wait,
+    /// No range is left.
+    End,
 }
 
 /// Goes over all open ranges until none is left.
@@ -67,48 +103,76 @@ pub(super) async fn all(
         place,
         batches,
         tag: place.tag(run),
+        pacer: Pacer::new(batches, workers),
         halt: run.control.stop.child_token(),
         state: Mutex::new(State {
             waiting,
+            active: 0,
             working: BTreeMap::new(),
             next: open.next,
             rows_done: open.rows_done,
             changed: 0,
             commits: 0,
-            size: run.size,
+            batches: 0,
+            retries: 0,
+            size: run.size.unwrap_or_else(|| first_size(run, batches)),
         }),
     };
-    let mut at_work: FuturesUnordered<_> = (0..workers).map(|_| shared.work()).collect();
-    let mut outcome = Ok(());
-    while let Some(ended) = at_work.next().await {
-        if ended.is_err() {
-            // The first error counts; the others then stop, which is no error of its own.
-            shared.halt.cancel();
-            outcome = outcome.and(ended);
+    let working = async {
+        let mut at_work: FuturesUnordered<_> = (0..workers).map(|_| shared.work()).collect();
+        let mut outcome = Ok(());
+        while let Some(ended) = at_work.next().await {
+            if ended.is_err() {
+                // The first error counts; the others then stop, which is no error of its own.
+                shared.halt.cancel();
+                outcome = outcome.and(ended);
+            }
         }
-    }
-    drop(at_work);
+        outcome
+    };
+    let outcome = tokio::select! {
+        outcome = working => outcome,
+        never = shared.pacer.steer(run, batches) => match never {},
+    };
     let state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     run.commits += state.commits;
     run.summary.rows += state.changed;
-    run.size = state.size;
+    run.tally.batches += state.batches;
+    run.tally.retries += state.retries;
+    run.size = Some(state.size);
     outcome
 }
 
 impl Shared<'_, '_> {
     /// One worker.
     async fn work(&self) -> Result<(), Error> {
+        let mut changes = self.pacer.changes();
         loop {
             self.stop_if_asked()?;
-            if let Some(shard) = self.take() {
-                self.go_over(&shard).await?;
-            } else if !split::longest(self).await? {
-                return Ok(());
+            changes.mark_unchanged();
+            match self.next() {
+                Next::Take(shard) => {
+                    let outcome = self.go_over(&shard).await;
+                    self.put_down();
+                    outcome?;
+                }
+                Next::Split => {
+                    let split = split::longest(self).await;
+                    self.put_down();
+                    if !split? {
+                        return Ok(());
+                    }
+                }
+                Next::Wait => tokio::select! {
+                    _ = changes.changed() => {}
+                    () = self.halt.cancelled() => {}
+                },
+                Next::End => return Ok(()),
             }
         }
     }
 
-    /// One range, to its end.
+    /// One range, to its end or until the pace wants fewer workers.
     async fn go_over(&self, shard: &Shard) -> Result<(), Error> {
         let work = Work {
             run: self.run,
@@ -119,13 +183,7 @@ impl Shared<'_, '_> {
             pass: shard.pass,
             tag: &self.tag,
         };
-        let pacing = &self.batches.pacing;
-        let mut size = self.lock().size.unwrap_or_else(|| {
-            Size::new(
-                pacing.first_rows.unwrap_or(FIRST_ROWS),
-                pacing.target.unwrap_or(TARGET),
-            )
-        });
+        let mut size = self.lock().size;
         let mut trouble: Option<Backoff> = None;
         let mut retries = 0;
         loop {
@@ -140,19 +198,27 @@ impl Shared<'_, '_> {
             match outcome {
                 Ok(outcome) => {
                     (trouble, retries) = (None, 0);
+                    let took = started.elapsed();
+                    self.pacer.looked_at(size.rows());
                     if outcome.left == Left::More {
-                        size.took(started.elapsed());
+                        size.took(took);
                     }
                     self.moved(shard, outcome, size);
                     if outcome.left == Left::Nothing {
                         return Ok(());
                     }
-                    self.pause(pacing.pause).await?;
+                    tokio::select! {
+                        () = self.pacer.rest(took) => {}
+                        () = self.halt.cancelled() => return Err(Error::Stopped),
+                    }
+                    if self.give_back(shard.number) {
+                        return Ok(());
+                    }
                 }
                 // Rolled back, and who was in the way may be gone: the same range again, with less of it at once.
                 Err(error) if is_contention(&error) => {
                     size.failed();
-                    self.lock().size = Some(size);
+                    self.met_others(size);
                     retries += 1;
                     let backoff = trouble.get_or_insert_with(Backoff::new);
                     if backoff.elapsed() > PATIENCE {
@@ -167,20 +233,50 @@ impl Shared<'_, '_> {
         }
     }
 
-    /// The next range that nobody works on.
-    fn take(&self) -> Option<Shard> {
+    /// What there is for one more worker. Who takes or splits counts as active until it puts down.
+    fn next(&self) -> Next {
+        let allowed = self.pacer.workers();
         let mut state = self.lock();
-        let shard = state.waiting.pop()?;
-        state.working.insert(shard.number, shard.clone());
-        Some(shard)
+        if state.waiting.is_empty() && state.working.is_empty() {
+            return Next::End;
+        }
+        if state.active >= allowed {
+            return Next::Wait;
+        }
+        state.active += 1;
+        match state.waiting.pop() {
+            Some(shard) => {
+                state.working.insert(shard.number, shard.clone());
+                Next::Take(shard)
+            }
+            None => Next::Split,
+        }
+    }
+
+    fn put_down(&self) {
+        self.lock().active -= 1;
+        self.pacer.notify();
+    }
+
+    /// Lays a range down where the pace wants fewer workers.
+    fn give_back(&self, number: i32) -> bool {
+        let allowed = self.pacer.workers();
+        let mut state = self.lock();
+        if state.active <= allowed {
+            return false;
+        }
+        let shard = state.working.remove(&number);
+        state.waiting.extend(shard);
+        true
     }
 
     /// A batch was committed.
     fn moved(&self, shard: &Shard, outcome: Outcome, size: Size) {
         let mut state = self.lock();
-        state.size = Some(size);
+        state.size = size;
         state.changed += outcome.changed;
         state.commits += 1;
+        state.batches += 1;
         match outcome.left {
             Left::More => {
                 if let Some(working) = state.working.get_mut(&shard.number) {
@@ -203,6 +299,13 @@ impl Shared<'_, '_> {
             .report(|progress| progress.rows = u64::try_from(rows).unwrap_or(0));
     }
 
+    /// A batch was rolled back and is to be tried again.
+    fn met_others(&self, size: Size) {
+        let mut state = self.lock();
+        state.size = size;
+        state.retries += 1;
+    }
+
     /// The ranges that are worked on.
     pub(super) fn working(&self) -> Vec<Shard> {
         self.lock().working.values().cloned().collect()
@@ -210,7 +313,7 @@ impl Shared<'_, '_> {
 
     /// Rows of a batch, as it is now.
     pub(super) fn batch_rows(&self) -> u32 {
-        self.lock().size.map_or(FIRST_ROWS, Size::rows)
+        self.lock().size.rows()
     }
 
     /// The number of a range that is to be inserted.

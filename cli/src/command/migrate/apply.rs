@@ -6,7 +6,7 @@ use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use agent::local::{self, Done, Options};
-use agent::work::Control;
+use agent::work::{Control, Listener};
 use agent::{Living, Overrides};
 use serde_json::json;
 use shared::id::{Direction, Holder};
@@ -15,7 +15,7 @@ use shared::migration::Version;
 use shared::rollout::work::{Exit, Progress};
 use shared::settings::duration::{self, Zero};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// `confiture migrate up`
 #[derive(Debug, clap::Args)]
@@ -125,9 +125,12 @@ async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Glob
         holder: Holder(uuid::Uuid::new_v4()),
     };
     let (sender, receiver) = watch::channel(Progress::default());
+    let (steps, steps_done) = mpsc::channel(progress::STEPS_AHEAD);
     let control = Control {
         stop: runtime::shutdown::token()?,
         progress: sender,
+        // What does not fit is not shown: a thousand steps may be done at once.
+        listener: Listener::new(move |step| drop(steps.try_send(step.clone()))),
     };
     let started = Instant::now();
     let waiting = |by: &str| output::note(&format!("waiting for {by}, which is working on this database"));
@@ -139,7 +142,7 @@ async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Glob
         &control,
         waiting,
     ));
-    let done = progress::beside(work, receiver).await?;
+    let done = progress::beside(work, receiver, steps_done, global.output).await?;
     print(&target, direction, &done, started.elapsed(), global.output);
     Ok(Exit::Done)
 }

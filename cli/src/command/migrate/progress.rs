@@ -1,52 +1,87 @@
-//! Shows how far a run is: a bar on a terminal, lines elsewhere.
+//! Shows how far a run is: a bar on a terminal, lines elsewhere, events as JSON where the output is JSON.
 
-use crate::output;
-use indicatif::{ProgressBar, ProgressStyle};
+use crate::output::{self, Format};
+use agent::work::StepResult;
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use serde_json::json;
+use shared::batch::Outlook;
 use shared::rollout::work::Progress;
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How often a long step is spoken of where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// The same, for machines.
+const EVENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Steps that may be done and not yet shown.
+pub(super) const STEPS_AHEAD: usize = 64;
+
 /// Runs `work` and shows its progress on standard error beside it.
-pub(super) async fn beside<T>(work: impl Future<Output = T>, mut progress: watch::Receiver<Progress>) -> T {
-    let mut display = Display::new();
+pub(super) async fn beside<T>(
+    work: impl Future<Output = T>,
+    mut progress: watch::Receiver<Progress>,
+    mut steps: mpsc::Receiver<StepResult>,
+    format: Format,
+) -> T {
+    let mut display = Display::new(format);
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
-            done = &mut work => {
-                display.end();
-                return done;
-            }
+            biased;
+            Some(step) = steps.recv() => display.step_done(&step),
             Ok(()) = progress.changed() => {
                 let now = progress.borrow_and_update().clone();
                 display.show(&now);
+            }
+            done = &mut work => {
+                while let Ok(step) = steps.try_recv() {
+                    display.step_done(&step);
+                }
+                display.end();
+                return done;
             }
         }
     }
 }
 
-enum Display {
+struct Display {
+    to: To,
+    started: Instant,
+    outlook: Outlook,
+    /// What was last spoken of.
+    step: (String, u32),
+    said: Instant,
+}
+
+enum To {
     Bar(ProgressBar),
-    Lines { step: (String, u32), said: Instant },
+    Lines,
+    Events,
 }
 
 impl Display {
-    fn new() -> Self {
-        if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{spinner} {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            let bar = ProgressBar::new_spinner().with_style(style);
-            bar.enable_steady_tick(Duration::from_millis(100));
-            Self::Bar(bar)
-        } else {
-            Self::Lines {
-                step: (String::new(), 0),
-                said: Instant::now(),
+    fn new(format: Format) -> Self {
+        let to = match format {
+            Format::Json => To::Events,
+            Format::Text if std::io::stderr().is_terminal() => {
+                let style = ProgressStyle::with_template("{spinner} {wide_msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
+                let bar = ProgressBar::new_spinner().with_style(style);
+                bar.enable_steady_tick(Duration::from_millis(100));
+                To::Bar(bar)
             }
+            Format::Text => To::Lines,
+        };
+        Self {
+            to,
+            started: Instant::now(),
+            outlook: Outlook::default(),
+            step: (String::new(), 0),
+            said: Instant::now(),
         }
     }
 
@@ -54,35 +89,140 @@ impl Display {
         let Some(version) = progress.version.as_ref().filter(|_| progress.step > 0) else {
             return;
         };
-        let line = line(progress);
-        match self {
-            Self::Bar(bar) => bar.set_message(line),
-            Self::Lines { step, said } => {
-                let now = (version.to_string(), progress.step);
-                if *step != now || said.elapsed() >= INTERVAL {
-                    (*step, *said) = (now, Instant::now());
-                    output::note(&line);
-                }
+        let now = (version.to_string(), progress.step);
+        let is_new = self.step != now;
+        if is_new {
+            self.outlook = Outlook::default();
+        }
+        self.outlook.observe(self.started.elapsed(), progress.rows);
+        let interval = match &self.to {
+            To::Bar(bar) => {
+                bar.set_message(line(progress, &self.outlook));
+                return;
             }
+            To::Lines => INTERVAL,
+            To::Events => EVENT_INTERVAL,
+        };
+        if !is_new && self.said.elapsed() < interval {
+            return;
+        }
+        (self.step, self.said) = (now, Instant::now());
+        if matches!(self.to, To::Events) {
+            output::note(&event(progress, &self.outlook).to_string());
+        } else {
+            output::note(&line(progress, &self.outlook));
+        }
+    }
+
+    fn step_done(&self, step: &StepResult) {
+        match &self.to {
+            To::Events => output::note(&step_event(step).to_string()),
+            // Steps without batches are as long as their line.
+            To::Bar(_) | To::Lines if step.batches == 0 => {}
+            To::Bar(bar) => bar.suspend(|| output::note(&step_line(step))),
+            To::Lines => output::note(&step_line(step)),
         }
     }
 
     fn end(&self) {
-        if let Self::Bar(bar) = self {
+        if let To::Bar(bar) = &self.to {
             bar.finish_and_clear();
         }
     }
 }
 
-fn line(progress: &Progress) -> String {
+fn line(progress: &Progress, outlook: &Outlook) -> String {
     let version = progress.version.as_ref().map_or("", |version| version.as_str());
     let rows = match (progress.rows, progress.estimated_rows) {
         (0, 0) => String::new(),
         (rows, 0) => format!(", {rows} rows"),
         (rows, estimated) => format!(", {rows} of about {estimated} rows"),
     };
+    let rate = outlook.rate().filter(|rate| *rate > 0.0);
+    let rate = rate.map_or(String::new(), |rate| format!(", {rate:.0}/s"));
+    let left = left(progress, outlook).map_or(String::new(), |(least, most)| {
+        if least == most {
+            format!(", {} left", duration(least))
+        } else {
+            format!(", {} to {} left", duration(least), duration(most))
+        }
+    });
+    let pace = match (progress.pace.as_str(), progress.workers) {
+        ("", _) => String::new(),
+        (pace, 1) => format!(", {pace}"),
+        (pace, workers) => format!(", {workers} workers, {pace}"),
+    };
     format!(
-        "{version} {}: step {} of {}: {}{rows}",
+        "{version} {}: step {} of {}: {}{rows}{rate}{left}{pace}",
         progress.migration, progress.step, progress.steps, progress.title
     )
+}
+
+/// Seconds left, at least and at most.
+fn left(progress: &Progress, outlook: &Outlook) -> Option<(u64, u64)> {
+    let rows = progress.estimated_rows.checked_sub(progress.rows)?;
+    let left = outlook.left(rows)?;
+    Some((left.start().as_secs(), left.end().as_secs()))
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+fn step_line(step: &StepResult) -> String {
+    let wal = (step.wal_bytes).map_or(String::new(), |bytes| format!(", {} of WAL", HumanBytes(bytes)));
+    let retries = match step.retries {
+        0 => String::new(),
+        1 => ", 1 retry".to_owned(),
+        retries => format!(", {retries} retries"),
+    };
+    format!(
+        "{} {}: step {} of {} done: {} rows in {} batches, {:.1} s{retries}{wal}",
+        step.version,
+        step.migration,
+        step.step,
+        step.steps,
+        HumanCount(step.rows),
+        HumanCount(step.batches),
+        step.elapsed.as_secs_f64(),
+    )
+}
+
+fn event(progress: &Progress, outlook: &Outlook) -> serde_json::Value {
+    let left = left(progress, outlook);
+    json!({
+        "event": "progress",
+        "version": progress.version,
+        "migration": progress.migration,
+        "step": progress.step,
+        "steps": progress.steps,
+        "title": progress.title,
+        "rows": progress.rows,
+        "estimated_rows": progress.estimated_rows,
+        "rows_per_second": outlook.rate(),
+        "left_least_s": left.map(|left| left.0),
+        "left_most_s": left.map(|left| left.1),
+        "workers": progress.workers,
+        "pace": progress.pace,
+    })
+}
+
+fn step_event(step: &StepResult) -> serde_json::Value {
+    json!({
+        "event": "step_done",
+        "version": step.version,
+        "migration": step.migration,
+        "step": step.step,
+        "steps": step.steps,
+        "title": step.title,
+        "rows": step.rows,
+        "batches": step.batches,
+        "retries": step.retries,
+        "wal_bytes": step.wal_bytes,
+        "elapsed_ms": u64::try_from(step.elapsed.as_millis()).unwrap_or(u64::MAX),
+    })
 }

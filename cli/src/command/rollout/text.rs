@@ -56,7 +56,7 @@ pub(super) fn progress(of: &Progress) -> String {
         of.step,
         of.steps,
         of.title,
-        rows(of)
+        rows(of) + &pace(of)
     )
 }
 
@@ -67,6 +67,14 @@ pub(super) fn rows(of: &Progress) -> String {
         (rows, 0) => format!(", {}", count(rows, "row")),
         (rows, estimated) => format!(", {} of about {}", grouped(rows), count(estimated, "row")),
     }
+}
+
+/// Why the batches go as fast as they do, to be added to a text: `, 2 workers, at full speed`.
+pub(super) fn pace(of: &Progress) -> String {
+    if of.pace.is_empty() {
+        return String::new();
+    }
+    format!(", {}, {}", count(u64::from(of.workers), "worker"), of.pace)
 }
 
 /// What there is to say about one database in one line, besides its state.

@@ -1,0 +1,209 @@
+//! How many workers run, and how long each rests after a batch: the law of `shared::batch` over what a probe reads every
+//! second on a connection of its own.
+
+use crate::probe::{Known, Probe};
+use crate::run::Run;
+use shared::batch::{Health, Limits, Pace, PaceLimits, Reason, Sample};
+use shared::plan::Batches;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often the server is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// At ten times less than their limit replicas only slow the batches down; at this many times they stop.
+const LAG_STOP: u32 = 5;
+
+/// The duty to begin with where the author says none: a busy server is met gently, an idle one is at full speed soon.
+const FIRST_DUTY: f64 = 0.5;
+
+/// Workers and their rests.
+pub(super) struct Pacer {
+    started: Instant,
+    pace: Mutex<Pace>,
+    /// Least pause after a batch.
+    pause: Duration,
+    /// Keys looked at by all workers.
+    keys: AtomicU64,
+    /// Changes with each observation, and whenever workers come or go.
+    changed: watch::Sender<u64>,
+}
+
+impl Pacer {
+    pub(super) fn new(batches: &Batches, most_workers: u32) -> Self {
+        let pacing = &batches.pacing;
+        let max_duty = pacing.max_duty.unwrap_or(1.0);
+        Self {
+            started: Instant::now(),
+            pace: Mutex::new(Pace::new(PaceLimits {
+                max_duty,
+                max_workers: most_workers,
+                first_duty: pacing.max_duty.unwrap_or(FIRST_DUTY),
+                first_workers: pacing.workers.unwrap_or(1),
+            })),
+            pause: pacing.pause,
+            keys: AtomicU64::new(0),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// How many workers may run batches.
+    pub(super) fn workers(&self) -> u32 {
+        self.pace().workers()
+    }
+
+    /// Why the pace is what it is.
+    pub(super) fn reason(&self) -> Reason {
+        self.pace().reason().clone()
+    }
+
+    /// A batch that looked at so many keys was committed.
+    pub(super) fn looked_at(&self, keys: u32) {
+        self.keys.fetch_add(u64::from(keys), Ordering::Relaxed);
+    }
+
+    /// Workers came or went, or there is work for them.
+    pub(super) fn notify(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// To be waited on for the next change.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Rests after a batch that took so long, for as long as the pace asks for; a change of the pace counts at once.
+    pub(super) async fn rest(&self, batch: Duration) {
+        let ended = Instant::now();
+        let jitter: f64 = rand::random();
+        let mut changes = self.changes();
+        loop {
+            let (pause, stopped) = {
+                let pace = self.pace();
+                (pace.pause(batch, jitter).max(self.pause), pace.is_stopped())
+            };
+            let left = pause.saturating_sub(ended.elapsed());
+            if !stopped && left.is_zero() {
+                return;
+            }
+            // Stopped, only an observation ends it.
+            let nap = if stopped { INTERVAL } else { left };
+            tokio::select! {
+                () = tokio::time::sleep(nap) => {}
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    /// Watches the server and steers; to be run beside the workers.
+    pub(super) async fn steer(&self, run: &Run<'_>, batches: &Batches) -> Infallible {
+        let throttle = run.database.throttle();
+        let mut limits = Limits {
+            cores: throttle.machine.cores,
+            replica_lag: throttle.max_replica_lag,
+            replica_lag_stop: throttle.max_replica_lag * LAG_STOP,
+            ..Limits::default()
+        };
+        if let Some(baseline) = run.database.commit_latency() {
+            limits = limits.for_commits_of(baseline);
+        }
+        let relations = batches.parts.iter().map(|part| part.oid).collect();
+        let mut probe = Probe::new(run.claim.tag(), relations, throttle.query.clone());
+        let mut wal = Window::default();
+        let mut before: Option<(Sample, Instant)> = None;
+        let (mut keys_before, mut observed) = (0, Instant::now());
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let known = Known {
+                commit_latency: run.database.commit_latency(),
+                pool_waiters: Some(run.database.pool_waiters()),
+            };
+            let health = match probe.sample(run.database, known).await {
+                Ok(mut sample) => {
+                    let now = self.started.elapsed();
+                    sample.wal_recent_bytes = sample
+                        .wal_bytes
+                        .map(|bytes| wal.grown(now, bytes, limits.checkpoint_spacing));
+                    let health = Health::of(before.as_ref().map(|(sample, _)| sample), &sample, &limits);
+                    before = Some((sample, Instant::now()));
+                    health
+                }
+                Err(error) => error.health(),
+            };
+            let keys = self.keys.load(Ordering::Relaxed);
+            let elapsed = observed.elapsed().as_secs_f64().max(0.001);
+            observed = Instant::now();
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            let rate = (keys - keys_before) as f64 / elapsed;
+            keys_before = keys;
+            let reason = {
+                let mut pace = self.pace();
+                let old = std::mem::discriminant(pace.reason());
+                pace.observe(&health, rate, self.started.elapsed());
+                (std::mem::discriminant(pace.reason()) != old).then(|| pace.reason().to_string())
+            };
+            if let Some(reason) = reason {
+                tracing::info!(database = %run.database.name(), reason, "the pace of batches changed");
+            }
+            self.notify();
+            self.report(run);
+        }
+    }
+
+    fn report(&self, run: &Run<'_>) {
+        let (reason, workers) = (self.reason().to_string(), self.workers());
+        run.report(|progress| {
+            progress.pace = reason;
+            progress.workers = workers;
+        });
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        // No code that can panic runs while it is locked, save for a lack of memory.
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much a counter has grown of late.
+#[derive(Default)]
+struct Window {
+    readings: VecDeque<(Duration, u64)>,
+}
+
+impl Window {
+    /// Since the last reading that is at least so old, or since the first.
+    fn grown(&mut self, now: Duration, counter: u64, age: Duration) -> u64 {
+        self.readings.push_back((now, counter));
+        while self
+            .readings
+            .get(1)
+            .is_some_and(|(at, _)| now.saturating_sub(*at) >= age)
+        {
+            self.readings.pop_front();
+        }
+        let first = self.readings.front().map_or(counter, |(_, counter)| *counter);
+        // A counter that fell was reset.
+        counter.saturating_sub(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_forgets_what_is_older() {
+        let mut window = Window::default();
+        let age = Duration::from_secs(30);
+        let grown: Vec<u64> = (0..40)
+            .map(|second| window.grown(Duration::from_secs(second), second * 10, age))
+            .collect();
+        assert_eq!((grown[0], grown[5], grown[30], grown[39]), (0, 50, 300, 300));
+    }
+}
