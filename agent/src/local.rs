@@ -14,7 +14,7 @@ use shared::fence::Fence;
 use shared::id::{Direction, Holder};
 use shared::ledger::{Goal, Ledger};
 use shared::migration::{Set, Version};
-use shared::plan::{Action, Facts};
+use shared::plan::{Action, Facts, Stage};
 use shared::retry::Retryability;
 use shared::rollout::work::Summary;
 use shared::sql::{Tag, sync};
@@ -271,6 +271,8 @@ pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<Pla
         let mut steps = Vec::new();
         for (index, step) in todo.steps.iter().enumerate().skip(todo.done) {
             facts::inspect(&mut session, &READING, &step.change, &mut facts).await?;
+            let begun = index == todo.done && todo.begun.is_some();
+            facts.stage = if begun { Stage::Begun } else { Stage::New };
             facts.look_ahead(&todo.steps[index + 1..]);
             let plan = match step.change.plan(&facts) {
                 Ok(actions) => Ok(actions),

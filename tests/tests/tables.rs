@@ -314,6 +314,81 @@ async fn odd_names_columns_and_triggers_are_met() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_column_is_added_with_any_default() -> anyhow::Result<()> {
+    let rows = "INSERT INTO t SELECT g, g FROM generate_series(1, 1000) g";
+    let plain: &'static str = Box::leak(format!("CREATE TABLE t (k int PRIMARY KEY, n int); {rows}").into());
+    let parted: &'static str = Box::leak(
+        format!(
+            "CREATE TABLE t (k int, n int) PARTITION BY RANGE (k); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (300);
+             CREATE TABLE t_2 PARTITION OF t DEFAULT; {rows}"
+        )
+        .into(),
+    );
+    let unique = "SELECT count(*) = 1000 AND count(DISTINCT c) = 1000 AND
+        (SELECT attnotnull FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'c') FROM t";
+    all_hold(&[
+        Case {
+            name: "a constant does not touch the rows",
+            create: plain,
+            step: "add_column: { table: t, column: c, type: text, default: \"'x'\", not_null: true }",
+            holds: "SELECT bool_and(c = 'x') AND count(DISTINCT xmin::text) = 1 AND
+                (SELECT atthasmissing FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'c') FROM t",
+        },
+        Case {
+            name: "the time of the step does not either",
+            create: plain,
+            step: "add_column: { table: t, column: c, type: timestamptz, default: now(), not_null: true }",
+            holds: "SELECT count(DISTINCT c) = 1 AND
+                (SELECT atthasmissing FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'c') FROM t",
+        },
+        Case {
+            name: "a value for each row",
+            create: plain,
+            step: "add_column: { table: t, column: c, type: uuid, default: gen_random_uuid(), not_null: true, batch: { size: 100 } }",
+            holds: unique,
+        },
+        Case {
+            name: "a value for each row of a partitioned table without a key",
+            create: parted,
+            step: "add_column: { table: t, column: c, type: text, default: \"md5(random()::text)\", not_null: true, batch: { size: 100 } }",
+            holds: unique,
+        },
+    ])
+    .await
+}
+
+#[tokio::test]
+async fn a_killed_column_with_a_value_for_each_row_is_finished() -> anyhow::Result<()> {
+    let database = Server::shared().await?.fresh_database().await?;
+    database
+        .execute("CREATE TABLE t (k int PRIMARY KEY, n int); INSERT INTO t SELECT g, g FROM generate_series(1, 5000) g")
+        .await?;
+    let step = "add_column: { table: t, column: c, type: uuid, default: gen_random_uuid(), not_null: true, batch: { size: 100, pause: 20ms } }";
+    let set = Migrations::write(&[("1_a.yaml", &format!("up:\n  - {step}\n"))])?;
+    let up = || {
+        Confiture::new(["migrate", "up", "--take-over", "--migrations"])
+            .arg(set.path())
+            .env("DATABASE_URL", database.url())
+    };
+    let mut killed = up().start("killed")?;
+    tests::eventually("some batches", std::time::Duration::from_secs(20), || async {
+        let batches = "SELECT count(*) FROM confiture.batch";
+        Ok(database.number(batches).await.ok().filter(|n| *n > 3))
+    })
+    .await?;
+    killed.kill();
+    database.execute("INSERT INTO public.t VALUES (6000, 1)").await?;
+    up().succeed().await?;
+    let distinct = "SELECT count(DISTINCT c) FROM t";
+    assert_eq!(database.number(distinct).await?, 5001);
+    let refused = database
+        .execute("INSERT INTO public.t VALUES (6001, 1, NULL)")
+        .await;
+    assert!(refused.is_err(), "NULL is refused");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_cannot_be_paged_is_refused_and_nothing_is_changed() -> anyhow::Result<()> {
     let database = Server::shared().await?.fresh_database().await?;
     // A foreign-data wrapper is the superuser's to make.

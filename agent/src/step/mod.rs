@@ -18,7 +18,7 @@ use crate::run::Run;
 use shared::id::DatabaseName;
 use shared::ledger::Todo;
 use shared::migration::Step;
-use shared::plan::{Action, Facts};
+use shared::plan::{Action, Facts, Stage};
 use shared::sql::Tag;
 
 pub(crate) use record::complete_empty;
@@ -47,6 +47,20 @@ impl Place<'_> {
     /// Whether the step has a record already.
     pub(crate) fn has_begun(&self) -> bool {
         self.index == self.todo.done && self.todo.begun.is_some()
+    }
+
+    /// What is known before the catalog is looked at.
+    fn facts(&self) -> Facts {
+        let mut facts = Facts {
+            stage: if self.has_begun() {
+                Stage::Begun
+            } else {
+                Stage::New
+            },
+            ..Facts::default()
+        };
+        facts.look_ahead(&self.todo.steps[self.index + 1..]);
+        facts
     }
 
     pub(crate) fn tag(&self, run: &Run<'_>) -> Tag {
@@ -89,12 +103,11 @@ pub(crate) enum Part {
 /// Does what is left of a step.
 pub(crate) async fn carry_out(run: &mut Run<'_>, place: Place<'_>) -> Result<(), Error> {
     let tag = place.tag(run);
-    let mut facts = Facts::default();
+    let mut facts = place.facts();
     if !place.step().change.tables().is_empty() {
         let mut session = run.database.session().await?;
         facts::inspect(&mut session, &tag, &place.step().change, &mut facts).await?;
     }
-    facts.look_ahead(&place.todo.steps[place.index + 1..]);
     let actions = place.step().change.plan(&facts)?;
     if actions.is_empty() {
         let part = if place.has_begun() {

@@ -108,6 +108,8 @@ pub enum Comparison {
 pub enum Kept {
     /// A trigger of ours.
     ByTrigger,
+    /// The column's default: only rows that exist have no value.
+    ByDefault,
     /// The applications themselves.
     ByApplications,
     /// Nobody: the change is for the rows that the loop meets.

@@ -16,8 +16,20 @@ pub struct Facts {
     pub volatile: BTreeSet<String>,
     /// Columns that a later step of the same migration sets NOT NULL.
     pub not_null_later: BTreeSet<(Table, Ident)>,
+    /// Whether the step has begun before.
+    pub stage: Stage,
     /// In a dry run: an earlier step's effect is not known, so a table or column may exist by then.
     pub uncertain: bool,
+}
+
+/// Whether a step has begun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing of it is done.
+    #[default]
+    New,
+    /// Its record is written; some of its parts may be done.
+    Begun,
 }
 
 /// What a table's name led to.

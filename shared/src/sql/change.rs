@@ -26,6 +26,14 @@ pub fn add_column(
     )
 }
 
+/// `ALTER COLUMN .. SET DEFAULT`: rows that exist stay as they are.
+pub fn set_default(table: &TableFacts, column: &Ident, value: &str) -> String {
+    format!(
+        "ALTER TABLE {} ALTER COLUMN {column} SET DEFAULT ({value}\n)",
+        table.full_name()
+    )
+}
+
 /// `ALTER TABLE .. DROP COLUMN`, without CASCADE.
 pub fn drop_column(table: &TableFacts, column: &Ident) -> String {
     format!("ALTER TABLE {} DROP COLUMN {column}", table.full_name())

@@ -201,9 +201,9 @@ async fn yaml() -> anyhow::Result<()> {
         "#]],
         ),
         (
-            "up:\n  - add_column: { table: t, column: x, type: int, default: now() }\n",
+            "up:\n  - add_column: { table: t, column: x, type: int, default: n + 1 }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: add_column: the default `now()` is not a constant: give a literal, or add the column without a default and fill it with a `backfill` step
+                error: db/1_a.yaml:2:5: add_column: the default `n + 1` reads columns or tables: add the column without a default and fill it with a `backfill` step
             "#]],
         ),
         (

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::facts;
 use crate::run::Run;
 use shards::Prepared;
-use shared::plan::{Action, Batches, Facts, Passes};
+use shared::plan::{Action, Batches, Facts, Passes, Stage};
 use shared::sql::batch::WAL_WRITTEN;
 
 /// How often rows that move are gone after: what still changes then is changed by applications.
@@ -35,12 +35,13 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     run.report(|progress| progress.estimated_rows = batches.estimated_rows());
     let wal_before = wal(run, place).await?;
+    let is_last = matches!(part, Part::Whole | Part::Last);
     let mut part = part;
     let mut again: Option<Batches> = None;
     loop {
         let batches = again.as_ref().unwrap_or(batches);
         let prepared = shards::prepare(run, place, part, batches).await?;
-        part = Part::Last;
+        part = Part::Middle;
         match prepared {
             Prepared::Open(open) => match worker::all(run, place, batches, open).await {
                 Ok(()) => {}
@@ -73,7 +74,9 @@ pub(super) async fn run(
     let written = u64::try_from(wal(run, place).await? - wal_before).unwrap_or(0);
     run.tally.wal_bytes = Some(written);
     // Durable, and under the fence row: the asynchronous commits of the loop are on disk with it.
-    record::only(run, place, Part::Last).await?;
+    if is_last {
+        record::only(run, place, Part::Last).await?;
+    }
     if let Err(error) = shards::forget_old(run, place).await {
         tracing::warn!(database = %run.database.name(), error = %error, "old evidence of batches was not removed");
     }
@@ -99,10 +102,12 @@ fn names(batches: &Batches) -> impl Iterator<Item = (u32, String)> {
 /// The loop as it is planned now: partitions may have come and gone.
 async fn look_again(run: &Run<'_>, place: Place<'_>) -> Result<Batches, Error> {
     let change = &place.step().change;
-    let mut facts = Facts::default();
+    let mut facts = Facts {
+        stage: Stage::Begun,
+        ..place.facts()
+    };
     let mut session = run.database.session().await?;
     facts::inspect(&mut session, &place.tag(run), change, &mut facts).await?;
-    facts.look_ahead(&place.todo.steps[place.index + 1..]);
     let batches = change.plan(&facts)?.into_iter().find_map(|action| match action {
         Action::Batches(batches) => Some(*batches),
         Action::Transaction(_) | Action::Assert(_) | Action::Outside(_) => None,

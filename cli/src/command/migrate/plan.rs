@@ -104,7 +104,7 @@ fn batches_text(batches: &Batches) -> String {
         Kept::ByApplications => lines.push(
             "--   rows that applications insert or change meanwhile are left as they write them".to_owned(),
         ),
-        Kept::NotAtAll => {}
+        Kept::ByDefault | Kept::NotAtAll => {}
     }
     let Some((first, others)) = batches.parts.split_first() else {
         lines.push("--   there is no partition yet".to_owned());

@@ -74,8 +74,12 @@ impl Expression {
     pub fn changes_by_itself(&self, volatile: &BTreeSet<String>) -> bool {
         /// Stable within a transaction only.
         const CLOCKS: &[&str] = &["now", "transaction_timestamp", "statement_timestamp"];
-        self.functions()
-            .any(|function| CLOCKS.contains(&function) || volatile.contains(function))
+        self.calls_volatile(volatile) || self.functions().any(|function| CLOCKS.contains(&function))
+    }
+
+    /// Whether it calls a function that PostgreSQL calls volatile, given those: its value may differ from row to row.
+    pub fn calls_volatile(&self, volatile: &BTreeSet<String>) -> bool {
+        self.functions().any(|function| volatile.contains(function))
     }
 
     /// Whether it has the same value for every row and at any time: a literal, a signed number, an array or cast of

@@ -265,7 +265,7 @@ impl Rows<'_> {
     fn passes(&self, parts: &[Part]) -> Passes {
         let by_blocks = parts.iter().any(|part| part.paging == Paging::Blocks);
         // The trigger also fires where an update brings a row to another partition.
-        let kept = self.kept == Kept::ByTrigger;
+        let kept = matches!(self.kept, Kept::ByTrigger);
         let scattered = by_blocks || (self.table.kind == RelationKind::Partitioned && !kept);
         let unchanged_left_out_from = match self.repeatable {
             _ if !scattered => return Passes::One,

@@ -5,7 +5,7 @@ use crate::name::Ident;
 use crate::name::Table;
 use crate::plan::{
     Action, Batches, CheckFacts, ColumnFacts, Facts, Kept, KeyFacts, Lookup, Nullability, Ordering, Paging,
-    PartFacts, Passes, Refusal, RelationKind, Sort, Source, Storage, TableFacts, Upper,
+    PartFacts, Passes, Refusal, RelationKind, Sort, Source, Stage, Storage, TableFacts, Upper,
 };
 use serde_json::{Value, json};
 
@@ -288,7 +288,8 @@ fn texts_that_cannot_be_meant_are_refused_before_any_database_is_asked() {
         bad(json!({"add_column": {"table": "t", "column": "n", "type": "int", "not_null": true}}))
             .contains("default")
     );
-    assert!(bad(json!({"add_column": {"table": "t", "column": "n", "type": "uuid", "default": "gen_random_uuid()"}})).contains("not a constant"));
+    let reading = json!({"add_column": {"table": "t", "column": "n", "type": "int", "default": "id + 1"}});
+    assert!(bad(reading).contains("reads columns"));
 }
 
 #[test]
@@ -486,4 +487,48 @@ fn the_pace_an_author_asks_for_is_within_bounds() {
     ] {
         assert!(problems(batch).contains(key), "{key}");
     }
+}
+
+#[test]
+fn a_default_that_differs_from_row_to_row_is_filled_in_batches() {
+    let step = change(&json!({"add_column": {
+        "table": "t", "column": "token", "type": "uuid", "default": "gen_random_uuid()", "not_null": true
+    }}));
+    let mut facts = facts(table());
+    assert_eq!(
+        step.plan(&facts).unwrap().len(),
+        1,
+        "a stable default is a change of the catalog"
+    );
+    facts.volatile.insert("gen_random_uuid".to_owned());
+    let plan = step.plan(&facts).unwrap();
+    let [
+        Action::Transaction(add),
+        Action::Batches(batches),
+        Action::Transaction(_),
+        Action::Transaction(_),
+        Action::Transaction(_),
+    ] = plan.as_slice()
+    else {
+        panic!("{plan:?}");
+    };
+    assert!(
+        add.statements[0].ends_with("ADD COLUMN \"token\" uuid"),
+        "{add:?}"
+    );
+    assert!(
+        add.statements[1].contains("SET DEFAULT (gen_random_uuid()"),
+        "{add:?}"
+    );
+    assert_eq!(batches.condition.as_deref(), Some("\"token\" IS NULL"));
+
+    step.effect(&mut facts);
+    facts.set_nullability(
+        &Table::parse("t").unwrap(),
+        &ident("token"),
+        Nullability::Nullable,
+    );
+    assert!(step.plan(&facts).is_err(), "a column that somebody else added");
+    facts.stage = Stage::Begun;
+    assert!(matches!(step.plan(&facts).unwrap()[0], Action::Batches(_)));
 }
