@@ -119,6 +119,18 @@ pub enum Error {
     /// An `assert` did not hold.
     #[error("the assertion does not hold: {0}")]
     Assertion(String),
+    /// Rows are not what the expressions say.
+    #[error(
+        "verification: {differing} of {rows} rows of {table} do not hold what the expressions say\n  help: a trigger or an application writes them otherwise: find and correct them, and run the same command again; or take `verify: true` out"
+    )]
+    Verification {
+        /// Rows looked at.
+        rows: u64,
+        /// Those that differ.
+        differing: u64,
+        /// The table, quoted in full.
+        table: String,
+    },
     /// The user's statements ended our transaction.
     #[error(
         "the statements ended the transaction they run in, so they were no longer protected\n  help: take COMMIT and ROLLBACK out of what they call; see what they did before you try again"
@@ -180,6 +192,7 @@ impl Error {
             | Self::Conflict { .. }
             | Self::Refused(_)
             | Self::Assertion(_)
+            | Self::Verification { .. }
             | Self::HiddenCommit
             | Self::Broken(_)
             | Self::Forbidden { .. }
@@ -205,6 +218,7 @@ impl Error {
             | Self::Statement { .. }
             | Self::User { .. }
             | Self::Assertion(_)
+            | Self::Verification { .. }
             | Self::HiddenCommit
             | Self::Forbidden { .. }
             | Self::LockBudget { .. } => Exit::Failed,

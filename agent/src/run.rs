@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::history;
 use crate::ledger::{self, Take};
 use crate::step::{self, Place};
-use crate::work::{Control, StepResult};
+use crate::work::{Control, Evidence, StepResult};
 use shared::batch::Size;
 use shared::ledger::{Goal, Todo};
 use shared::migration::Set;
@@ -55,6 +55,8 @@ pub(crate) struct Tally {
     pub(crate) retries: u64,
     /// WAL the server wrote meanwhile.
     pub(crate) wal_bytes: Option<u64>,
+    /// What verification found.
+    pub(crate) evidence: Option<Evidence>,
 }
 
 impl<'a> Run<'a> {
@@ -173,6 +175,7 @@ impl<'a> Run<'a> {
                 batches: tally.batches,
                 retries: tally.retries,
                 wal_bytes: tally.wal_bytes,
+                evidence: tally.evidence,
                 elapsed: started.elapsed(),
             });
         }

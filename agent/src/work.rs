@@ -7,6 +7,7 @@ use crate::history;
 use crate::holder;
 use crate::ledger::{self, Take};
 use crate::run::{Overrides, Run};
+use serde::{Deserialize, Serialize};
 use shared::fence::Fence;
 use shared::id::{Direction, SetName, StoreId};
 use shared::ledger::Goal;
@@ -57,8 +58,35 @@ pub struct StepResult {
     pub retries: u64,
     /// WAL the whole server wrote while the batches ran; `None` without batches.
     pub wal_bytes: Option<u64>,
+    /// What verification found, where the step asked for it.
+    pub evidence: Option<Evidence>,
     /// How long it took.
     pub elapsed: Duration,
+}
+
+/// What verification found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Ranges looked at.
+    pub ranges: u64,
+    /// Rows looked at.
+    pub rows: u64,
+    /// Rows whose values are not what the expressions say.
+    pub differing: u64,
+    /// Rows that the step's condition still finds.
+    pub remaining: u64,
+    /// Sum of the hashes of keys and values, modulo 2^64: the same rows in any order give the same.
+    pub digest: u64,
+}
+
+impl Evidence {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.ranges += other.ranges;
+        self.rows += other.rows;
+        self.differing += other.differing;
+        self.remaining += other.remaining;
+        self.digest = self.digest.wrapping_add(other.digest);
+    }
 }
 
 /// Is told of each step that is done, on the run's own task: it must not block.

@@ -27,6 +27,8 @@ pub struct Batches {
     pub passes: Passes,
     /// Who keeps rows right that applications write meanwhile.
     pub kept: Kept,
+    /// How the result is verified, where it is.
+    pub verification: Option<Verification>,
     /// Size and pace, as far as the author says.
     pub pacing: Pacing,
     /// Version of the server, as PostgreSQL numbers it.
@@ -114,6 +116,26 @@ pub enum Kept {
     ByApplications,
     /// Nobody: the change is for the rows that the loop meets.
     NotAtAll,
+}
+
+/// How the result of a loop is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    /// A SQL condition that holds for rows whose values are not what the expressions say.
+    pub differing: Option<String>,
+    /// A SQL condition that holds for rows which the step should have changed.
+    pub remaining: Option<String>,
+    /// What a row that differs means.
+    pub verdict: Verdict,
+}
+
+/// What a row that differs means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The step is not done: a trigger kept every row right.
+    Fail,
+    /// A warning: applications may have written it.
+    Warn,
 }
 
 /// Where the range of a batch loop ends.

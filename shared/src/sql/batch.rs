@@ -178,6 +178,33 @@ impl<'a> Statements<'a> {
         }
     }
 
+    /// Counts the rows of one range, those that differ, and those that remain (int8), and sums up the hashes of keys and
+    /// values (text, below 2^64). Parameters: the ends named (text[], lower first).
+    pub fn check(&self, ends: Ends) -> String {
+        let (range, _) = self.range(ends, 1);
+        let verification = self.batches.verification.as_ref();
+        let count = |condition: Option<&String>| {
+            condition.map_or("0::pg_catalog.int8".to_owned(), |condition| {
+                format!("count(*) FILTER (WHERE {condition}\n)")
+            })
+        };
+        let mut hashed: Vec<String> = match &self.batches.change {
+            RowChange::Update(set) => set.iter().map(|a| a.column.to_string()).collect(),
+            RowChange::Delete => Vec::new(),
+        };
+        hashed.extend(self.key().into_iter().flatten().map(|k| k.name.to_string()));
+        format!(
+            "SELECT count(*), {differing}, {remaining}, \
+             (coalesce(pg_catalog.sum(pg_catalog.hashtextextended(ROW({hashed})::pg_catalog.text, 0)::pg_catalog.numeric \
+             + 9223372036854775808), 0) % 18446744073709551616)::pg_catalog.text FROM {relation}{filter}",
+            differing = count(verification.and_then(|v| v.differing.as_ref())),
+            remaining = count(verification.and_then(|v| v.remaining.as_ref())),
+            hashed = hashed.join(", "),
+            relation = self.aliased(),
+            filter = filter(&range),
+        )
+    }
+
     /// Keys that cut the relation into ranges of about as many rows, as texts, in order, by a sample of its blocks; no
     /// statement without a key. Parameters: the upper end if it is named (text[]), percent of the blocks to look at
     /// (float8), number of ranges (int8).
@@ -294,7 +321,7 @@ impl<'a> Statements<'a> {
 }
 
 /// That a column has not its new value yet. The cast is the assignment's: it rounds as the column does.
-fn differs(assignment: &Assignment) -> String {
+pub fn differs(assignment: &Assignment) -> String {
     let Assignment {
         column,
         value,
@@ -478,6 +505,7 @@ mod tests {
             upper: Upper::Open,
             passes: Passes::One,
             kept: Kept::ByApplications,
+            verification: None,
             pacing: Pacing::default(),
             server_version: 150_000,
         }

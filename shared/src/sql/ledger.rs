@@ -135,6 +135,7 @@ ALTER TABLE confiture.shard DROP CONSTRAINT shard_state_check,
   ADD COLUMN paging text,
   ADD COLUMN pass integer NOT NULL DEFAULT 1,
   ADD COLUMN retries bigint NOT NULL DEFAULT 0;
+ALTER TABLE confiture.step ADD COLUMN evidence text;
 CREATE TABLE confiture.batch (
   set_name text,
   version text,
@@ -287,6 +288,11 @@ INSERT INTO confiture.step (set_name, version, direction, run, step, kind, title
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
         CASE WHEN $9 = 'done' THEN pg_catalog.clock_timestamp() END)
 RETURNING xid::pg_catalog.text";
+
+/// Keeps what verification of a step found. Parameters: set, version key, direction (text), run, step (int4), evidence as
+/// JSON (text).
+pub const KEEP_EVIDENCE: &str = r"
+UPDATE confiture.step SET evidence = $6 WHERE (set_name, version, direction, run, step) = ($1, $2, $3, $4, $5)";
 
 /// Marks a step that had begun as done; its rows are those of its shards, all of which must be done. One row, or
 /// something is wrong. Parameters: set, version key, direction (text), run, step (int4).

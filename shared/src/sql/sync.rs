@@ -153,6 +153,14 @@ pub fn drop_sync(triggers: &[(String, Ident)], function: &Ident) -> Vec<String> 
         .collect()
 }
 
+/// A row of the table as if the columns that are set were still empty, under the table's name, for a sub-select over it.
+pub fn as_if_empty(table: &Ident, set: &[Assignment], reads: &[&ColumnFacts]) -> String {
+    let reads = (reads.iter()).map(|column| format!("{table}.{} AS {}", column.name, column.name));
+    let empty = (set.iter()).map(|a| format!("NULL::{} AS {}", a.data_type, a.column));
+    let columns: Vec<String> = reads.chain(empty).collect();
+    format!("(SELECT {}) AS {table}", columns.join(", "))
+}
+
 fn differs(column: &ColumnFacts) -> String {
     let name = &column.name;
     match comparison(column) {

@@ -11,6 +11,7 @@ mod cut;
 mod pacer;
 mod shards;
 mod split;
+mod verify;
 mod worker;
 
 use super::{Part, Place, record};
@@ -70,6 +71,10 @@ pub(super) async fn run(
             break;
         }
         again = Some(look_again(run, place).await?);
+    }
+    let settled = again.as_ref().unwrap_or(batches);
+    if let Some(verification) = &settled.verification {
+        verify::run(run, place, settled, verification).await?;
     }
     let written = u64::try_from(wal(run, place).await? - wal_before).unwrap_or(0);
     run.tally.wal_bytes = Some(written);

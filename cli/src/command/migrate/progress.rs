@@ -180,8 +180,17 @@ fn step_line(step: &StepResult) -> String {
         1 => ", 1 retry".to_owned(),
         retries => format!(", {retries} retries"),
     };
+    let verified = step.evidence.map_or(String::new(), |found| {
+        format!(
+            ", verified: {} rows, {} differ, {} left out, digest {:016x}",
+            HumanCount(found.rows),
+            HumanCount(found.differing),
+            HumanCount(found.remaining),
+            found.digest
+        )
+    });
     format!(
-        "{} {}: step {} of {} done: {} rows in {} batches, {:.1} s{retries}{wal}",
+        "{} {}: step {} of {} done: {} rows in {} batches, {:.1} s{retries}{wal}{verified}",
         step.version,
         step.migration,
         step.step,
@@ -223,6 +232,7 @@ fn step_event(step: &StepResult) -> serde_json::Value {
         "batches": step.batches,
         "retries": step.retries,
         "wal_bytes": step.wal_bytes,
+        "evidence": step.evidence,
         "elapsed_ms": u64::try_from(step.elapsed.as_millis()).unwrap_or(u64::MAX),
     })
 }

@@ -14,7 +14,7 @@ use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
     Action, Assignment, ColumnFacts, Comparison, Facts, Kept, Nullability, Ordering, Refusal, RowChange,
-    Source, Stage, TableFacts, Transaction, Upper,
+    Source, Stage, TableFacts, Transaction, Upper, Verdict, Verification,
 };
 use crate::sql;
 use serde::Deserialize;
@@ -179,6 +179,11 @@ impl AddColumn {
             condition: Some(&unset),
             repeatable: Repeatable::ByCondition,
             kept: Kept::ByDefault,
+            verification: Verification {
+                differing: None,
+                remaining: Some(unset.text().to_owned()),
+                verdict: Verdict::Warn,
+            },
         };
         let batches = rows.batches(&after, &self.batch, |_| Ok(Upper::Open))?;
         actions.push(Action::Batches(Box::new(batches)));

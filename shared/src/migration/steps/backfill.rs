@@ -14,8 +14,10 @@ use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
     Action, Assignment, Facts, Kept, KeyColumn, Refusal, RelationKind, RowChange, Source, TableFacts, Upper,
+    Verdict, Verification,
 };
-use crate::sql::sync::comparison;
+use crate::sql::batch::differs;
+use crate::sql::sync::{as_if_empty, comparison};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -121,12 +123,15 @@ impl Kind for Backfill {
             sync::Decision::Live => (None, Kept::ByTrigger),
             sync::Decision::Create(transaction) => (Some(transaction), Kept::ByTrigger),
         };
+        let repeatable = self.repeatable(facts, table)?;
+        let verification = self.verification(table, &set, repeatable, kept);
         let rows = Rows {
             table,
             change: RowChange::Update(set),
             condition: self.condition.as_ref(),
-            repeatable: self.repeatable(facts, table)?,
+            repeatable,
             kept,
+            verification,
         };
         let batches = rows.batches(facts, &self.batch, |key| self.upper(table, key))?;
         let trigger = trigger.map(Action::Transaction);
@@ -178,6 +183,42 @@ impl Backfill {
             (true, true) => Repeatable::ByCondition,
             (true, false) => Repeatable::Unseen,
         })
+    }
+
+    /// Values that can be computed again are compared; a condition that reads what the step sets must find no row any more.
+    fn verification(
+        &self,
+        table: &TableFacts,
+        set: &[Assignment],
+        repeatable: Repeatable,
+        kept: Kept,
+    ) -> Verification {
+        let reads_set = |condition: &&Expression| self.set.keys().any(|set| condition.reads(set));
+        let by_set = self.condition.as_ref().filter(reads_set);
+        let differing = (repeatable == Repeatable::Seen).then(|| {
+            let differs: Vec<String> = set.iter().map(differs).collect();
+            let differs = differs.join(" OR ");
+            match &self.condition {
+                None => differs,
+                Some(condition) => {
+                    let row = as_if_empty(&table.name, set, &sync::reads(self, table));
+                    format!(
+                        "({differs}) AND EXISTS (SELECT FROM {row} WHERE ({}\n))",
+                        condition.text()
+                    )
+                }
+            }
+        });
+        Verification {
+            differing,
+            remaining: by_set.map(|condition| condition.text().to_owned()),
+            // Who knows the column may have written another value before.
+            verdict: if kept == Kept::ByTrigger && by_set.is_none() {
+                Verdict::Fail
+            } else {
+                Verdict::Warn
+            },
+        }
     }
 
     fn upper(&self, table: &TableFacts, key: &[KeyColumn]) -> Result<Upper, Refusal> {

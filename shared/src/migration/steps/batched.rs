@@ -5,14 +5,14 @@ use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
     Batches, Facts, Kept, KeyColumn, Ordering, Pacing, Paging, Part, PartFacts, Passes, Refusal,
-    RelationKind, RowChange, Storage, TableFacts, Upper,
+    RelationKind, RowChange, Storage, TableFacts, Upper, Verification,
 };
 use crate::settings::duration::Milliseconds;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// `batch: { size?, pause?, target?, workers?, max_duty? }`
+/// `batch: { size?, pause?, target?, workers?, max_duty?, verify? }`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchOptions {
@@ -31,6 +31,9 @@ pub struct BatchOptions {
     /// Most of its time that a worker works, from above 0 to 1.
     #[serde(default)]
     pub max_duty: Option<f64>,
+    /// Whether every row is looked at again before the step is done.
+    #[serde(default)]
+    pub verify: bool,
 }
 
 /// The largest first batch a user may ask for: beyond it a batch no longer ends within its `statement_timeout`.
@@ -88,6 +91,8 @@ pub(super) struct Rows<'a> {
     pub(super) repeatable: Repeatable,
     /// Who keeps rows right that are written meanwhile.
     pub(super) kept: Kept,
+    /// How the result is verified, where the author asks for it.
+    pub(super) verification: Verification,
 }
 
 /// Whether a row may be met again.
@@ -139,6 +144,7 @@ impl Rows<'_> {
             upper,
             passes,
             kept: self.kept,
+            verification: options.verify.then_some(self.verification),
             pacing: options.pacing(),
             server_version: facts.server_version,
         })

@@ -8,7 +8,7 @@ use super::{Kind, Undo};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::Table;
-use crate::plan::{Action, Facts, Kept, Refusal, RowChange, Upper};
+use crate::plan::{Action, Facts, Kept, Refusal, RowChange, Upper, Verdict, Verification};
 use serde::Deserialize;
 
 /// `delete: { table, where, batch? }`
@@ -64,6 +64,11 @@ impl Kind for Delete {
             condition: Some(&self.condition),
             repeatable: Repeatable::ByCondition,
             kept: Kept::NotAtAll,
+            verification: Verification {
+                differing: None,
+                remaining: Some(self.condition.text().to_owned()),
+                verdict: Verdict::Warn,
+            },
         };
         let batches = rows.batches(facts, &self.batch, |_| Ok(Upper::Open))?;
         Ok(vec![Action::Batches(Box::new(batches))])

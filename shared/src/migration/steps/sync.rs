@@ -128,7 +128,7 @@ fn obstacle(step: &Backfill, table: &TableFacts) -> Option<String> {
 }
 
 /// The columns it reads and does not set.
-fn reads<'a>(step: &Backfill, table: &'a TableFacts) -> Vec<&'a ColumnFacts> {
+pub(super) fn reads<'a>(step: &Backfill, table: &'a TableFacts) -> Vec<&'a ColumnFacts> {
     let read = |column: &&ColumnFacts| {
         !step.set.contains_key(&column.name)
             && step

@@ -1,0 +1,140 @@
+//! Verified steps: every row looked at again before the step counts as done, and the evidence kept.
+
+use serde_json::Value;
+use tests::migrations::Migrations;
+use tests::postgres::{Database, Server};
+use tests::process::{Confiture, Ended};
+
+async fn migrate(database: &Database, step: &str) -> anyhow::Result<Ended> {
+    let set = Migrations::write(&[("1_a.yaml", &format!("up:\n  - {step}\n"))])?;
+    Confiture::new(["migrate", "up", "--output", "json", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url())
+        .run()
+        .await
+}
+
+async fn table(create: &str) -> anyhow::Result<Database> {
+    let database = Server::shared().await?.fresh_database().await?;
+    database
+        .execute(&format!(
+            "{create}; INSERT INTO t SELECT g, g FROM generate_series(1, 5000) g; ANALYZE t"
+        ))
+        .await?;
+    Ok(database)
+}
+
+/// The event that told of the step's end.
+fn step_done(ended: &Ended) -> anyhow::Result<Value> {
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let events = ended.stderr.lines().map(serde_json::from_str::<Value>);
+    let events: Vec<Value> = events.collect::<Result<_, _>>()?;
+    let done = events.into_iter().find(|event| event["event"] == "step_done");
+    done.ok_or_else(|| anyhow::anyhow!("no step was done: {}", ended.stderr))
+}
+
+async fn kept(database: &Database) -> anyhow::Result<Value> {
+    let session = database.connect().await?;
+    let row = session
+        .query_one("SELECT evidence FROM confiture.step", &[])
+        .await?;
+    Ok(serde_json::from_str(row.get::<_, &str>(0))?)
+}
+
+const KEYED: &str = "CREATE TABLE t (k int PRIMARY KEY, n int, y int)";
+
+#[tokio::test]
+async fn every_row_is_compared_and_the_evidence_is_kept() -> anyhow::Result<()> {
+    let partitioned = "CREATE TABLE t (k int, n int, y int) PARTITION BY RANGE (k);
+        CREATE TABLE t_1 PARTITION OF t (PRIMARY KEY (k)) FOR VALUES FROM (0) TO (2000); CREATE TABLE t_2 PARTITION OF t DEFAULT";
+    for create in [KEYED, "CREATE TABLE t (k int, n int, y int)", partitioned] {
+        let database = table(create).await?;
+        let step = "backfill: { table: t, set: { y: \"n * 2\" }, batch: { size: 500, verify: true } }";
+        let done = step_done(&migrate(&database, step).await?)?;
+        let evidence = &done["evidence"];
+        assert_eq!(
+            (&evidence["rows"], &evidence["differing"]),
+            (&5000.into(), &0.into()),
+            "{create}"
+        );
+        assert_eq!(kept(&database).await?, *evidence);
+        assert_eq!(done["rows"], 5000);
+        assert!(
+            done["batches"].as_u64() >= Some(3) && done["wal_bytes"].as_u64() > Some(10_000),
+            "{done}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_rows_give_the_same_digest_whatever_order_they_were_met_in() -> anyhow::Result<()> {
+    let mut digests = Vec::new();
+    for options in ["size: 100", "size: 5000", "size: 700, workers: 3"] {
+        let database = table(KEYED).await?;
+        let step = format!(
+            "backfill: {{ table: t, set: {{ y: \"n * 2\" }}, batch: {{ {options}, verify: true }} }}"
+        );
+        digests.push(step_done(&migrate(&database, &step).await?)?["evidence"]["digest"].as_u64());
+    }
+    assert!(digests[0].is_some_and(|digest| digest != 0));
+    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn rows_that_something_else_wrote_differently_stop_the_step_until_they_are_right() -> anyhow::Result<()>
+{
+    let database = table(KEYED).await?;
+    database
+        .execute(
+            "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS
+               'BEGIN IF NEW.k % 1000 = 0 THEN NEW.y := -1; END IF; RETURN NEW; END';
+             CREATE TRIGGER spoil BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION spoil()",
+        )
+        .await?;
+    let step = "backfill: { table: t, set: { y: \"n * 2\" }, batch: { size: 500, verify: true } }";
+    let failed = migrate(&database, step).await?;
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    assert!(failed.stderr.contains("5 of 5000 rows"), "{}", failed.stderr);
+    assert_eq!(kept(&database).await?["differing"], 5);
+    database
+        .execute("DROP TRIGGER spoil ON public.t; UPDATE public.t SET y = n * 2 WHERE y = -1")
+        .await?;
+    let done = step_done(&migrate(&database, step).await?)?;
+    assert_eq!(done["evidence"]["differing"], 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_computed_again_is_counted() -> anyhow::Result<()> {
+    for (step, rows) in [
+        (
+            "delete: { table: t, where: \"n > 4000\", batch: { verify: true } }",
+            4000,
+        ),
+        (
+            "backfill: { table: t, set: { n: n + 1 }, new_rows: either, batch: { verify: true } }",
+            5000,
+        ),
+        (
+            "backfill: { table: t, set: { y: n }, where: \"y IS NULL AND n < 100\", batch: { verify: true } }",
+            5000,
+        ),
+        (
+            "add_column: { table: t, column: c, type: uuid, default: gen_random_uuid(), batch: { verify: true } }",
+            5000,
+        ),
+    ] {
+        let database = table(KEYED).await?;
+        let done = step_done(&migrate(&database, step).await?)?;
+        let evidence = &done["evidence"];
+        assert_eq!(evidence["rows"], rows, "{step}");
+        assert_eq!(
+            (&evidence["remaining"], &evidence["differing"]),
+            (&0.into(), &0.into()),
+            "{step}"
+        );
+    }
+    Ok(())
+}
