@@ -1,19 +1,22 @@
 //! `make bench`: what Confiture costs beside plain PostgreSQL, as ratios measured in one run on one machine.
 //!
 //! Each comparison alternates its two sides over several rounds and takes medians: absolute times on a shared machine
-//! say little, ratios of neighbours do. Both sides run on the same server with `fsync = on`. An argument, `fleet` or
-//! `backfill`, names the only part to run.
+//! say little, ratios of neighbours do. Both sides run on the same server with `fsync = on`. An argument (`fleet`,
+//! `batches`, `growth`, `neighbours`) names the only part to run.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 
-mod backfill;
+mod batches;
 mod fleet;
+mod growth;
+mod neighbours;
+mod table;
 
 use anyhow::{Context as _, bail};
 use std::process::ExitCode;
 use std::time::Duration;
 
-const LONGEST: Duration = Duration::from_mins(6);
+const LONGEST: Duration = Duration::from_mins(40);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -39,8 +42,14 @@ async fn measure() -> anyhow::Result<()> {
     if wanted("fleet") {
         fleet::measure().await?;
     }
-    if wanted("backfill") {
-        backfill::measure().await?;
+    if wanted("batches") {
+        batches::measure().await?;
+    }
+    if wanted("growth") {
+        growth::measure().await?;
+    }
+    if wanted("neighbours") {
+        neighbours::measure().await?;
     }
     Ok(())
 }

@@ -1,0 +1,129 @@
+//! What applications notice: the latency of their transactions alone, beside batches, and beside one UPDATE.
+
+use crate::table::{Steps, fill, server};
+use rand::RngExt as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tests::postgres::Database;
+
+const ROWS: u32 = 1_000_000;
+const ROUNDS: usize = 5;
+
+/// Sessions, and how often each begins a transaction whatever the one before took: some 200 a second in all.
+const SESSIONS: u64 = 4;
+const EVERY: Duration = Duration::from_millis(20);
+
+/// How long the load is measured alone and beside batches that take longer.
+const LONG: Duration = Duration::from_secs(12);
+
+const DEFAULT: &str = "backfill: { table: public.items, set: { gross: net * 1.2 }, sync: none }";
+const FULL: &str = "backfill: { table: public.items, set: { gross: net * 1.3 }, sync: none, batch: { workers: 2, max_duty: 1 } }";
+
+/// Prints the 99th percentile of each, and the ratios.
+pub(crate) async fn measure() -> anyhow::Result<()> {
+    println!(
+        "Neighbours: 99th percentile of {} transactions a second on the table of {ROWS} rows that is changed, medians of {ROUNDS} rounds",
+        1000 / u64::try_from(EVERY.as_millis())? * SESSIONS
+    );
+    let server = server().await?;
+    let database = server.database("bench").await?;
+    let mut steps = Steps::on(&database).await?;
+    let (mut alone, mut default, mut full, mut plain) = (vec![], vec![], vec![], vec![]);
+    let (mut default_time, mut full_time, mut plain_time) = (vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        fill(&server, &database, ROWS).await?;
+        alone.push(beside(&database, tokio::time::sleep(LONG)).await?.0);
+        let (latency, (time, ran)) = beside(&database, timed(steps.run(DEFAULT))).await?;
+        ran?;
+        default.push(latency);
+        default_time.push(time);
+        fill(&server, &database, ROWS).await?;
+        let (latency, (time, ran)) = beside(&database, timed(steps.run(FULL))).await?;
+        ran?;
+        full.push(latency);
+        full_time.push(time);
+        fill(&server, &database, ROWS).await?;
+        let session = database.connect().await?;
+        let update = session.execute("UPDATE public.items SET gross = net * 1.4", &[]);
+        let (latency, (time, ran)) = beside(&database, timed(update)).await?;
+        ran?;
+        plain.push(latency);
+        plain_time.push(time);
+    }
+    let [alone, default, full, plain] = [alone, default, full, plain].map(crate::median);
+    let [default_time, full_time, plain_time] = [default_time, full_time, plain_time].map(crate::median);
+    let line = |name: &str, latency: Duration, time: Option<Duration>| {
+        let time = time.map_or(String::new(), |time| {
+            format!("    in {:.1} s", time.as_secs_f64())
+        });
+        println!("  {name:22}{:7.1} ms{time}", latency.as_secs_f64() * 1000.0);
+    };
+    line("alone", alone, None);
+    line("beside, default pace", default, Some(default_time));
+    line("beside, full speed", full, Some(full_time));
+    line("beside one UPDATE", plain, Some(plain_time));
+    println!(
+        "  default against alone {:7.2}    (aim: 1.2 or less)",
+        default.as_secs_f64() / alone.as_secs_f64()
+    );
+    println!(
+        "  full speed against one UPDATE {:.2}    (aim: well below 1)",
+        full.as_secs_f64() / plain.as_secs_f64()
+    );
+    Ok(())
+}
+
+async fn timed<T>(work: impl Future<Output = T>) -> (Duration, T) {
+    let began = Instant::now();
+    let done = work.await;
+    (began.elapsed(), done)
+}
+
+/// The 99th percentile of the load's latencies while `work` runs.
+async fn beside<T>(database: &Database, work: impl Future<Output = T>) -> anyhow::Result<(Duration, T)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let sessions =
+        futures_util::future::try_join_all((0..SESSIONS).map(|seed| load(database, seed, stop.clone())));
+    let working = async {
+        // The first transactions of a session read the catalog.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let done = work.await;
+        stop.store(true, Ordering::Relaxed);
+        Ok::<T, anyhow::Error>(done)
+    };
+    let (latencies, done) = tokio::try_join!(sessions, working)?;
+    let mut latencies: Vec<Duration> = latencies.into_iter().flatten().collect();
+    latencies.sort_unstable();
+    let place = latencies.len() * 99 / 100;
+    Ok((latencies.get(place).copied().unwrap_or_default(), done))
+}
+
+/// Reads and changes one row in each transaction. A transaction's latency counts from when it was due: one that waits
+/// delays those behind it, as it would a request's queue.
+async fn load(database: &Database, seed: u64, stop: Arc<AtomicBool>) -> anyhow::Result<Vec<Duration>> {
+    let session = database.connect().await?;
+    let read = session
+        .prepare("SELECT net FROM public.items WHERE id = $1")
+        .await?;
+    let write = session
+        .prepare("UPDATE public.items SET net = net + 1 WHERE id = $1")
+        .await?;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut latencies = Vec::new();
+    let began = Instant::now();
+    let mut due = EVERY.mul_f64(random.random());
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep_until((began + due).into()).await;
+        let id = i64::from(random.random_range(1..=ROWS));
+        session.query(&read, &[&id]).await?;
+        session.execute(&write, &[&id]).await?;
+        if began.elapsed() > Duration::from_millis(500) {
+            latencies.push(began.elapsed().saturating_sub(due));
+        }
+        due += EVERY;
+    }
+    Ok(latencies)
+}
