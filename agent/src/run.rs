@@ -191,6 +191,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// How long locks are waited for, in all: as the command line, the migration or the settings say.
+    pub(crate) fn lock_budget(&self, place: Place<'_>) -> Duration {
+        (self.overrides.lock_timeout)
+            .or(place.todo.script.options.lock_timeout)
+            .unwrap_or(self.database.limits().lock)
+    }
+
     /// Something was committed.
     pub(crate) fn committed(&mut self) {
         self.commits += 1;

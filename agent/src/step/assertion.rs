@@ -22,11 +22,7 @@ pub(super) async fn run(
         .statement_timeout
         .unwrap_or(defaults.statement);
     let limits = Limits {
-        lock: run
-            .overrides
-            .lock_timeout
-            .or(place.todo.script.options.lock_timeout)
-            .unwrap_or(defaults.lock),
+        lock: run.lock_budget(place),
         statement: Some(statement).filter(|limit| !limit.is_zero()),
         commit: Commit::Durable,
     };

@@ -37,11 +37,7 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let options = &place.todo.script.options;
     let defaults = run.database.limits();
-    let budget = run
-        .overrides
-        .lock_timeout
-        .or(options.lock_timeout)
-        .unwrap_or(defaults.lock);
+    let budget = run.lock_budget(place);
     let statement = match transaction.length {
         Length::Bounded => {
             Some(options.statement_timeout.unwrap_or(defaults.statement)).filter(|limit| !limit.is_zero())

@@ -29,9 +29,9 @@ INSERT INTO confiture.batch (set_name, version, direction, run, step, shard, seq
 SELECT $1, $2, $3, $4, $5, $6, m.sequence, m.epoch, m.token, m.local, $8, $9, $10 FROM moved m";
 
 /// All shards of a step, in order. Parameters: set, version key, direction (text), run, step (int4). Gives shard (int4),
-/// relation (oid), paging (text), pass (int4), state (text), rows (int8), lower, upper (text[]).
+/// relation (oid), paging (text), pass (int4), state (text), rows (int8), lower, upper (text[]), sequence (int8).
 pub const SHARDS: &str = r"
-SELECT shard, relation, paging, pass, state, rows, lower, upper FROM confiture.shard
+SELECT shard, relation, paging, pass, state, rows, lower, upper, sequence FROM confiture.shard
  WHERE (set_name, version, direction, run, step) = ($1, $2, $3, $4, $5) ORDER BY shard";
 
 /// Inserts shards. Parameters: set, version key, direction (text), run, step (int4), epoch, token, local (int8), the shards
@@ -78,6 +78,19 @@ DELETE FROM confiture.batch WHERE ctid = ANY (ARRAY(
 pub const BLOCKS: &str = r"
 SELECT pg_catalog.pg_relation_size($1::pg_catalog.oid::pg_catalog.regclass)
        / pg_catalog.current_setting('block_size')::pg_catalog.int8";
+
+/// Transactions of others that write to a relation: virtual transaction, and who it is for people (text). Parameter: oid.
+pub const WRITERS: &str = r"
+SELECT l.virtualtransaction,
+       CASE WHEN l.pid IS NULL THEN 'a prepared transaction'
+            ELSE pg_catalog.format('pid %s, user %s, application %s, %s, open for %s s', l.pid, a.usename,
+                   pg_catalog.quote_literal(coalesce(a.application_name, '')), coalesce(a.state, 'unknown'),
+                   coalesce(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start)::pg_catalog.int8::pg_catalog.text, 'unknown')) END
+  FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted
+   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+   AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()";
 
 /// How much WAL the server has written since it was made (int8).
 pub const WAL_WRITTEN: &str =

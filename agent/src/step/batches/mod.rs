@@ -13,13 +13,14 @@ mod shards;
 mod split;
 mod verify;
 mod worker;
+mod writers;
 
 use super::{Part, Place, record};
 use crate::error::Error;
 use crate::facts;
 use crate::run::Run;
 use shards::Prepared;
-use shared::plan::{Action, Batches, Facts, Passes, Stage};
+use shared::plan::{Action, Batches, Facts, Passes, Stage, Upper};
 use shared::sql::batch::WAL_WRITTEN;
 
 /// How often rows that move are gone after: what still changes then is changed by applications.
@@ -44,19 +45,26 @@ pub(super) async fn run(
         let prepared = shards::prepare(run, place, part, batches).await?;
         part = Part::Middle;
         match prepared {
-            Prepared::Open(open) => match worker::all(run, place, batches, open).await {
-                Ok(()) => {}
-                Err(error) if error.sqlstate() == Some(UNDEFINED_TABLE) => {
-                    let found = look_again(run, place).await?;
-                    if names(&found).eq(names(batches)) {
-                        return Err(error);
+            Prepared::Open(open) => {
+                if open.is_untouched && batches.upper == Upper::AtStart {
+                    for part in &batches.parts {
+                        writers::wait_for_older(run, place, part).await?;
                     }
-                    // A partition was dropped, detached or renamed meanwhile.
-                    again = Some(found);
-                    continue;
                 }
-                Err(error) => return Err(error),
-            },
+                match worker::all(run, place, batches, open).await {
+                    Ok(()) => {}
+                    Err(error) if error.sqlstate() == Some(UNDEFINED_TABLE) => {
+                        let found = look_again(run, place).await?;
+                        if names(&found).eq(names(batches)) {
+                            return Err(error);
+                        }
+                        // A partition was dropped, detached or renamed meanwhile.
+                        again = Some(found);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             Prepared::Done { still_changing } => {
                 if still_changing > 0 {
                     tracing::warn!(

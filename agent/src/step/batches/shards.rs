@@ -31,6 +31,8 @@ pub(super) struct Open {
     pub(super) next: i32,
     /// Rows changed in ranges that are done.
     pub(super) rows_done: i64,
+    /// Whether no batch of the step was committed yet.
+    pub(super) is_untouched: bool,
 }
 
 pub(super) enum Prepared {
@@ -63,6 +65,8 @@ struct Row {
     pass: i32,
     state: String,
     rows: i64,
+    /// Batches committed.
+    sequence: i64,
 }
 
 /// What programs of the second format remembered of a step's key.
@@ -159,6 +163,7 @@ impl Book<'_, '_> {
             shards: Vec::new(),
             next: rows.iter().map(|row| row.number + 1).max().unwrap_or(0),
             rows_done: 0,
+            is_untouched: rows.iter().all(|row| row.sequence == 0),
         };
         for row in rows {
             if row.state != "open" {
@@ -200,6 +205,7 @@ impl Book<'_, '_> {
                 pass: row.get(3),
                 state: row.get(4),
                 rows: row.get(5),
+                sequence: row.get(8),
             })
             .collect())
     }

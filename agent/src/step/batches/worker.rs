@@ -22,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 /// What workers leave of a pool: a connection for the probes and the holder's renewals.
 const RESERVED: usize = 1;
 
-/// Most workers on a server of which the cores are not known.
+/// Taken for the cores of a server of which they are not known.
 const UNKNOWN_CORES: u32 = 4;
 
-/// Most workers of a loop: as many as the author says, or the server has cores; never more than the pool allows.
+/// Most workers of a loop: as many as the author says, or one for every two cores of the server; never more than the pool
+/// allows.
 pub(super) fn most(run: &Run<'_>, batches: &Batches) -> u32 {
     let pool = run.database.limits().connections.saturating_sub(RESERVED).max(1);
     let pool = u32::try_from(pool).unwrap_or(u32::MAX);
@@ -33,7 +34,7 @@ pub(super) fn most(run: &Run<'_>, batches: &Batches) -> u32 {
     batches
         .pacing
         .workers
-        .unwrap_or_else(|| cores.unwrap_or(UNKNOWN_CORES))
+        .unwrap_or_else(|| (cores.unwrap_or(UNKNOWN_CORES) / 2).max(1))
         .min(pool)
 }
 

@@ -1,0 +1,160 @@
+//! Size and pace of batches as the author and the operator ask for them.
+
+use std::time::Duration;
+use tests::eventually;
+use tests::migrations::Migrations;
+use tests::postgres::{Database, Server};
+use tests::process::Confiture;
+
+async fn table(rows: u32) -> anyhow::Result<Database> {
+    let database = Server::shared().await?.fresh_database().await?;
+    database
+        .execute(&format!(
+            "CREATE TABLE t (k bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0, pad text);
+             INSERT INTO t (pad) SELECT repeat('x', 100) FROM generate_series(1, {rows}) g; ANALYZE t"
+        ))
+        .await?;
+    Ok(database)
+}
+
+fn up(database: &Database, set: &Migrations) -> Confiture {
+    Confiture::new(["migrate", "up", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url())
+}
+
+fn set(batch: &str) -> anyhow::Result<Migrations> {
+    let step = format!("up:\n  - backfill: {{ table: t, set: {{ n: n + 1 }}, batch: {{ {batch} }} }}\n");
+    Migrations::write(&[("1_a.yaml", &step)])
+}
+
+#[tokio::test]
+async fn a_pause_is_kept_between_any_two_batches_of_a_range() -> anyhow::Result<()> {
+    let database = table(1_000).await?;
+    up(&database, &set("size: 100, pause: 60ms, max_duty: 1")?)
+        .succeed()
+        .await?;
+    let shortest = "SELECT (1000 * extract(epoch FROM min(after)))::bigint FROM (
+        SELECT at - lag(at) OVER (PARTITION BY shard ORDER BY sequence) AS after FROM confiture.batch) b";
+    let shortest = database.number(shortest).await?;
+    assert!(shortest >= 58, "{shortest} ms");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_works_no_more_of_its_time_than_it_may() -> anyhow::Result<()> {
+    let database = table(60_000).await?;
+    let set = set("size: 1000, target: 50ms, workers: 1, max_duty: 0.25")?;
+    let mut run = up(&database, &set).start("run")?;
+    eventually("the first batch", Duration::from_secs(20), || async {
+        let batches = "SELECT count(*) FROM confiture.batch";
+        Ok(database.number(batches).await.ok().filter(|n| *n > 0))
+    })
+    .await?;
+    let session = database.admin().await?;
+    let (mut busy, mut looks) = (0_u32, 0_u32);
+    // The probes are not the batches: only those lock a range.
+    let at_work = "SELECT count(*) > 0 FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+        WHERE l.relation = 'public.t'::regclass AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+          AND l.mode = 'RowExclusiveLock'";
+    while run.ended()?.is_none() {
+        let row = session.query_one(at_work, &[]).await?;
+        busy += u32::from(row.get::<_, bool>(0));
+        looks += 1;
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+    let duty = f64::from(busy) / f64::from(looks.max(1));
+    assert!(looks > 100 && duty > 0.02, "{duty} in {looks} looks");
+    assert!(duty <= 0.3, "{duty}");
+    let changed = "SELECT count(*) FROM t WHERE n = 1";
+    assert_eq!(database.number(changed).await?, 60_000);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_resumed_run_ends_with_every_row_and_never_in_one_giant_transaction() -> anyhow::Result<()> {
+    let database = table(5_000).await?;
+    let set = set("size: 100, pause: 10ms, target: 10ms")?;
+    let mut killed = up(&database, &set).start("killed")?;
+    eventually("some batches", Duration::from_secs(20), || async {
+        let batches = "SELECT count(*) FROM confiture.batch";
+        Ok(database.number(batches).await.ok().filter(|n| *n > 5))
+    })
+    .await?;
+    killed.kill();
+    let ended = up(&database, &set).arg("--take-over").run().await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("5,000 rows"), "{}", ended.stderr);
+    let largest = "SELECT max(rows) FROM confiture.batch";
+    assert!(database.number(largest).await? <= 2_000);
+    assert_eq!(
+        database.number("SELECT count(*) FROM t WHERE n = 1").await?,
+        5_000
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Result<()> {
+    let database = table(50_000).await?;
+    database
+        .execute("CREATE TABLE halt (x int); INSERT INTO halt VALUES (1)")
+        .await?;
+    let set = set("size: 100, pause: 20ms, target: 20ms")?;
+    let mut run = up(&database, &set)
+        .env(
+            "CONFITURE_MIGRATION_THROTTLE_QUERY",
+            "SELECT count(*) FROM public.halt",
+        )
+        .start("run")?;
+    let batches = "SELECT count(*) FROM confiture.batch";
+    eventually("the stop", Duration::from_secs(20), || async {
+        let before = database.number(batches).await.unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let after = database.number(batches).await.unwrap_or(0);
+        Ok((before > 0 && before == after).then_some(()))
+    })
+    .await?;
+    run.wait_for_line("stopped: the operator", Duration::from_secs(20))
+        .await?;
+    run.interrupt()?;
+    let status = run.wait(Duration::from_secs(10)).await?;
+    assert_eq!(status.code(), Some(4), "{}", run.stderr());
+    assert!(run.stderr().contains("goes on from here"), "{}", run.stderr());
+    Ok(())
+}
+
+#[tokio::test]
+async fn rows_of_a_transaction_that_was_open_when_the_step_began_count_as_rows_there_are()
+-> anyhow::Result<()> {
+    let database = table(1_000).await?;
+    let mut session = database.connect().await?;
+    let open = session.transaction().await?;
+    open.execute("INSERT INTO public.t (pad) VALUES ('older')", &[])
+        .await?;
+    database
+        .execute("INSERT INTO public.t (pad) VALUES ('between')")
+        .await?;
+    let set = set("size: 100")?;
+    let mut run = up(&database, &set).start("run")?;
+    eventually("the range", Duration::from_secs(20), || async {
+        let ranges = "SELECT count(*) FROM confiture.shard";
+        Ok(database.number(ranges).await.ok().filter(|n| *n > 0))
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        database.number("SELECT count(*) FROM confiture.batch").await?,
+        0,
+        "it waits"
+    );
+    open.commit().await?;
+    database
+        .execute("INSERT INTO public.t (pad) VALUES ('newer')")
+        .await?;
+    let status = run.wait(Duration::from_secs(20)).await?;
+    assert!(status.success(), "{}", run.stderr());
+    let wrong = "SELECT count(*) FROM t WHERE n <> CASE WHEN pad = 'newer' THEN 0 ELSE 1 END";
+    assert_eq!(database.number(wrong).await?, 0);
+    Ok(())
+}
