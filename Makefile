@@ -31,6 +31,7 @@ fmt:
 
 clippy:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked --features confiture/faults -- -D warnings
 
 purity:
 	.ci/purity

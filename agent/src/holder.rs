@@ -2,22 +2,23 @@
 
 use crate::claim::Claim;
 use crate::database::Database;
-use crate::ledger::{self, HELD};
+use crate::ledger;
 use std::future::Future;
 use std::time::Duration;
 
-/// Three renewals fit into the time a holder counts as alive.
-const INTERVAL: Duration = HELD.checked_div(3).expect("3 is not 0");
+/// So many renewals fit into the time a holder counts as alive.
+const RENEWALS: u32 = 3;
 
 /// Runs `work`, renewing the holder beside it, and releases the holder when it ends.
 ///
 /// # Cancel safety
 /// When dropped the holder is not released; it expires by itself.
 pub(crate) async fn held_while<T>(database: &Database, claim: &Claim, work: impl Future<Output = T>) -> T {
+    let held = ledger::held();
     let renewing = async {
         loop {
-            tokio::time::sleep(INTERVAL).await;
-            if let Err(error) = ledger::renew(database, claim, HELD).await {
+            tokio::time::sleep(held / RENEWALS).await;
+            if let Err(error) = ledger::renew(database, claim, held).await {
                 tracing::warn!(database = %database.name(), error = %error, "the holder could not be renewed");
             }
         }

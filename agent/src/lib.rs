@@ -12,6 +12,7 @@
 //! | [`local`] | one database without a coordinator |
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
 //! | [`error`], `user_error` | what is said when it fails |
+//! | `faults` | nothing; in tests, faults at named points |
 
 pub mod audit;
 mod backoff;
@@ -20,6 +21,7 @@ pub mod connect;
 pub mod database;
 pub mod error;
 mod facts;
+mod faults;
 mod history;
 mod holder;
 mod ledger;

@@ -5,6 +5,7 @@ use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
 use crate::facts;
+use crate::faults::{self, Point};
 use crate::history;
 use crate::holder;
 use crate::ledger::{self, Living, Take, Taken};
@@ -82,6 +83,7 @@ pub async fn migrate(
         options.overrides,
     );
     let summary = holder::held_while(database, &claim, run.finish()).await?;
+    faults::reach(Point::BeforeReport).await?;
     Ok(Done { summary, ..done })
 }
 

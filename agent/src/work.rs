@@ -3,6 +3,7 @@
 use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
+use crate::faults::{self, Point};
 use crate::history;
 use crate::holder;
 use crate::ledger::{self, Take};
@@ -234,7 +235,7 @@ async fn try_execute(
         Take::LeaseAgain(database.name()),
         Overrides::default(),
     );
-    holder::held_while(database, claim, run.finish())
-        .await
-        .map(Finish::Done)
+    let summary = holder::held_while(database, claim, run.finish()).await?;
+    faults::reach(Point::BeforeReport).await?;
+    Ok(Finish::Done(summary))
 }

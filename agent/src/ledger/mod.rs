@@ -5,6 +5,7 @@ mod takeover;
 use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::{Error, Forbidden};
+use crate::faults::{self, Point};
 use crate::session::Session;
 use shared::id::SetName;
 use shared::ledger::{Format, Ledger};
@@ -25,7 +26,12 @@ const STATEMENT: Duration = Duration::from_secs(15);
 const FORBIDDEN: &str = "42501";
 
 /// How long a holder counts as alive after it last renewed.
-pub(crate) const HELD: Duration = Duration::from_secs(15);
+const HELD: Duration = Duration::from_secs(15);
+
+/// How long a holder counts as alive after it last renewed: a constant, but for tests.
+pub(crate) fn held() -> Duration {
+    faults::holder_time().unwrap_or(HELD)
+}
 
 fn limits(lock: Duration, commit: Commit) -> Limits {
     Limits {
@@ -204,7 +210,7 @@ pub(crate) async fn begin_fenced(
     if rows.is_empty() {
         Err(replaced(session, claim).await)
     } else {
-        Ok(())
+        faults::reach(Point::AfterFenceLock).await
     }
 }
 
@@ -213,7 +219,7 @@ pub(crate) fn book_limits() -> Limits {
     limits(TAKEOVER_LOCK, Commit::Durable)
 }
 
-/// Renews the holder for [`HELD`], or releases it. Courtesy, not safety: others wait for it.
+/// Renews the holder for this long, or releases it. Courtesy, not safety: others wait for it.
 pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) -> Result<(), Error> {
     let mut session = database.session().await?;
     let seconds = held.as_secs_f64();

@@ -1,9 +1,10 @@
 //! Taking the fence, and telling who has it.
 
-use super::{HELD, TAKEOVER_LOCK, check_identity, limits, read_present, upgrade};
+use super::{TAKEOVER_LOCK, check_identity, held, limits, read_present, upgrade};
 use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
+use crate::faults::{self, Point};
 use crate::session::Session;
 use shared::fence::{Fence, Standing};
 use shared::id::{DatabaseName, Holder, SetName};
@@ -132,7 +133,7 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
             };
         }
     }
-    let held = HELD.as_secs_f64();
+    let held = held().as_secs_f64();
     let stamp_params = [
         claim.params()[0].clone(),
         claim.params()[1].clone(),
@@ -156,6 +157,7 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
     stamped?;
     held?;
     session.commit(&tag).await?;
+    faults::reach(Point::AfterTakeover).await?;
     Ok(Taken::Ours)
 }
 

@@ -9,6 +9,7 @@
 
 use super::{Part, Place, record};
 use crate::error::Error;
+use crate::faults::{self, Point};
 use crate::ledger;
 use crate::run::Run;
 use crate::session::Session;
@@ -75,6 +76,7 @@ pub(super) async fn run(
             }
             return Err(error);
         }
+        faults::reach(Point::AfterChange).await?;
         if !matches!(outside.verify, Verify::Repeat) && !is_done(&session, &tag, &outside.verify).await? {
             return Err(Error::User {
                 message: "the statement ended without an error, but its effect is not there".to_owned(),

@@ -2,6 +2,7 @@
 
 use super::{Part, Place};
 use crate::error::Error;
+use crate::faults::{self, Point};
 use crate::ledger;
 use crate::run::Run;
 use crate::session::Session;
@@ -250,6 +251,13 @@ impl<'a> Scripts<'a> {
     }
 }
 
+/// Commits a transaction of a step.
+pub(super) async fn commit(session: &mut Session, tag: &Tag) -> Result<(), Error> {
+    faults::reach(Point::BeforeCommit).await?;
+    session.commit(tag).await?;
+    faults::reach(Point::AfterCommit).await
+}
+
 /// A step with nothing to do on this database: only its records.
 pub(super) async fn only(run: &mut Run<'_>, place: Place<'_>, part: Part) -> Result<(), Error> {
     let tag = place.tag(run);
@@ -257,7 +265,7 @@ pub(super) async fn only(run: &mut Run<'_>, place: Place<'_>, part: Part) -> Res
     ledger::begin_fenced(&mut session, run.claim, &tag, ledger::book_limits()).await?;
     before(run, place, part, &session, &tag, None).await?;
     after(run, place, part, &session, &tag).await?;
-    session.commit(&tag).await?;
+    commit(&mut session, &tag).await?;
     run.committed();
     Ok(())
 }
@@ -271,7 +279,7 @@ pub(crate) async fn complete_empty(run: &mut Run<'_>, todo: &Todo<'_>) -> Result
         begin_run(run, todo, &session, &tag).await?;
     }
     complete_run(run, todo, &session, &tag).await?;
-    session.commit(&tag).await?;
+    commit(&mut session, &tag).await?;
     run.committed();
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::{Part, Place, record};
 use crate::backoff::Backoff;
 use crate::error::Error;
+use crate::faults::{self, Point};
 use crate::ledger;
 use crate::run::Run;
 use crate::session::Session;
@@ -113,6 +114,7 @@ async fn attempt(
     for text in &transaction.statements {
         send(session, text, tag, place).await?;
     }
+    faults::reach(Point::AfterChange).await?;
     let after = session
         .query(tag, "checking the transaction", texts::CURRENT_XID, &[])
         .await?;
@@ -121,7 +123,7 @@ async fn attempt(
         return Err(Error::HiddenCommit);
     }
     record::after(run, place, part, session, tag).await?;
-    session.commit(tag).await
+    record::commit(session, tag).await
 }
 
 /// Runs a text of one or many statements; an error says which of them failed.

@@ -2,6 +2,7 @@
 
 use super::cut::texts;
 use crate::error::Error;
+use crate::faults::{self, Point};
 use crate::ledger;
 use crate::run::Run;
 use crate::session::Session;
@@ -117,6 +118,7 @@ impl Work<'_, '_> {
             "open" => {}
             _ => return Err(Error::Broken("a range of a step at work is closed")),
         }
+        faults::reach(Point::AfterFenceLock).await?;
         let statements = Statements::of(self.batches, self.part);
         let next = self.next(session, &statements, &locked, rows).await?;
         // The rest of a range is changed up to its very end, so no further batch need look for more.
@@ -133,6 +135,7 @@ impl Work<'_, '_> {
             .execute_typed(&format!("{}{change}", self.tag), &params)
             .await
             .map_err(|error| user_error::of(&error, &change, 0, self.tag, self.place))?;
+        faults::reach(Point::AfterChange).await?;
         let changed_rows = i64::try_from(changed).unwrap_or(i64::MAX);
         let state = match left {
             Left::More => "open",
@@ -153,7 +156,7 @@ impl Work<'_, '_> {
         if moved != 1 {
             return Err(Error::Broken("a range moved under our lock"));
         }
-        session.commit(self.tag).await?;
+        record::commit(session, self.tag).await?;
         Ok(Outcome {
             changed,
             rows: locked.rows + changed_rows,

@@ -104,7 +104,7 @@ pub(super) async fn prepare(
         batches,
     };
     let prepared = book.prepare().await?;
-    session.commit(&tag).await?;
+    record::commit(&mut session, &tag).await?;
     run.committed();
     Ok(prepared)
 }

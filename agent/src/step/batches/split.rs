@@ -111,7 +111,7 @@ async fn split(
         rows: 0,
     };
     shards::insert(run, session, tag, &key, &[new]).await?;
-    session.commit(tag).await?;
+    record::commit(session, tag).await?;
     Ok(Some(second))
 }
 
