@@ -1,11 +1,10 @@
 //! Our own binary, as a user runs it.
 
-use super::{Process, outcome};
-use anyhow::{Context as _, bail, ensure};
+use super::{Build, Process, outcome};
+use anyhow::{bail, ensure};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The longest that a call may take which is waited for to its end.
@@ -20,6 +19,7 @@ pub struct Confiture {
     args: Vec<OsString>,
     env: Vec<(String, OsString)>,
     folder: Option<PathBuf>,
+    build: Build,
 }
 
 /// How a call ended.
@@ -41,7 +41,15 @@ impl Confiture {
             args,
             env: Vec::new(),
             folder: None,
+            build: Build::default(),
         }
+    }
+
+    /// Of another build of the program.
+    #[must_use]
+    pub fn build(mut self, build: Build) -> Self {
+        self.build = build;
+        self
     }
 
     /// With one more argument.
@@ -67,7 +75,7 @@ impl Confiture {
 
     /// Starts it; `name` stands for it in messages.
     pub fn start(&self, name: &str) -> anyhow::Result<Process> {
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(self.build.path()?);
         command.args(&self.args).env_clear();
         for inherited in ["PATH", "HOME"] {
             command.envs(std::env::var_os(inherited).map(|value| (inherited, value)));
@@ -140,68 +148,4 @@ impl Confiture {
 /// Whether a word may be a command's name; a value of one (`confiture new NAME`) is in capitals in documents.
 fn is_name(word: &str) -> bool {
     word.chars().all(|c| c.is_ascii_lowercase())
-}
-
-/// The path of the binary, built from this tree in our own profile.
-///
-/// Cargo gives the binary's path only to tests of the package it belongs to, and a binary found lying about may be
-/// older than the code under test. So cargo is asked to build it, once per process; when there is nothing to do that
-/// takes a fraction of a second. `CONFITURE_BINARY` names another one, to test an installed program.
-pub fn binary() -> anyhow::Result<&'static Path> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
-        Ok(path) => Ok(path),
-        Err(error) => bail!("building the confiture binary: {error}"),
-    }
-}
-
-fn build() -> anyhow::Result<PathBuf> {
-    if let Some(given) = std::env::var_os("CONFITURE_BINARY") {
-        return Ok(given.into());
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let mut command = Command::new(cargo);
-    // Over the whole workspace, so that the crates have the features that the tests were built with and are not built again.
-    command.args(["build", "--quiet", "--workspace", "--bin", "confiture"]);
-    command.args([
-        "--message-format",
-        "json-render-diagnostics",
-        "--manifest-path",
-        manifest,
-    ]);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    // What cargo tells us about our own package is not for the build of another: some build scripts (ring's) run again
-    // for it, and then everything above them is compiled anew.
-    let ours = [
-        "CARGO_PKG_",
-        "CARGO_MANIFEST_",
-        "CARGO_BIN_",
-        "CARGO_CRATE_NAME",
-        "OUT_DIR",
-        "LD_LIBRARY_PATH",
-    ];
-    for (name, _) in std::env::vars_os() {
-        if name
-            .to_str()
-            .is_some_and(|name| ours.iter().any(|ours| name.starts_with(ours)))
-        {
-            command.env_remove(name);
-        }
-    }
-    let output = command
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("starting cargo")?;
-    if !output.status.success() {
-        bail!("cargo build ended with {}", outcome(output.status));
-    }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .next_back()
-        .context("cargo named no executable")
 }

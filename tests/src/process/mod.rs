@@ -2,11 +2,13 @@
 //!
 //! A [`Process`] is ended when dropped. [`Confiture`] starts our own binary as one.
 
+mod binary;
 mod confiture;
 mod output;
 mod tree;
 
-pub use confiture::{Confiture, Ended, binary};
+pub use binary::{Build, binary};
+pub use confiture::{Confiture, Ended};
 pub use output::{Line, Stream};
 
 use crate::reaper::{self, Ending};
