@@ -6,6 +6,7 @@
 //! | [`etcd`] | a throw-away etcd; restart, freeze, kill |
 //! | [`process`] | any child process with its output line by line, and the `confiture` binary as one |
 //! | [`fleet`] | many databases with the coordinators and agents that serve them |
+//! | [`proxy`] | the way to a PostgreSQL server, and what can happen on it |
 //! | [`migrations`] | sets of migration files in a folder |
 //! | [`opened()`] | a database as an agent has it |
 //! | [`tls`] | a certificate authority of our own |
@@ -23,6 +24,7 @@ mod opened;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 mod reaper;
 pub mod tls;
 pub mod wait;
