@@ -7,6 +7,7 @@
 //! | [`process`] | any child process with its output line by line, and the `confiture` binary as one |
 //! | [`fleet`] | many databases with the coordinators and agents that serve them |
 //! | [`proxy`] | the way to a PostgreSQL server, and what can happen on it |
+//! | [`load`] | applications at work on a table, who know what each row must be |
 //! | [`migrations`] | sets of migration files in a folder |
 //! | [`opened()`] | a database as an agent has it |
 //! | [`tls`] | a certificate authority of our own |
@@ -19,6 +20,7 @@
 pub mod directory;
 pub mod etcd;
 pub mod fleet;
+pub mod load;
 pub mod migrations;
 mod opened;
 pub mod port;
