@@ -114,6 +114,11 @@ impl Proxy {
         format!("{url}?sslmode=disable")
     }
 
+    /// A database of the server, whose owner comes by way of this proxy.
+    pub fn database(&self, server: &Server, database: &Database) -> Database {
+        database.by_way_of(self.url(server, database))
+    }
+
     /// From now on each COMMIT is shown to `rule`, with its tag, in the order of their coming.
     pub fn at_commit(&self, rule: impl FnMut(&str) -> AtCommit + Send + 'static) {
         *lock(&self.shared.rule) = Box::new(rule);

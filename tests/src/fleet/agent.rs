@@ -2,6 +2,7 @@
 
 use super::daemon::Daemon;
 use crate::postgres::{Database, Server};
+use crate::process::Confiture;
 use serde_json::{Value, json};
 use std::ops::{Deref, DerefMut};
 
@@ -71,11 +72,22 @@ impl Agent {
         members: &[Member],
         change: impl FnOnce(&mut Value),
     ) -> anyhow::Result<Self> {
+        Self::start_program(&Confiture::default(), id, coordinators, members, change)
+    }
+
+    /// Starts one of another build, or with an environment: a call without arguments.
+    pub fn start_program(
+        program: &Confiture,
+        id: &str,
+        coordinators: &[&str],
+        members: &[Member],
+        change: impl FnOnce(&mut Value),
+    ) -> anyhow::Result<Self> {
         let databases: Vec<Value> = members.iter().map(Member::settings).collect();
         let mut settings =
             json!({ "agent": { "id": id, "coordinator": coordinators }, "databases": databases });
         change(&mut settings);
-        let mut daemon = Daemon::new(id, "agent", &settings)?;
+        let mut daemon = Daemon::new(program, id, "agent", &settings)?;
         daemon.launch(&[])?;
         Ok(Self { daemon })
     }

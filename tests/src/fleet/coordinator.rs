@@ -37,12 +37,22 @@ impl Coordinator {
         store: &str,
         change: impl FnOnce(&mut Value),
     ) -> anyhow::Result<Self> {
+        Self::start_program(&Confiture::default(), name, store, change).await
+    }
+
+    /// Starts one of another build, or with an environment: a call without arguments.
+    pub async fn start_program(
+        program: &Confiture,
+        name: &str,
+        store: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> anyhow::Result<Self> {
         let port = Port::claim()?;
         let listen = format!("127.0.0.1:{}", port.number());
         let mut settings = json!({ "coordinator": { "listen": listen, "store": store } });
         change(&mut settings);
         let mut coordinator = Self {
-            daemon: Daemon::new(name, "coordinator", &settings)?,
+            daemon: Daemon::new(program, name, "coordinator", &settings)?,
             port,
         };
         coordinator.launch(&["--init"])?;

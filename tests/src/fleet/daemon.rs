@@ -14,6 +14,8 @@ const STOP: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Daemon {
     name: String,
+    /// The program with its environment, without arguments.
+    program: Confiture,
     command: &'static str,
     folder: Directory,
     process: Option<Process>,
@@ -21,11 +23,17 @@ pub struct Daemon {
 
 impl Daemon {
     /// Not started yet. The settings file is JSON, which is YAML too.
-    pub(super) fn new(name: &str, command: &'static str, settings: &Value) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        program: &Confiture,
+        name: &str,
+        command: &'static str,
+        settings: &Value,
+    ) -> anyhow::Result<Self> {
         let folder = Directory::new()?;
         folder.write("confiture.yaml", serde_json::to_string_pretty(settings)?)?;
         Ok(Self {
             name: name.to_owned(),
+            program: program.clone(),
             command,
             folder,
             process: None,
@@ -37,7 +45,8 @@ impl Daemon {
         if self.process.is_some() {
             bail!("{} is running already", self.name);
         }
-        let call = Confiture::new([self.command, "--config"]).arg(self.settings());
+        let call = self.program.clone().arg(self.command);
+        let call = call.arg("--config").arg(self.settings());
         let call = args.iter().fold(call, Confiture::arg).folder(self.folder.path());
         self.process = Some(call.start(&self.name)?);
         Ok(())

@@ -22,6 +22,11 @@ impl Database {
         }
     }
 
+    /// The same, for who comes another way.
+    pub(crate) fn by_way_of(&self, url: String) -> Self {
+        Self { url, ..self.clone() }
+    }
+
     /// Its name in the server.
     pub fn name(&self) -> &str {
         &self.name

@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_mins(2);
 ///
 /// It sees nothing of our own environment but `PATH` and `HOME`: a `DATABASE_URL` or `CONFITURE_*` of the developer
 /// must not decide what a test does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Confiture {
     args: Vec<OsString>,
     env: Vec<(String, OsString)>,
@@ -39,9 +39,7 @@ impl Confiture {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         Self {
             args,
-            env: Vec::new(),
-            folder: None,
-            build: Build::default(),
+            ..Self::default()
         }
     }
 

@@ -1,0 +1,96 @@
+//! Chaos: applications at work, runs that compete, and everything dies, freezes and loses its answers at random. No row is
+//! lost, none is changed twice and none is left out; the ledger is as it must be; nobody unlocks anything by hand.
+//!
+//! ```text
+//! make chaos ROUNDS=1000            so many rounds, each with a seed of its own
+//! make chaos ROUNDS=1 SEED=42       the choices of that round again; the moments are the machine's
+//! ```
+
+mod fleet;
+mod nemesis;
+mod runs;
+
+use anyhow::{Context as _, ensure};
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use tests::postgres::Server;
+
+/// Rounds of an everyday test run.
+const EVERYDAY: u64 = 20;
+const EVERYDAY_OF_FLEETS: u64 = 2;
+
+/// Servers on which rounds run side by side: each restarts its own.
+const LANES: usize = 2;
+
+/// What a round came to.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Faults that happened.
+    faults: u64,
+    /// What must not be, in words.
+    violations: Vec<String>,
+}
+
+/// The seeds of this test run.
+fn seeds(everyday: u64) -> anyhow::Result<Range<u64>> {
+    let number = |name: &str| -> anyhow::Result<Option<u64>> {
+        let text = std::env::var(name).ok().filter(|text| !text.is_empty());
+        text.map(|text| text.parse().with_context(|| format!("{name} is a number")))
+            .transpose()
+    };
+    let rounds = number("CHAOS_ROUNDS")?.unwrap_or(everyday);
+    // Short enough to be typed.
+    let first = number("CHAOS_SEED")?.unwrap_or_else(|| rand::random_range(1..1_000_000_000));
+    Ok(first..first + rounds)
+}
+
+/// Past the test runner, which shows what a test prints only when it fails.
+fn say(text: &str) {
+    // A closed stderr is no reason to fail.
+    drop(writeln!(std::io::stderr(), "chaos: {text}"));
+}
+
+/// Rounds on servers of their own, side by side, until the seeds are used up. Says all that went wrong, not only the first.
+async fn all_of(
+    what: &str,
+    seeds: Range<u64>,
+    round: impl AsyncFn(&mut Server, u64) -> anyhow::Result<Outcome>,
+) -> anyhow::Result<()> {
+    let rounds = seeds.end - seeds.start;
+    say(&format!("{rounds} rounds of {what} from seed {}", seeds.start));
+    let left = Mutex::new(seeds);
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let lane = async || -> anyhow::Result<(u64, Vec<String>)> {
+        let mut server = Server::start().await?;
+        let (mut faults, mut violations) = (0, Vec::new());
+        while let Some(seed) = next() {
+            let outcome = round(&mut server, seed).await;
+            let outcome = outcome.with_context(|| format!("the round of {what} with seed {seed}"))?;
+            faults += outcome.faults;
+            let named = outcome.violations.iter();
+            violations.extend(named.map(|violation| format!("seed {seed}: {violation}")));
+        }
+        Ok((faults, violations))
+    };
+    let lanes = futures_util::future::try_join_all((0..LANES).map(|_| lane())).await?;
+    let faults: u64 = lanes.iter().map(|(faults, _)| faults).sum();
+    let violations: Vec<String> = lanes.into_iter().flat_map(|(_, violations)| violations).collect();
+    say(&format!(
+        "{rounds} rounds of {what}: {faults} faults, {} violations",
+        violations.len()
+    ));
+    ensure!(violations.is_empty(), "{}", violations.join("\n"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_compete_under_fire_change_each_row_exactly_once() -> anyhow::Result<()> {
+    let round = async |server: &mut Server, seed| runs::round(server, seed, None).await;
+    all_of("competing runs", seeds(EVERYDAY)?, round).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_under_fire_changes_each_row_exactly_once() -> anyhow::Result<()> {
+    all_of("a fleet", seeds(EVERYDAY_OF_FLEETS)?, fleet::round).await
+}

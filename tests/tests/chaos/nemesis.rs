@@ -1,0 +1,119 @@
+//! What goes wrong on the way to the server and inside it, by the choice of a seed.
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tests::postgres::{Database, Server, Shutdown};
+use tests::proxy::{AtCommit, Connection, Proxy};
+use tokio::time::Instant;
+
+/// Faults that happened, counted where they happen.
+pub(crate) type Count = Arc<AtomicU64>;
+
+/// A proxy that loses some COMMITs and some of their answers.
+pub(crate) async fn lossy(server: &Server, seed: u64, count: &Count) -> anyhow::Result<Proxy> {
+    let proxy = Proxy::start(server).await?;
+    let (mut rng, count) = (StdRng::seed_from_u64(seed), count.clone());
+    proxy.at_commit(move |_| {
+        let end = match rng.random_range(0..100) {
+            0..4 => AtCommit::LoseAnswer,
+            4..6 => AtCommit::CutBefore,
+            _ => AtCommit::Pass,
+        };
+        count.fetch_add(u64::from(end != AtCommit::Pass), Ordering::Relaxed);
+        end
+    });
+    Ok(proxy)
+}
+
+/// Faults of servers and connections.
+pub(crate) struct Nemesis<'a> {
+    pub(crate) rng: StdRng,
+    pub(crate) server: &'a mut Server,
+    pub(crate) database: Database,
+    pub(crate) proxy: Proxy,
+    pub(crate) count: Count,
+    /// Restarts that are left for this round.
+    pub(crate) restarts: u32,
+    /// Connections on which nothing moves, and until when.
+    pub(crate) stalled: Vec<(Instant, Connection)>,
+}
+
+impl Nemesis<'_> {
+    /// One more fault happened.
+    pub(crate) fn did(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A moment without faults.
+    pub(crate) async fn wait(&mut self) {
+        let pause = self.rng.random_range(10..120);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let now = Instant::now();
+        for (_, connection) in self.stalled.extract_if(.., |(until, _)| *until <= now) {
+            // A stall ends either way.
+            if self.rng.random_bool(0.5) {
+                connection.resume();
+            } else {
+                connection.cut();
+            }
+        }
+    }
+
+    /// One fault of the server or of a connection.
+    pub(crate) async fn strike(&mut self) -> anyhow::Result<()> {
+        match self.rng.random_range(0..10) {
+            0..4 => self.terminate().await?,
+            4..7 => {
+                if let Some(connection) = self.connection() {
+                    connection.cut();
+                    self.did();
+                }
+            }
+            7..9 => {
+                if let Some(connection) = self.connection() {
+                    connection.stall();
+                    let time = Duration::from_millis(self.rng.random_range(200..1_500));
+                    self.stalled.push((Instant::now() + time, connection));
+                    self.did();
+                }
+            }
+            _ if self.restarts > 0 => {
+                self.restarts -= 1;
+                self.server.restart(Shutdown::Immediate).await?;
+                self.did();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn connection(&mut self) -> Option<Connection> {
+        let mut open = self.proxy.connections();
+        if open.is_empty() {
+            return None;
+        }
+        let chosen = self.rng.random_range(0..open.len());
+        Some(open.swap_remove(chosen))
+    }
+
+    /// Ends one of the sessions at work for a run.
+    async fn terminate(&mut self) -> anyhow::Result<()> {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM (
+             SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '/*confiture%'
+              ORDER BY random() LIMIT 1) chosen";
+        let ended = self.database.admin().await?.number(end).await?;
+        self.count.fetch_add(u64::from(ended > 0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// No more faults: what stands still goes on.
+    pub(crate) fn make_peace(&mut self) {
+        self.proxy.at_commit(|_| AtCommit::Pass);
+        for (_, connection) in self.stalled.drain(..) {
+            connection.resume();
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! One database without a coordinator: two runs compete for it, are killed, frozen and started again until one of them
+//! says that all is done.
+
+use crate::Outcome;
+use crate::nemesis::{Count, Nemesis, lossy};
+use anyhow::{Context as _, bail};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tests::load::{Load, Plan};
+use tests::migrations::Migrations;
+use tests::postgres::{Database, Server};
+use tests::process::{Build, Confiture, Process};
+use tokio::time::Instant;
+
+/// How long a holder counts as alive here. Freezes are shorter and longer than that.
+const HOLDER_TIME: &str = "1s";
+
+/// A round that takes longer has got stuck.
+const STUCK: Duration = Duration::from_mins(2);
+
+/// Runs that compete at the same time.
+const RIVALS: usize = 2;
+
+/// Times that the migration changes each row: each a step of its own, that no repetition may repeat.
+pub(crate) const TIMES: i64 = 3;
+pub(crate) const COUNT: &str = "up:
+  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 25, pause: 3ms } }
+  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 25, pause: 0ms } }
+  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 25, pause: 8ms } }
+";
+
+/// A run that was started, until it has ended.
+struct Rival {
+    process: Process,
+    frozen_until: Option<Instant>,
+}
+
+/// How runs of a round are started.
+struct Starts {
+    command: Confiture,
+    started: u32,
+}
+
+/// The applications of a round; it ends before they do.
+pub(crate) fn plan(seed: u64) -> Plan {
+    Plan {
+        seed,
+        rows: 1_500,
+        sessions: 3,
+        transactions: 20_000,
+    }
+}
+
+/// One round; `planted` is the mistake that the program makes on purpose.
+pub(crate) async fn round(server: &mut Server, seed: u64, planted: Option<&str>) -> anyhow::Result<Outcome> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let count = Count::default();
+    let database = server.fresh_database().await?;
+    let plan = plan(seed);
+    Load::create(&database, plan).await?;
+    let load = Load::start(&database, plan);
+    let migrations = Migrations::write(&[("1_count.yaml", COUNT)])?;
+    let proxy = lossy(server, seed, &count).await?;
+    let mut command = Confiture::new(["migrate", "up", "--migrations"])
+        .build(Build::Faults)
+        .arg(migrations.path())
+        .env("DATABASE_URL", proxy.url(server, &database))
+        .env("CONFITURE_HOLDER_TIME", HOLDER_TIME);
+    if let Some(planted) = planted {
+        command = command.env("CONFITURE_PLANTED", planted);
+    }
+    let mut starts = Starts { command, started: 0 };
+    let mut nemesis = Nemesis {
+        restarts: rng.random_range(0..=1),
+        rng,
+        server,
+        database: database.clone(),
+        proxy,
+        count: count.clone(),
+        stalled: Vec::new(),
+    };
+    let mut outcome = Outcome::default();
+    fight(&mut nemesis, &mut starts, &mut outcome).await?;
+    let record = load.finish().await?;
+    let wrong = record.check(&database, TIMES).await?;
+    if !wrong.is_nothing() {
+        outcome
+            .violations
+            .push(format!("of {} rows {wrong}", record.rows()));
+    }
+    outcome.violations.extend(ledger_problem(&database).await?);
+    outcome.faults += count.load(Ordering::Relaxed);
+    Ok(outcome)
+}
+
+/// Until one run says that all is done, and the others have ended too.
+async fn fight(nemesis: &mut Nemesis<'_>, starts: &mut Starts, outcome: &mut Outcome) -> anyhow::Result<()> {
+    let end = Instant::now() + STUCK;
+    let mut rivals: Vec<Rival> = Vec::new();
+    let mut done = false;
+    while !done {
+        if Instant::now() > end {
+            let said: Vec<String> = rivals.iter().map(|rival| rival.process.stderr()).collect();
+            bail!("no run came to its end in {STUCK:?}:\n{}", said.join("\n"));
+        }
+        while rivals.len() < RIVALS {
+            rivals.push(starts.next(&mut nemesis.rng)?);
+        }
+        nemesis.wait().await;
+        match nemesis.rng.random_range(0..10) {
+            0..2 => nemesis.strike().await?,
+            2..4 => harm(nemesis, &mut rivals)?,
+            _ => {}
+        }
+        done |= bury(&mut rivals, outcome)?;
+    }
+    nemesis.make_peace();
+    let rest = Instant::now() + STUCK;
+    while !rivals.is_empty() {
+        for rival in &mut rivals {
+            rival.wake(Instant::now() + STUCK)?;
+        }
+        bury(&mut rivals, outcome)?;
+        if Instant::now() > rest {
+            bail!("a run does not end: {}", rivals[0].process.stderr());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+impl Starts {
+    /// One more run; half of them displace others, and half carry a fault in themselves.
+    fn next(&mut self, rng: &mut StdRng) -> anyhow::Result<Rival> {
+        self.started += 1;
+        let mut command = self.command.clone();
+        if rng.random_bool(0.5) {
+            command = command.arg("--take-over");
+        }
+        if rng.random_bool(0.5) {
+            command = command.env("CONFITURE_FAULT", fault(rng));
+        }
+        let process = command.start(&format!("run {}", self.started))?;
+        Ok(Rival {
+            process,
+            frozen_until: None,
+        })
+    }
+}
+
+/// A fault at one of the points inside a run.
+pub(crate) fn fault(rng: &mut StdRng) -> String {
+    let points = [
+        "after_takeover",
+        "after_fence_lock",
+        "after_change",
+        "before_commit",
+        "after_commit",
+        "before_report",
+    ];
+    let point = points[rng.random_range(0..points.len())];
+    let kind = match rng.random_range(0..3) {
+        0 => "exit".to_owned(),
+        1 => "error".to_owned(),
+        _ => format!("stall={}ms", rng.random_range(300..4_000)),
+    };
+    format!("{point}:{kind}@{}", rng.random_range(1..=12))
+}
+
+/// Kills one of the runs, or freezes it for less or more than its lease.
+fn harm(nemesis: &mut Nemesis<'_>, rivals: &mut [Rival]) -> anyhow::Result<()> {
+    let chosen = nemesis.rng.random_range(0..rivals.len());
+    let rival = &mut rivals[chosen];
+    if rival.process.ended()?.is_some() || rival.frozen_until.is_some() {
+        return Ok(());
+    }
+    nemesis.did();
+    if nemesis.rng.random_bool(0.5) {
+        rival.process.kill();
+    } else {
+        rival.process.freeze()?;
+        let time = Duration::from_millis(nemesis.rng.random_range(100..3_500));
+        rival.frozen_until = Some(Instant::now() + time);
+    }
+    Ok(())
+}
+
+impl Rival {
+    /// Wakes it when its time has come.
+    fn wake(&mut self, now: Instant) -> anyhow::Result<()> {
+        if self.frozen_until.is_some_and(|until| until <= now) {
+            self.frozen_until = None;
+            self.process.resume()?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes out those that have ended, and says whether one of them had finished the work.
+fn bury(rivals: &mut Vec<Rival>, outcome: &mut Outcome) -> anyhow::Result<bool> {
+    let mut done = false;
+    for mut rival in std::mem::take(rivals) {
+        rival.wake(Instant::now())?;
+        let Some(status) = rival.process.ended()? else {
+            rivals.push(rival);
+            continue;
+        };
+        let said = rival.process.stderr();
+        outcome.faults += u64::from(said.contains("a fault on purpose"));
+        // A fault of its own ended it, or one of ours.
+        let harmed =
+            matches!(status.code(), None | Some(137)) || said.contains("reaching a fault on purpose failed");
+        // A run that finds no server at its start says so and ends.
+        let unlucky = status.code() == Some(1) && said.contains("cannot connect to");
+        match status.code() {
+            Some(0) => done = true,
+            Some(4) => {}
+            _ if harmed || unlucky => {}
+            code => outcome
+                .violations
+                .push(format!("a run ended with {code:?}: {said}")),
+        }
+    }
+    Ok(done)
+}
+
+/// What `ledger verify` finds wrong.
+pub(crate) async fn ledger_problem(database: &Database) -> anyhow::Result<Option<String>> {
+    let verified = Confiture::new(["ledger", "verify"])
+        .build(Build::Faults)
+        .env("DATABASE_URL", database.url())
+        .run()
+        .await
+        .context("verifying the ledger")?;
+    let good = verified.code == Some(0) && verified.stdout.contains("the ledger is as it must be");
+    Ok((!good).then(|| format!("ledger verify: {}{}", verified.stdout, verified.stderr)))
+}
