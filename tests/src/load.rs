@@ -186,7 +186,7 @@ impl Worker {
         }
         match act {
             Act::Insert(mark) => {
-                let id = number(&self.session, ID_OF_MARK, mark).await?;
+                let id = self.number(ID_OF_MARK, mark).await?;
                 let new = Row {
                     updates: 0,
                     origin: Origin::New,
@@ -200,10 +200,10 @@ impl Worker {
     }
 
     /// What became of a transaction whose end was not seen. Its connection is gone, and with it what was not committed.
-    async fn was_committed(&self, act: Act) -> anyhow::Result<bool> {
+    async fn was_committed(&mut self, act: Act) -> anyhow::Result<bool> {
         let found = match act {
-            Act::Insert(mark) => number(&self.session, ID_OF_MARK, mark).await?,
-            Act::Update(id) | Act::Delete(id) => number(&self.session, N_OF_ID, id).await?,
+            Act::Insert(mark) => self.number(ID_OF_MARK, mark).await?,
+            Act::Update(id) | Act::Delete(id) => self.number(N_OF_ID, id).await?,
         };
         Ok(match act {
             Act::Insert(_) => found.is_some(),
@@ -211,6 +211,16 @@ impl Worker {
             // Anything else than before: the check at the end says if it is not one more.
             Act::Update(id) => found.map(|n| n / STEP) != self.account.get(&id).map(|row| row.updates),
         })
+    }
+
+    /// What a row says, however often the server goes away meanwhile.
+    async fn number(&mut self, query: &str, of: i64) -> anyhow::Result<Option<i64>> {
+        loop {
+            match self.session.query_opt(query, &[&of]).await {
+                Ok(row) => return Ok(row.map(|row| row.get(0))),
+                Err(_) => self.session = connected(&self.database).await?,
+            }
+        }
     }
 }
 
@@ -227,14 +237,6 @@ async fn attempt(session: &Session, act: Act, hold: Duration) -> Result<(), toki
     session.batch_execute(&format!("BEGIN; {statement}")).await?;
     tokio::time::sleep(hold).await;
     session.batch_execute("COMMIT").await
-}
-
-async fn number(session: &Session, query: &str, of: i64) -> anyhow::Result<Option<i64>> {
-    let row = session
-        .query_opt(query, &[&of])
-        .await
-        .context("asking what became of a row")?;
-    Ok(row.map(|row| row.get(0)))
 }
 
 /// Connects, if need be when the server is there again.

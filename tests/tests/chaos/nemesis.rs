@@ -18,8 +18,8 @@ pub(crate) async fn lossy(server: &Server, seed: u64, count: &Count) -> anyhow::
     let (mut rng, count) = (StdRng::seed_from_u64(seed), count.clone());
     proxy.at_commit(move |_| {
         let end = match rng.random_range(0..100) {
-            0..4 => AtCommit::LoseAnswer,
-            4..6 => AtCommit::CutBefore,
+            0..2 => AtCommit::LoseAnswer,
+            2 => AtCommit::CutBefore,
             _ => AtCommit::Pass,
         };
         count.fetch_add(u64::from(end != AtCommit::Pass), Ordering::Relaxed);
