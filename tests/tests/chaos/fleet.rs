@@ -3,7 +3,7 @@
 
 use crate::Outcome;
 use crate::nemesis::{Count, Nemesis, lossy};
-use crate::runs::{COUNT, TIMES, fault, ledger_problem, plan};
+use crate::runs::{COUNT, SLOW, TIMES, fault, ledger_problem, plan};
 use anyhow::{Context as _, ensure};
 use proto::v1::RolloutState;
 use rand::rngs::StdRng;
@@ -57,6 +57,7 @@ pub(crate) async fn round(server: &mut Server, seed: u64) -> anyhow::Result<Outc
     let mut loads = Vec::new();
     for (name, database) in NAMES.iter().zip(&databases) {
         Load::create(database, plan).await?;
+        database.execute(SLOW).await?;
         loads.push(Load::start(database, plan));
         members.push(Member::new(name, proxy.database(server, database)));
     }
@@ -105,7 +106,11 @@ async fn fight(nemesis: &mut Nemesis<'_>, members: Vec<Member>) -> anyhow::Resul
         members,
     };
     fleet.start_missing(&mut nemesis.rng)?;
-    fleet.coordinator.wait_for_databases(&NAMES).await?;
+    if let Err(problem) = fleet.coordinator.wait_for_databases(&NAMES).await {
+        let logs = fleet.agents.iter().flatten().map(|agent| agent.log());
+        let logs: Vec<String> = logs.chain([fleet.coordinator.log()]).collect();
+        return Err(problem.context(logs.join("\n")));
+    }
     let migrations = Migrations::write(&[("1_count.yaml", COUNT)])?;
     let mut id = fleet.rollout(&migrations).await?;
     loop {
@@ -113,7 +118,8 @@ async fn fight(nemesis: &mut Nemesis<'_>, members: Vec<Member>) -> anyhow::Resul
         nemesis.wait().await;
         fleet.wake(Instant::now())?;
         fleet.start_missing(&mut nemesis.rng)?;
-        match nemesis.rng.random_range(0..10) {
+        // Less often than among runs: an agent that is killed takes some seconds until it works again.
+        match nemesis.rng.random_range(0..40) {
             0..2 => nemesis.strike().await?,
             2..4 => fleet.harm(nemesis).await?,
             _ => {}

@@ -25,11 +25,19 @@ const RIVALS: usize = 2;
 
 /// Times that the migration changes each row: each a step of its own, that no repetition may repeat.
 pub(crate) const TIMES: i64 = 3;
+/// One range after the other, several at once that are split, and both with a pause in which a run can be met between
+/// its transactions.
 pub(crate) const COUNT: &str = "up:
-  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 25, pause: 3ms } }
-  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 25, pause: 0ms } }
-  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 25, pause: 8ms } }
+  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 25, target: 10ms, pause: 3ms } }
+  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 10, target: 10ms, workers: 3 } }
+  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 25, target: 10ms, pause: 8ms, workers: 2 } }
 ";
+
+/// Rows that take the migration a while, as with the triggers of a real table: a run is then met inside its transactions,
+/// and a step has dozens of batches.
+pub(crate) const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_sleep(0.0005); RETURN new; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW WHEN (old.n % 1000 <> new.n % 1000) EXECUTE FUNCTION slow()";
 
 /// A run that was started, until it has ended.
 struct Rival {
@@ -47,7 +55,7 @@ struct Starts {
 pub(crate) fn plan(seed: u64) -> Plan {
     Plan {
         seed,
-        rows: 1_500,
+        rows: 400,
         sessions: 3,
         transactions: 20_000,
     }
@@ -60,6 +68,7 @@ pub(crate) async fn round(server: &mut Server, seed: u64, planted: Option<&str>)
     let database = server.fresh_database().await?;
     let plan = plan(seed);
     Load::create(&database, plan).await?;
+    database.execute(SLOW).await?;
     let load = Load::start(&database, plan);
     let migrations = Migrations::write(&[("1_count.yaml", COUNT)])?;
     let proxy = lossy(server, seed, &count).await?;
@@ -110,11 +119,12 @@ async fn fight(nemesis: &mut Nemesis<'_>, starts: &mut Starts, outcome: &mut Out
         }
         nemesis.wait().await;
         match nemesis.rng.random_range(0..10) {
-            0..2 => nemesis.strike().await?,
-            2..4 => harm(nemesis, &mut rivals)?,
+            0 => nemesis.strike().await?,
+            1 => harm(nemesis, &mut rivals)?,
             _ => {}
         }
         done |= bury(&mut rivals, outcome)?;
+        lose_patience(nemesis, starts, &mut rivals)?;
     }
     nemesis.make_peace();
     let rest = Instant::now() + STUCK;
@@ -134,39 +144,66 @@ async fn fight(nemesis: &mut Nemesis<'_>, starts: &mut Starts, outcome: &mut Out
 impl Starts {
     /// One more run; half of them displace others, and half carry a fault in themselves.
     fn next(&mut self, rng: &mut StdRng) -> anyhow::Result<Rival> {
+        let manners = if rng.random_bool(0.5) {
+            Manners::Displaces
+        } else {
+            Manners::Waits
+        };
+        let fault = rng.random_bool(0.5).then(|| fault(rng));
+        self.start(manners, fault)
+    }
+
+    fn start(&mut self, manners: Manners, fault: Option<String>) -> anyhow::Result<Rival> {
         self.started += 1;
         let mut command = self.command.clone();
-        if rng.random_bool(0.5) {
+        if manners == Manners::Displaces {
             command = command.arg("--take-over");
         }
-        if rng.random_bool(0.5) {
-            command = command.env("CONFITURE_FAULT", fault(rng));
+        if let Some(fault) = fault {
+            command = command.env("CONFITURE_FAULT", fault);
         }
-        let process = command.start(&format!("run {}", self.started))?;
         Ok(Rival {
-            process,
+            process: command.start(&format!("run {}", self.started))?,
             frozen_until: None,
         })
     }
 }
 
-/// A fault at one of the points inside a run.
+/// What a run does about another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    Waits,
+    Displaces,
+}
+
+/// A fault at one of the points inside a run: mostly inside its transactions, where a sleeper holds locks.
 pub(crate) fn fault(rng: &mut StdRng) -> String {
-    let points = [
-        "after_takeover",
-        "after_fence_lock",
-        "after_change",
-        "before_commit",
-        "after_commit",
-        "before_report",
-    ];
-    let point = points[rng.random_range(0..points.len())];
-    let kind = match rng.random_range(0..3) {
+    let point = match rng.random_range(0..10) {
+        0 => "after_takeover",
+        1..5 => "after_fence_lock",
+        5 => "after_change",
+        6..8 => "before_commit",
+        8 => "after_commit",
+        _ => "before_report",
+    };
+    let kind = match rng.random_range(0..4) {
         0 => "exit".to_owned(),
         1 => "error".to_owned(),
         _ => format!("stall={}ms", rng.random_range(300..4_000)),
     };
     format!("{point}:{kind}@{}", rng.random_range(1..=12))
+}
+
+/// Somebody who sees a run wait for another now and then starts one that does not wait: the other may be asleep, and wake
+/// up later.
+fn lose_patience(nemesis: &mut Nemesis<'_>, starts: &mut Starts, rivals: &mut [Rival]) -> anyhow::Result<()> {
+    for rival in rivals.iter_mut().filter(|rival| rival.frozen_until.is_none()) {
+        if rival.process.stderr().contains("waiting for") && nemesis.rng.random_bool(0.1) {
+            rival.process.kill();
+            *rival = starts.start(Manners::Displaces, None)?;
+        }
+    }
+    Ok(())
 }
 
 /// Kills one of the runs, or freezes it for less or more than its lease.
@@ -192,7 +229,10 @@ impl Rival {
     fn wake(&mut self, now: Instant) -> anyhow::Result<()> {
         if self.frozen_until.is_some_and(|until| until <= now) {
             self.frozen_until = None;
-            self.process.resume()?;
+            // One that was asleep by a fault of its own was woken by that, and may have ended.
+            if self.process.ended()?.is_none() {
+                self.process.resume()?;
+            }
         }
         Ok(())
     }
