@@ -34,7 +34,7 @@ fmt:
 
 clippy:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --workspace --all-targets --locked --features confiture/faults -- -D warnings
+	cargo clippy --workspace --all-targets --locked --features confiture/planted-bugs -- -D warnings
 
 purity:
 	.ci/purity

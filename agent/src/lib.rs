@@ -12,7 +12,7 @@
 //! | [`local`] | one database without a coordinator |
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
 //! | [`error`], `user_error` | what is said when it fails |
-//! | `faults` | nothing; in tests, faults at named points |
+//! | `faults`, `planted` | nothing; in tests, faults at named points, and mistakes that tests must notice |
 
 pub mod audit;
 mod backoff;
@@ -27,6 +27,8 @@ mod holder;
 mod ledger;
 pub mod link;
 pub mod local;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 pub mod pool;
 pub mod probe;
 mod run;

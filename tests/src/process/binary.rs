@@ -19,6 +19,8 @@ pub enum Build {
     Plain,
     /// With points at which the environment can make it die, stand still or fail.
     Faults,
+    /// With mistakes, one of which the environment chooses, that tests must notice.
+    PlantedBugs,
 }
 
 impl Build {
@@ -29,9 +31,11 @@ impl Build {
     pub fn path(self) -> anyhow::Result<&'static Path> {
         static PLAIN: OnceLock<Result<PathBuf, String>> = OnceLock::new();
         static FAULTS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        static PLANTED_BUGS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
         let (path, build): (_, fn() -> _) = match self {
             Self::Plain => (&PLAIN, plain),
             Self::Faults => (&FAULTS, || featured("faults")),
+            Self::PlantedBugs => (&PLANTED_BUGS, || featured("planted-bugs")),
         };
         match path.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
             Ok(path) => Ok(path),

@@ -94,3 +94,49 @@ async fn runs_that_compete_under_fire_change_each_row_exactly_once() -> anyhow::
 async fn a_fleet_under_fire_changes_each_row_exactly_once() -> anyhow::Result<()> {
     all_of("a fleet", seeds(EVERYDAY_OF_FLEETS)?, fleet::round).await
 }
+
+/// Each breaks one rule of the batch loop; the program knows what they are.
+const PLANTED: [&str; 6] = [
+    "separate_checkpoint",
+    "plain_read",
+    "key_share",
+    "skip_locked_cursor",
+    "retry_unknown_commit",
+    "cursor_in_memory",
+];
+
+/// Rounds in which a mistake must have been noticed.
+const WITHIN: u64 = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_planted_mistake_is_noticed() -> anyhow::Result<()> {
+    let left = Mutex::new(PLANTED.to_vec());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let lane = async || -> anyhow::Result<Vec<&str>> {
+        let mut server = Server::start().await?;
+        let mut unnoticed = Vec::new();
+        while let Some(planted) = next() {
+            let first = rand::random_range(1..1_000_000_000);
+            let mut noticed = None;
+            for seed in first..first + WITHIN {
+                let outcome = runs::round(&mut server, seed, Some(planted)).await?;
+                if let Some(violation) = outcome.violations.first() {
+                    let line = violation.lines().next().unwrap_or_default();
+                    noticed = Some(format!("in round {}: {line}", seed - first + 1));
+                    break;
+                }
+            }
+            say(&format!(
+                "{planted} is noticed {}",
+                noticed.as_deref().unwrap_or("never")
+            ));
+            if noticed.is_none() {
+                unnoticed.push(planted);
+            }
+        }
+        Ok(unnoticed)
+    };
+    let unnoticed = futures_util::future::try_join_all((0..LANES).map(|_| lane())).await?;
+    assert_eq!(unnoticed.concat(), Vec::<&str>::new());
+    Ok(())
+}

@@ -73,7 +73,7 @@ pub(crate) async fn round(server: &mut Server, seed: u64, planted: Option<&str>)
     let migrations = Migrations::write(&[("1_count.yaml", COUNT)])?;
     let proxy = lossy(server, seed, &count).await?;
     let mut command = Confiture::new(["migrate", "up", "--migrations"])
-        .build(Build::Faults)
+        .build(planted.map_or(Build::Faults, |_| Build::PlantedBugs))
         .arg(migrations.path())
         .env("DATABASE_URL", proxy.url(server, &database))
         .env("CONFITURE_HOLDER_TIME", HOLDER_TIME);

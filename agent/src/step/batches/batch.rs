@@ -4,6 +4,8 @@ use super::cut::texts;
 use crate::error::Error;
 use crate::faults::{self, Point};
 use crate::ledger;
+#[cfg(feature = "planted-bugs")]
+use crate::planted;
 use crate::run::Run;
 use crate::session::Session;
 use crate::step::{Place, record};
@@ -94,8 +96,11 @@ impl Work<'_, '_> {
             statement: Some(STATEMENT),
             commit: Commit::Deferred,
         };
+        let lock = batch::LOCK_SHARD;
+        #[cfg(feature = "planted-bugs")]
+        let lock = &planted::lock_shard(lock);
         let found = session
-            .begin_with(self.tag, limits, DOING, batch::LOCK_SHARD, &shard_key)
+            .begin_with(self.tag, limits, DOING, lock, &shard_key)
             .await?;
         let locked = found
             .first()
@@ -119,6 +124,12 @@ impl Work<'_, '_> {
             _ => return Err(Error::Broken("a range of a step at work is closed")),
         }
         faults::reach(Point::AfterFenceLock).await?;
+        #[cfg(feature = "planted-bugs")]
+        let locked = {
+            let mut locked = locked;
+            planted::recall(self.range(), &mut locked.from);
+            locked
+        };
         let statements = Statements::of(self.batches, self.part);
         let next = self.next(session, &statements, &locked, rows).await?;
         // The rest of a range is changed up to its very end, so no further batch need look for more.
@@ -129,12 +140,16 @@ impl Work<'_, '_> {
         let ends = Ends::of(locked.from.is_some(), end.is_some());
         let pass = u32::try_from(self.pass).unwrap_or(1);
         let change = statements.change(ends, pass);
+        #[cfg(feature = "planted-bugs")]
+        let change = planted::change(change);
         let params = range(locked.from.as_ref(), end.as_ref());
         let changed = session
             .client()
             .execute_typed(&format!("{}{change}", self.tag), &params)
             .await
             .map_err(|error| user_error::of(&error, &change, 0, self.tag, self.place))?;
+        #[cfg(feature = "planted-bugs")]
+        planted::changed(session, self.tag, limits, self.range(), end.as_ref()).await?;
         faults::reach(Point::AfterChange).await?;
         let changed_rows = i64::try_from(changed).unwrap_or(i64::MAX);
         let state = match left {
@@ -156,12 +171,20 @@ impl Work<'_, '_> {
         if moved != 1 {
             return Err(Error::Broken("a range moved under our lock"));
         }
-        record::commit(session, self.tag).await?;
+        let committed = record::commit(session, self.tag).await;
+        #[cfg(feature = "planted-bugs")]
+        planted::committed(&committed, self.range(), locked.from.as_ref());
+        committed?;
         Ok(Outcome {
             changed,
             rows: locked.rows + changed_rows,
             left,
         })
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn range(&self) -> planted::Range {
+        (self.place.number(), self.shard)
     }
 
     /// The end of a batch of so many rows; `None` when the range holds fewer.
