@@ -22,7 +22,7 @@ const THREE_LEASES: Duration = Duration::from_secs(6);
 const LONG: Duration = Duration::from_mins(2);
 
 /// Cases at work at once: nearly all of their time they wait for a lease to end.
-const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 16;
 
 /// The code of a process that a fault ended.
 const DIED: i32 = 137;
@@ -36,6 +36,8 @@ const APPLIED: &str = "1 migration applied";
 /// One kind of step: a file with it alone, on a table that it can be met on.
 struct Step {
     name: &'static str,
+    /// A migration that is applied before, in peace.
+    before: Option<&'static str>,
     file: (&'static str, &'static str),
     /// A query that gives one number: 0 when the step has been done, and once.
     wrong: &'static str,
@@ -94,7 +96,7 @@ const POINTS: [Point; 7] = [
     Point::BeforeReport,
 ];
 
-/// Forty rows in batches of ten, and who was changed how often, by a trigger: what the program counts is not believed.
+/// Forty rows in batches of ten (or of one block of some), and who was changed how often, by a trigger: what the program counts is not believed.
 const TABLE: &str = "
 CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0, note text, spare int);
 INSERT INTO t (note) SELECT 'a' FROM generate_series(1, 40);
@@ -103,6 +105,9 @@ CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN INSERT INTO touched VALUES (old.id); RETURN NULL; END $$;
 CREATE TRIGGER touch AFTER UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION touch();
 CREATE TABLE strict (id bigint PRIMARY KEY, note text NOT NULL);
+CREATE TABLE keyless (id bigint, n int, ballast text);
+INSERT INTO keyless SELECT g, NULL, repeat('x', 1500) FROM generate_series(1, 40) g;
+CREATE TRIGGER touch AFTER UPDATE OR DELETE ON keyless FOR EACH ROW EXECUTE FUNCTION touch();
 ";
 
 /// Rows that were not touched exactly once, or have not become what they must be.
@@ -110,15 +115,17 @@ const COUNTED: &str =
     "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
  WHERE n <> 1 OR times IS DISTINCT FROM 1";
 
-static STEPS: [Step; 10] = [
+static STEPS: [Step; 13] = [
     Step {
         name: "sql",
+        before: None,
         file: ("1_it.up.sql", "UPDATE t SET n = n + 1;\n"),
         wrong: COUNTED,
         shape: Shape::Transactions(1),
     },
     Step {
         name: "sql outside a transaction",
+        before: None,
         file: (
             "1_it.up.sql",
             "-- confiture: transaction=off\nCREATE INDEX CONCURRENTLY t_n ON t (n);\n",
@@ -129,6 +136,7 @@ static STEPS: [Step; 10] = [
     },
     Step {
         name: "add_column",
+        before: None,
         file: ("1_it.yaml", "up:\n  - add_column: { table: t, column: fresh, type: text }\n"),
         wrong: "SELECT abs(5 - count(*)) + abs(1 - count(*) FILTER (WHERE attname = 'fresh'))
                   FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0",
@@ -136,6 +144,7 @@ static STEPS: [Step; 10] = [
     },
     Step {
         name: "drop_column",
+        before: None,
         file: ("1_it.yaml", "up:\n  - drop_column: { table: t, column: spare }\n"),
         wrong: "SELECT abs(4 - count(*)) + abs(1 - count(*) FILTER (WHERE attisdropped))
                   FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0",
@@ -143,6 +152,7 @@ static STEPS: [Step; 10] = [
     },
     Step {
         name: "set_not_null",
+        before: None,
         file: ("1_it.yaml", "up:\n  - set_not_null: { table: t, column: note }\n"),
         wrong: "SELECT count(*) FROM pg_attribute a WHERE attrelid = 't'::regclass AND attname = 'note'
                    AND (NOT attnotnull OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = attrelid AND contype = 'c'))",
@@ -150,12 +160,14 @@ static STEPS: [Step; 10] = [
     },
     Step {
         name: "drop_not_null",
+        before: None,
         file: ("1_it.yaml", "up:\n  - drop_not_null: { table: strict, column: note }\n"),
         wrong: "SELECT count(*) FROM pg_attribute WHERE attrelid = 'strict'::regclass AND attname = 'note' AND attnotnull",
         shape: Shape::Transactions(1),
     },
     Step {
         name: "backfill that reads what it sets",
+        before: None,
         file: (
             "1_it.yaml",
             "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 10 } }\n",
@@ -165,6 +177,7 @@ static STEPS: [Step; 10] = [
     },
     Step {
         name: "derived backfill",
+        before: None,
         file: (
             "1_it.yaml",
             "up:\n  - backfill: { table: t, set: { spare: n + 7 }, batch: { size: 10 } }\n",
@@ -174,7 +187,38 @@ static STEPS: [Step; 10] = [
         shape: Shape::Batches,
     },
     Step {
+        name: "backfill with a trigger",
+        before: None,
+        file: (
+            "1_it.yaml",
+            "up:\n  - backfill: { table: t, set: { spare: n + 7 }, sync: trigger, batch: { size: 10 } }\n",
+        ),
+        wrong: "SELECT count(*) + (SELECT abs(3 - count(*)) FROM pg_trigger WHERE tgrelid = 't'::regclass)
+                  FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
+                 WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1",
+        shape: Shape::Batches,
+    },
+    Step {
+        name: "drop_sync",
+        before: Some("up:\n  - backfill: { table: t, set: { spare: n + 7 }, sync: trigger }\n"),
+        file: ("1_it.yaml", "up:\n  - drop_sync: { table: t, column: spare }\n"),
+        wrong: "SELECT abs(1 - count(*)) FROM pg_trigger WHERE tgrelid = 't'::regclass",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "backfill by blocks",
+        before: None,
+        file: (
+            "1_it.yaml",
+            "up:\n  - backfill: { table: keyless, set: { n: 7 }, where: n IS NULL, batch: { size: 10 } }\n",
+        ),
+        wrong: "SELECT count(*) FROM keyless LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
+                 WHERE n IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1",
+        shape: Shape::Batches,
+    },
+    Step {
         name: "delete",
+        before: None,
         file: (
             "1_it.yaml",
             "up:\n  - delete: { table: t, where: \"id % 2 = 0\", batch: { size: 10 } }\n",
@@ -185,6 +229,7 @@ static STEPS: [Step; 10] = [
     },
     Step {
         name: "assert",
+        before: None,
         file: ("1_it.yaml", "up:\n  - assert: { query: SELECT count(*) = 40 FROM t }\n"),
         wrong: "SELECT count(*) FROM touched",
         shape: Shape::Assertion,
@@ -314,7 +359,12 @@ async fn all_of(fault: Fault) -> anyhow::Result<()> {
 
 async fn meet(case: Case) -> anyhow::Result<()> {
     let database = database().await?;
-    let migrations = Migrations::write(&[case.step.file])?;
+    let migrations = Migrations::write(&[])?;
+    if let Some(before) = case.step.before {
+        migrations.put("0_before.yaml", before)?;
+        migrate_up(database.url(), &migrations).succeed().await?;
+    }
+    migrations.put(case.step.file.0, case.step.file.1)?;
     let again = migrate_up(database.url(), &migrations);
     match case.point.name() {
         Some(point) => inside(case, point, &again).await?,
