@@ -106,15 +106,16 @@ async fn fight(nemesis: &mut Nemesis<'_>, members: Vec<Member>) -> anyhow::Resul
         members,
     };
     fleet.start_missing(&mut nemesis.rng)?;
-    if let Err(problem) = fleet.coordinator.wait_for_databases(&NAMES).await {
-        let logs = fleet.agents.iter().flatten().map(|agent| agent.log());
-        let logs: Vec<String> = logs.chain([fleet.coordinator.log()]).collect();
-        return Err(problem.context(logs.join("\n")));
-    }
+    let served = fleet.coordinator.wait_for_databases(&NAMES).await;
+    served.with_context(|| fleet.logs())?;
     let migrations = Migrations::write(&[("1_count.yaml", COUNT)])?;
     let mut id = fleet.rollout(&migrations).await?;
     loop {
-        ensure!(Instant::now() < end, "rollout {id} does not end in {STUCK:?}");
+        ensure!(
+            Instant::now() < end,
+            "rollout {id} does not end in {STUCK:?}:\n{}",
+            fleet.logs()
+        );
         nemesis.wait().await;
         fleet.wake(Instant::now())?;
         fleet.start_missing(&mut nemesis.rng)?;
@@ -145,6 +146,13 @@ async fn fight(nemesis: &mut Nemesis<'_>, members: Vec<Member>) -> anyhow::Resul
 }
 
 impl Fleet {
+    /// What its daemons have said since they were last started.
+    fn logs(&self) -> String {
+        let agents = self.agents.iter().flatten().map(|agent| agent.log());
+        let all: Vec<String> = agents.chain([self.coordinator.log()]).collect();
+        all.join("\n---\n")
+    }
+
     /// Starts a rollout and gives its id.
     async fn rollout(&self, migrations: &Migrations) -> anyhow::Result<String> {
         let before = self.coordinator.rollouts().await?.len();

@@ -13,12 +13,17 @@ mod runs;
 use anyhow::{Context as _, ensure};
 use std::io::Write as _;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tests::postgres::Server;
 
 /// Rounds of an everyday test run.
 const EVERYDAY: u64 = 20;
 const EVERYDAY_OF_FLEETS: u64 = 2;
+
+/// An everyday test run begins no further round after this time: a busy machine does fewer.
+const EVERYDAY_TIME: Duration = Duration::from_secs(75);
 
 /// Servers on which rounds run side by side: each restarts its own.
 const LANES: usize = 2;
@@ -32,17 +37,20 @@ pub(crate) struct Outcome {
     violations: Vec<String>,
 }
 
-/// The seeds of this test run.
-fn seeds(everyday: u64) -> anyhow::Result<Range<u64>> {
+/// The seeds of this test run, and how long it may go on to the next.
+fn seeds(everyday: u64) -> anyhow::Result<(Range<u64>, Duration)> {
     let number = |name: &str| -> anyhow::Result<Option<u64>> {
         let text = std::env::var(name).ok().filter(|text| !text.is_empty());
         text.map(|text| text.parse().with_context(|| format!("{name} is a number")))
             .transpose()
     };
-    let rounds = number("CHAOS_ROUNDS")?.unwrap_or(everyday);
+    let (rounds, time) = match number("CHAOS_ROUNDS")? {
+        Some(rounds) => (rounds, Duration::MAX),
+        None => (everyday, EVERYDAY_TIME),
+    };
     // Short enough to be typed.
     let first = number("CHAOS_SEED")?.unwrap_or_else(|| rand::random_range(1..1_000_000_000));
-    Ok(first..first + rounds)
+    Ok((first..first + rounds, time))
 }
 
 /// Past the test runner, which shows what a test prints only when it fails.
@@ -54,20 +62,24 @@ fn say(text: &str) {
 /// Rounds on servers of their own, side by side, until the seeds are used up. Says all that went wrong, not only the first.
 async fn all_of(
     what: &str,
-    seeds: Range<u64>,
+    (seeds, time): (Range<u64>, Duration),
     round: impl AsyncFn(&mut Server, u64) -> anyhow::Result<Outcome>,
 ) -> anyhow::Result<()> {
-    let rounds = seeds.end - seeds.start;
-    say(&format!("{rounds} rounds of {what} from seed {}", seeds.start));
+    let (first, rounds) = (seeds.start, seeds.end - seeds.start);
+    say(&format!("{rounds} rounds of {what} from seed {first}"));
+    let (began, done) = (Instant::now(), AtomicU64::new(0));
     let left = Mutex::new(seeds);
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     let lane = async || -> anyhow::Result<(u64, Vec<String>)> {
         let mut server = Server::start().await?;
         let (mut faults, mut violations) = (0, Vec::new());
-        while let Some(seed) = next() {
+        while began.elapsed() < time
+            && let Some(seed) = next()
+        {
             let outcome = round(&mut server, seed).await;
             let outcome = outcome.with_context(|| format!("the round of {what} with seed {seed}"))?;
             faults += outcome.faults;
+            done.fetch_add(1, Ordering::Relaxed);
             let named = outcome.violations.iter();
             violations.extend(named.map(|violation| format!("seed {seed}: {violation}")));
         }
@@ -77,7 +89,9 @@ async fn all_of(
     let faults: u64 = lanes.iter().map(|(faults, _)| faults).sum();
     let violations: Vec<String> = lanes.into_iter().flat_map(|(_, violations)| violations).collect();
     say(&format!(
-        "{rounds} rounds of {what}: {faults} faults, {} violations",
+        "{} rounds of {what} in {:.0} s: {faults} faults, {} violations",
+        done.into_inner(),
+        began.elapsed().as_secs_f64(),
         violations.len()
     ));
     ensure!(violations.is_empty(), "{}", violations.join("\n"));

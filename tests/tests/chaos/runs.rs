@@ -198,7 +198,7 @@ pub(crate) fn fault(rng: &mut StdRng) -> String {
 /// up later.
 fn lose_patience(nemesis: &mut Nemesis<'_>, starts: &mut Starts, rivals: &mut [Rival]) -> anyhow::Result<()> {
     for rival in rivals.iter_mut().filter(|rival| rival.frozen_until.is_none()) {
-        if rival.process.stderr().contains("waiting for") && nemesis.rng.random_bool(0.1) {
+        if rival.process.stderr().contains("waiting for") && nemesis.rng.random_bool(0.25) {
             rival.process.kill();
             *rival = starts.start(Manners::Displaces, None)?;
         }
