@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tests::eventually;
 use tests::fleet::{Agent, Coordinator, Member};
 use tests::load::{Load, Plan};
 use tests::migrations::Migrations;
@@ -105,9 +106,12 @@ async fn fight(nemesis: &mut Nemesis<'_>, members: Vec<Member>) -> anyhow::Resul
         frozen: vec![None; AGENTS.len()],
         members,
     };
-    fleet.start_missing(&mut nemesis.rng)?;
-    let served = fleet.coordinator.wait_for_databases(&NAMES).await;
-    served.with_context(|| fleet.logs())?;
+    fleet.start_missing(nemesis)?;
+    let coordinator = &fleet.coordinator;
+    let served = eventually("both databases to be served", STUCK, || async {
+        coordinator.wait_for_databases(&NAMES).await.map(Some)
+    });
+    served.await.with_context(|| fleet.logs())?;
     let migrations = Migrations::write(&[("1_count.yaml", COUNT)])?;
     let mut id = fleet.rollout(&migrations).await?;
     loop {
@@ -118,9 +122,10 @@ async fn fight(nemesis: &mut Nemesis<'_>, members: Vec<Member>) -> anyhow::Resul
         );
         nemesis.wait().await;
         fleet.wake(Instant::now())?;
-        fleet.start_missing(&mut nemesis.rng)?;
+        fleet.start_missing(nemesis)?;
         // Less often than among runs: an agent that is killed takes some seconds until it works again.
         match nemesis.rng.random_range(0..40) {
+            _ if nemesis.is_tired() => {}
             0..2 => nemesis.strike().await?,
             2..4 => fleet.harm(nemesis).await?,
             _ => {}
@@ -164,7 +169,9 @@ impl Fleet {
     }
 
     /// Starts the agents that are not there; a third of them carries a fault in itself.
-    fn start_missing(&mut self, rng: &mut StdRng) -> anyhow::Result<()> {
+    fn start_missing(&mut self, nemesis: &mut Nemesis<'_>) -> anyhow::Result<()> {
+        let peace = nemesis.is_tired();
+        let rng = &mut nemesis.rng;
         let url = self.coordinator.url();
         for ((id, agent), frozen) in AGENTS.iter().zip(&mut self.agents).zip(&mut self.frozen) {
             if let Some(running) = agent
@@ -176,7 +183,7 @@ impl Fleet {
             let mut program = Confiture::default()
                 .build(Build::Faults)
                 .env("CONFITURE_HOLDER_TIME", "1s");
-            if rng.random_bool(0.3) {
+            if !peace && rng.random_bool(0.3) {
                 program = program.env("CONFITURE_FAULT", fault(rng));
             }
             *agent = Some(Agent::start_program(

@@ -12,12 +12,17 @@ use tokio::time::Instant;
 /// Faults that happened, counted where they happen.
 pub(crate) type Count = Arc<AtomicU64>;
 
+/// Most faults of a round. Then there is peace, and the work must come to its end: without it a busy machine would be
+/// harmed faster than it works.
+const MOST: u64 = 50;
+
 /// A proxy that loses some COMMITs and some of their answers.
 pub(crate) async fn lossy(server: &Server, seed: u64, count: &Count) -> anyhow::Result<Proxy> {
     let proxy = Proxy::start(server).await?;
     let (mut rng, count) = (StdRng::seed_from_u64(seed), count.clone());
     proxy.at_commit(move |_| {
         let end = match rng.random_range(0..100) {
+            _ if count.load(Ordering::Relaxed) >= MOST => AtCommit::Pass,
             0..2 => AtCommit::LoseAnswer,
             2 => AtCommit::CutBefore,
             _ => AtCommit::Pass,
@@ -45,6 +50,11 @@ impl Nemesis<'_> {
     /// One more fault happened.
     pub(crate) fn did(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether there have been enough faults.
+    pub(crate) fn is_tired(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= MOST
     }
 
     /// A moment without faults.

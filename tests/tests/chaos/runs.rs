@@ -115,10 +115,11 @@ async fn fight(nemesis: &mut Nemesis<'_>, starts: &mut Starts, outcome: &mut Out
             bail!("no run came to its end in {STUCK:?}:\n{}", said.join("\n"));
         }
         while rivals.len() < RIVALS {
-            rivals.push(starts.next(&mut nemesis.rng)?);
+            rivals.push(starts.next(nemesis)?);
         }
         nemesis.wait().await;
         match nemesis.rng.random_range(0..10) {
+            _ if nemesis.is_tired() => {}
             0 => nemesis.strike().await?,
             1 => harm(nemesis, &mut rivals)?,
             _ => {}
@@ -143,13 +144,15 @@ async fn fight(nemesis: &mut Nemesis<'_>, starts: &mut Starts, outcome: &mut Out
 
 impl Starts {
     /// One more run; half of them displace others, and half carry a fault in themselves.
-    fn next(&mut self, rng: &mut StdRng) -> anyhow::Result<Rival> {
+    fn next(&mut self, nemesis: &mut Nemesis<'_>) -> anyhow::Result<Rival> {
+        let peace = nemesis.is_tired();
+        let rng = &mut nemesis.rng;
         let manners = if rng.random_bool(0.5) {
             Manners::Displaces
         } else {
             Manners::Waits
         };
-        let fault = rng.random_bool(0.5).then(|| fault(rng));
+        let fault = (!peace && rng.random_bool(0.5)).then(|| fault(rng));
         self.start(manners, fault)
     }
 
