@@ -53,6 +53,8 @@ enum Shape {
     Outside,
     /// One that begins, at least four that change rows, one that ends.
     Batches,
+    /// The same, with one before the end that keeps what a comparison of all rows found.
+    VerifiedBatches,
     /// One that keeps books, after a query that changed nothing.
     Assertion,
 }
@@ -115,7 +117,12 @@ const COUNTED: &str =
     "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
  WHERE n <> 1 OR times IS DISTINCT FROM 1";
 
-static STEPS: [Step; 13] = [
+/// The same for a column that is computed from others.
+const DERIVED: &str =
+    "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
+ WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1";
+
+static STEPS: [Step; 15] = [
     Step {
         name: "sql",
         before: None,
@@ -182,8 +189,30 @@ static STEPS: [Step; 13] = [
             "1_it.yaml",
             "up:\n  - backfill: { table: t, set: { spare: n + 7 }, batch: { size: 10 } }\n",
         ),
-        wrong: "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
-                 WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1",
+        wrong: DERIVED,
+        shape: Shape::Batches,
+    },
+    Step {
+        name: "backfill that is verified",
+        before: None,
+        file: (
+            "1_it.yaml",
+            "up:\n  - backfill: { table: t, set: { spare: n + 7 }, batch: { size: 10, verify: true } }\n",
+        ),
+        wrong: DERIVED,
+        shape: Shape::VerifiedBatches,
+    },
+    Step {
+        name: "add_column with a default for each row",
+        before: None,
+        file: (
+            "1_it.yaml",
+            "up:\n  - add_column: { table: t, column: fresh, type: uuid, default: gen_random_uuid(), not_null: true, batch: { size: 10 } }\n",
+        ),
+        wrong: "SELECT count(*) FILTER (WHERE times IS DISTINCT FROM 1) + abs(40 - count(DISTINCT fresh))
+                     + (SELECT count(*) FROM pg_attribute a WHERE attrelid = 't'::regclass AND attname = 'fresh'
+                           AND (NOT attnotnull OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = attrelid AND contype = 'c')))
+                  FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)",
         shape: Shape::Batches,
     },
     Step {
@@ -260,6 +289,7 @@ impl Shape {
             Self::Outside => (&[1, 2, 3], &[1], &[1, 2]),
             // In the first and in the middle.
             Self::Batches => (&[1, 3], &[1, 3], &[1, 3]),
+            Self::VerifiedBatches => (&[1, 3, 6], &[1, 3], &[1, 3, 6]),
             // An assertion changes nothing, so there is no moment after its change.
             Self::Assertion => (&[1], &[], &[1]),
         };
@@ -280,7 +310,7 @@ impl Case {
             Shape::Outside => 2,
             Shape::Assertion => 1,
             // Its end is none of those it is met at.
-            Shape::Batches => u32::MAX,
+            Shape::Batches | Shape::VerifiedBatches => u32::MAX,
         };
         match self.point {
             Point::BeforeReport => true,

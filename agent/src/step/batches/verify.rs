@@ -132,7 +132,7 @@ async fn keep(run: &Run<'_>, place: Place<'_>, tag: &Tag, evidence: &Evidence) -
     session
         .execute(tag, "keeping the evidence", ledger_texts::KEEP_EVIDENCE, &params)
         .await?;
-    session.commit(tag).await
+    record::commit(&mut session, tag).await
 }
 
 /// What the workers share.
