@@ -16,6 +16,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how long unanswered data ends a connection.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// After how long without a word the other end is asked whether it is there, how often, and how many times. A way that was
+/// lost without a word (a balancer or firewall that forgot the connection) is found out in a minute, not in two hours.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
 /// Why a URL cannot be used. None of the texts holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -77,7 +83,10 @@ pub fn target(url: &Secret) -> Result<Target, Error> {
     config
         .ssl_mode(mode.0)
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_user_timeout(TCP_USER_TIMEOUT);
+        .tcp_user_timeout(TCP_USER_TIMEOUT)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(KEEPALIVE_RETRIES);
     if config.get_application_name().is_none() {
         config.application_name("confiture");
     }
