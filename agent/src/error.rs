@@ -38,6 +38,9 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// The server took a statement and then said nothing.
+    #[error("no answer within {}: the connection was given up", shown(*.0))]
+    Silent(Duration),
     /// The role may not create or use the ledger.
     #[error(
         "role {role} may not {what} in database {database}\n  help: let somebody who may run: {}",
@@ -181,7 +184,7 @@ impl Error {
         match self {
             Self::Connect { retry, .. } | Self::User { retry, .. } => *retry,
             Self::Statement { source, .. } => of_postgres(source),
-            Self::LockBudget { .. } => Retryability::Retry,
+            Self::LockBudget { .. } | Self::Silent(_) => Retryability::Retry,
             Self::At { source, .. } => source.retryability(),
             Self::Foreign { .. } => Retryability::StopRollout,
             Self::Target(_)
@@ -216,6 +219,7 @@ impl Error {
             Self::Replaced { .. } | Self::WaitEnded { .. } | Self::Stopped => Exit::Stopped,
             Self::Connect { .. }
             | Self::Statement { .. }
+            | Self::Silent(_)
             | Self::User { .. }
             | Self::Assertion(_)
             | Self::Verification { .. }

@@ -19,7 +19,7 @@ use tests::process::{Build, Confiture};
 use tokio::time::Instant;
 
 /// A round that takes longer has got stuck.
-const STUCK: Duration = Duration::from_mins(3);
+const STUCK: Duration = Duration::from_mins(5);
 
 const NAMES: [&str; 2] = ["orders", "billing"];
 const AGENTS: [&str; 2] = ["agent-a", "agent-b"];

@@ -76,6 +76,7 @@ async fn all_of(
         while began.elapsed() < time
             && let Some(seed) = next()
         {
+            is_ready(&server).await?;
             let outcome = round(&mut server, seed).await;
             let outcome = outcome.with_context(|| format!("the round of {what} with seed {seed}"))?;
             faults += outcome.faults;
@@ -98,14 +99,27 @@ async fn all_of(
     Ok(())
 }
 
+/// One after the other: together they would load a small machine so much that the tests' own deadlines come first.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A server that was restarted at the end of the round before takes connections again.
+async fn is_ready(server: &Server) -> anyhow::Result<()> {
+    tests::eventually("the server takes connections", Duration::from_mins(1), || async {
+        Ok(server.admin("postgres").await.ok().map(drop))
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_that_compete_under_fire_change_each_row_exactly_once() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().await;
     let round = async |server: &mut Server, seed| runs::round(server, seed, None).await;
     all_of("competing runs", seeds(EVERYDAY)?, round).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_under_fire_changes_each_row_exactly_once() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().await;
     all_of("a fleet", seeds(EVERYDAY_OF_FLEETS)?, fleet::round).await
 }
 
@@ -124,6 +138,7 @@ const WITHIN: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_planted_mistake_is_noticed() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().await;
     let left = Mutex::new(PLANTED.to_vec());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let lane = async || -> anyhow::Result<Vec<&str>> {
@@ -133,6 +148,7 @@ async fn every_planted_mistake_is_noticed() -> anyhow::Result<()> {
             let first = rand::random_range(1..1_000_000_000);
             let mut noticed = None;
             for seed in first..first + WITHIN {
+                is_ready(&server).await?;
                 let outcome = runs::round(&mut server, seed, Some(planted)).await?;
                 if let Some(violation) = outcome.violations.first() {
                     let line = violation.lines().next().unwrap_or_default();

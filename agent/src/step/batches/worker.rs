@@ -16,11 +16,15 @@ use shared::plan::Batches;
 use shared::sql::Tag;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What workers leave of a pool: a connection for the probes and the holder's renewals.
 const RESERVED: usize = 1;
+
+/// The server ends each statement of a batch in a quarter of this time: one that takes longer has no server any more, or
+/// no way to it.
+const PATIENCE_FOR_ONE: Duration = Duration::from_mins(1);
 
 /// Taken for the cores of a server of which they are not known.
 const UNKNOWN_CORES: u32 = 4;
@@ -191,7 +195,11 @@ impl Shared<'_, '_> {
             self.stop_if_asked()?;
             let mut session = self.run.database.session().await?;
             let started = Instant::now();
-            let outcome = work.batch(&mut session, size.rows(), retries).await;
+            let batch = work.batch(&mut session, size.rows(), retries);
+            let Ok(outcome) = tokio::time::timeout(PATIENCE_FOR_ONE, batch).await else {
+                // Dropped, the connection is closed; what became of the batch is what the next one reads.
+                return Err(Error::Silent(PATIENCE_FOR_ONE));
+            };
             if outcome.is_err() {
                 session.rollback(&self.tag).await;
             }
@@ -339,7 +347,7 @@ impl Shared<'_, '_> {
         }
     }
 
-    async fn pause(&self, pause: std::time::Duration) -> Result<(), Error> {
+    async fn pause(&self, pause: Duration) -> Result<(), Error> {
         tokio::select! {
             () = tokio::time::sleep(pause) => Ok(()),
             () = self.halt.cancelled() => Err(Error::Stopped),

@@ -190,13 +190,15 @@ fn step_line(step: &StepResult) -> String {
         )
     });
     format!(
-        "{} {}: step {} of {} done: {} rows in {} batches, {:.1} s{retries}{wal}{verified}",
+        "{} {}: step {} of {} done: {} row{} in {} batch{}, {:.1} s{retries}{wal}{verified}",
         step.version,
         step.migration,
         step.step,
         step.steps,
         HumanCount(step.rows),
+        if step.rows == 1 { "" } else { "s" },
         HumanCount(step.batches),
+        if step.batches == 1 { "" } else { "es" },
         step.elapsed.as_secs_f64(),
     )
 }

@@ -12,8 +12,8 @@ JSON (--output json), one object:
   total_databases, waiting_databases, running_databases, done_databases, failed_databases, aborted_databases
 With its databases, `databases[]` of:
   database, state (waiting, running, done, failed, aborted), agent, attempt, blocked, error, version, migration, step,
-  steps, title, step_rows, estimated_rows, started_at_unix_ms, ended_at_unix_ms, migrations_done, steps_done,
-  changed_rows, token
+  steps, title, step_rows, estimated_rows, workers, pace, started_at_unix_ms, ended_at_unix_ms, migrations_done,
+  steps_done, changed_rows, token
 `watch` prints one such object a line, with the databases that changed since the line before. \
 What is not known is null.";
 
@@ -69,6 +69,8 @@ fn assignment(of: &Assignment) -> Value {
         "step": progress.map(|progress| progress.step),
         "steps": progress.map(|progress| progress.steps),
         "title": progress.map(|progress| &progress.title),
+        "workers": progress.map(|progress| progress.workers).filter(|workers| *workers > 0),
+        "pace": progress.and_then(|progress| text(&progress.pace)),
         "step_rows": progress.map(|progress| progress.rows),
         "estimated_rows": estimated,
         "started_at_unix_ms": unix_ms(of.started_at),
