@@ -158,3 +158,44 @@ async fn rows_of_a_transaction_that_was_open_when_the_step_began_count_as_rows_t
     assert_eq!(database.number(wrong).await?, 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_step_that_an_older_program_left_half_done_goes_on_where_it_stopped() -> anyhow::Result<()> {
+    for was_done in [false, true] {
+        let database = table(3_000).await?;
+        let set = set("size: 100, pause: 10ms, target: 10ms")?;
+        let mut killed = up(&database, &set).start("killed")?;
+        eventually("some batches", Duration::from_secs(20), || async {
+            let batches = "SELECT count(*) FROM confiture.batch";
+            Ok(database.number(batches).await.ok().filter(|n| *n > 5))
+        })
+        .await?;
+        killed.kill();
+        // As the ledger's second format had it: one range without a relation, and the key in the step's record.
+        database
+            .execute(
+                "UPDATE confiture.shard SET relation = NULL, relation_name = NULL, paging = NULL; DELETE FROM confiture.batch;
+                 UPDATE confiture.step SET detail = '{\"key\":[[\"k\",\"bigint\"]]}'",
+            )
+            .await?;
+        if was_done {
+            database
+                .execute(
+                    "UPDATE public.t SET n = n + 1 WHERE k > (SELECT (cursor)[1]::bigint FROM confiture.shard);
+                     UPDATE confiture.shard SET state = 'done', rows = 3000",
+                )
+                .await?;
+        }
+        let ended = up(&database, &set).arg("--take-over").run().await?;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(
+            database.number("SELECT count(*) FROM t WHERE n = 1").await?,
+            3_000
+        );
+        Confiture::new(["ledger", "verify"])
+            .env("DATABASE_URL", database.url())
+            .succeed()
+            .await?;
+    }
+    Ok(())
+}

@@ -123,9 +123,10 @@ impl Book<'_, '_> {
     async fn prepare(&mut self) -> Result<Prepared, Error> {
         self.close_gone().await?;
         let mut rows = self.rows().await?;
+        // Also where it is done: the step's end is what is left.
         if rows
             .iter()
-            .any(|row| row.relation.is_none() && row.state == "open")
+            .any(|row| row.relation.is_none() && row.state != "gone")
         {
             self.take_over_from_format_2(&rows).await?;
             rows = self.rows().await?;
