@@ -47,6 +47,12 @@ impl Key {
         let [set, version, direction, run] = self.run();
         [set, version, direction, run, (&self.step, Type::INT4)]
     }
+
+    /// Set, version, direction, run, step, shard.
+    pub(super) fn shard<'a>(&'a self, shard: &'a i32) -> [(&'a (dyn ToSql + Sync), Type); 6] {
+        let [set, version, direction, run, step] = self.step();
+        [set, version, direction, run, step, (shard, Type::INT4)]
+    }
 }
 
 /// What a step remembers between its parts; most remember nothing.

@@ -82,15 +82,7 @@ impl Work<'_, '_> {
         retries: i64,
     ) -> Result<Outcome, Error> {
         let key = record::Key::of(self.run, self.place.todo, self.place.number());
-        let [set, version, direction, number, step] = key.step();
-        let shard_key = [
-            set,
-            version,
-            direction,
-            number,
-            step,
-            (&self.shard as &(dyn ToSql + Sync), Type::INT4),
-        ];
+        let shard_key = key.shard(&self.shard);
         let limits = Limits {
             lock: LOCK,
             statement: Some(STATEMENT),

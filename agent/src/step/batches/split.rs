@@ -63,15 +63,7 @@ async fn split(
     let part = &workers.batches.parts[shard.part];
     ledger::begin_fenced(session, run.claim, tag, LIMITS).await?;
     let key = record::Key::of(run, workers.place.todo, workers.place.number());
-    let [set, version, direction, number, step] = key.step();
-    let shard_key = [
-        set,
-        version,
-        direction,
-        number,
-        step,
-        (&shard.number as &(dyn ToSql + Sync), Type::INT4),
-    ];
+    let shard_key = key.shard(&shard.number);
     let locked = session.query(tag, DOING, batch::LOCK_SHARD, &shard_key).await?;
     let locked = locked
         .first()
