@@ -23,6 +23,18 @@ fn up(database: &Database, set: &Migrations) -> Confiture {
         .env("DATABASE_URL", database.url())
 }
 
+/// More than so many batches are committed.
+async fn batches_beyond(database: &Database, count: i64) -> anyhow::Result<()> {
+    eventually("batches", Duration::from_secs(20), || async {
+        let batches = "SELECT count(*) FROM confiture.batch";
+        // Before the ledger is there the question is an error.
+        Ok((database.number(batches).await.ok())
+            .filter(|n| *n > count)
+            .map(drop))
+    })
+    .await
+}
+
 fn set(batch: &str) -> anyhow::Result<Migrations> {
     let step = format!("up:\n  - backfill: {{ table: t, set: {{ n: n + 1 }}, batch: {{ {batch} }} }}\n");
     Migrations::write(&[("1_a.yaml", &step)])
@@ -46,11 +58,7 @@ async fn a_worker_works_no_more_of_its_time_than_it_may() -> anyhow::Result<()> 
     let database = table(60_000).await?;
     let set = set("size: 1000, target: 50ms, workers: 1, max_duty: 0.25")?;
     let mut run = up(&database, &set).start("run")?;
-    eventually("the first batch", Duration::from_secs(20), || async {
-        let batches = "SELECT count(*) FROM confiture.batch";
-        Ok(database.number(batches).await.ok().filter(|n| *n > 0))
-    })
-    .await?;
+    batches_beyond(&database, 0).await?;
     let session = database.admin().await?;
     let (mut busy, mut looks) = (0_u32, 0_u32);
     // The probes are not the batches: only those lock a range.
@@ -76,11 +84,7 @@ async fn a_resumed_run_ends_with_every_row_and_never_in_one_giant_transaction() 
     let database = table(5_000).await?;
     let set = set("size: 100, pause: 10ms, target: 10ms")?;
     let mut killed = up(&database, &set).start("killed")?;
-    eventually("some batches", Duration::from_secs(20), || async {
-        let batches = "SELECT count(*) FROM confiture.batch";
-        Ok(database.number(batches).await.ok().filter(|n| *n > 5))
-    })
-    .await?;
+    batches_beyond(&database, 5).await?;
     killed.kill();
     let ended = up(&database, &set).arg("--take-over").run().await?;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -165,11 +169,7 @@ async fn a_step_that_an_older_program_left_half_done_goes_on_where_it_stopped() 
         let database = table(3_000).await?;
         let set = set("size: 100, pause: 10ms, target: 10ms")?;
         let mut killed = up(&database, &set).start("killed")?;
-        eventually("some batches", Duration::from_secs(20), || async {
-            let batches = "SELECT count(*) FROM confiture.batch";
-            Ok(database.number(batches).await.ok().filter(|n| *n > 5))
-        })
-        .await?;
+        batches_beyond(&database, 5).await?;
         killed.kill();
         // As the ledger's second format had it: one range without a relation, and the key in the step's record.
         database

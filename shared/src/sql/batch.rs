@@ -223,17 +223,10 @@ impl<'a> Statements<'a> {
     /// (float8), number of ranges (int8).
     pub fn sampled_cuts(&self, ends: Ends) -> Option<String> {
         let key = self.key()?;
-        let (range, next) = self.range(ends, 1);
+        let (sample, next) = self.sample(key, ends);
         Some(format!(
-            "SELECT {texts} FROM (SELECT {columns}, pg_catalog.row_number() OVER (ORDER BY {order}) AS \"#\", \
-             count(*) OVER () AS \"##\" FROM {relation} TABLESAMPLE SYSTEM (${next}){filter}) r \
-             WHERE r.\"#\" % GREATEST(r.\"##\" / ${shards}, 1) = 0 ORDER BY r.\"#\"",
+            "SELECT {texts} FROM {sample} r WHERE r.\"#\" % GREATEST(r.\"##\" / ${next}, 1) = 0 ORDER BY r.\"#\"",
             texts = texts(key),
-            columns = columns(key),
-            order = order(key, Way::Forwards),
-            relation = self.relation,
-            filter = filter(&range),
-            shards = next + 1,
         ))
     }
 
@@ -265,17 +258,26 @@ impl<'a> Statements<'a> {
     /// percent of the blocks to look at (float8).
     pub fn middle(&self, ends: Ends) -> Option<String> {
         let key = self.key()?;
-        let (range, next) = self.range(ends, 1);
+        let (sample, _) = self.sample(key, ends);
         Some(format!(
-            "SELECT r.\"##\", {texts} FROM (SELECT {columns}, pg_catalog.row_number() OVER (ORDER BY {order}) AS \"#\", \
-             count(*) OVER () AS \"##\" FROM {relation} TABLESAMPLE SYSTEM (${next}){filter}) r \
-             WHERE r.\"#\" = (r.\"##\" + 1) / 2",
+            "SELECT r.\"##\", {texts} FROM {sample} r WHERE r.\"#\" = (r.\"##\" + 1) / 2",
             texts = texts(key),
+        ))
+    }
+
+    /// A range's keys in a sample of the blocks, each with its place (`#`) and their number (`##`), and the number of the next
+    /// parameter. The ends named come first, then percent of the blocks to look at.
+    fn sample(&self, key: &[KeyColumn], ends: Ends) -> (String, usize) {
+        let (range, percent) = self.range(ends, 1);
+        let sample = format!(
+            "(SELECT {columns}, pg_catalog.row_number() OVER (ORDER BY {order}) AS \"#\", count(*) OVER () AS \"##\" \
+             FROM {relation} TABLESAMPLE SYSTEM (${percent}){filter})",
             columns = columns(key),
             order = order(key, Way::Forwards),
             relation = self.relation,
             filter = filter(&range),
-        ))
+        );
+        (sample, percent + 1)
     }
 
     fn key(&self) -> Option<&'a [KeyColumn]> {
