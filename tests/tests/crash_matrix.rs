@@ -339,7 +339,11 @@ async fn server() -> anyhow::Result<&'static Server> {
         max_connections: 300,
         ..Options::default()
     };
-    SERVER.get_or_try_init(|| Server::start_with(options())).await
+    let start = async || {
+        Build::Faults.make().await?;
+        Server::start_with(options()).await
+    };
+    SERVER.get_or_try_init(start).await
 }
 
 async fn database() -> anyhow::Result<Database> {

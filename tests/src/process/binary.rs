@@ -24,7 +24,16 @@ pub enum Build {
 }
 
 impl Build {
-    /// The path of the binary.
+    /// Builds it, which can take minutes, before anything begins that must not wait so long.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub async fn make(self) -> anyhow::Result<()> {
+        let made = tokio::task::spawn_blocking(move || self.path().map(drop));
+        made.await.context("the build panicked")?
+    }
+
+    /// The path of the binary. Blocks while it is built.
     ///
     /// # Errors
     /// When it cannot be built.

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tests::postgres::Server;
+use tests::process::Build;
 
 /// Rounds of an everyday test run.
 const EVERYDAY: u64 = 20;
@@ -65,6 +66,7 @@ async fn all_of(
     (seeds, time): (Range<u64>, Duration),
     round: impl AsyncFn(&mut Server, u64) -> anyhow::Result<Outcome>,
 ) -> anyhow::Result<()> {
+    Build::Faults.make().await?;
     let (first, rounds) = (seeds.start, seeds.end - seeds.start);
     say(&format!("{rounds} rounds of {what} from seed {first}"));
     let (began, done) = (Instant::now(), AtomicU64::new(0));
@@ -139,6 +141,7 @@ const WITHIN: u64 = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_planted_mistake_is_noticed() -> anyhow::Result<()> {
     let _alone = ALONE.lock().await;
+    Build::PlantedBugs.make().await?;
     let left = Mutex::new(PLANTED.to_vec());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let lane = async || -> anyhow::Result<Vec<&str>> {
