@@ -22,6 +22,7 @@ fn calm() -> Sample {
         slot_bytes: Some(0),
         lock_wait: Some(Duration::ZERO),
         active: Some(0),
+        company: Some(0),
         commit_waiters: Some(0),
         commit_latency: Some(Duration::ZERO),
         wal_bytes: Some(0),
@@ -220,16 +221,16 @@ prop_compose! {
     fn anything()(
         times in prop::array::uniform5(prop::option::of(any::<u64>())),
         counts in prop::array::uniform6(prop::option::of(any::<u64>())),
-        small in prop::array::uniform4(prop::option::of(any::<u32>())),
+        small in prop::array::uniform5(prop::option::of(any::<u32>())),
         archive_failing in any::<Option<bool>>(),
         operator in any::<Option<f64>>(),
     ) -> Sample {
         let [took, replica_lag, lock_wait, commit_latency, oldest_snapshot] =
             times.map(|ms| ms.map(Duration::from_millis));
         let [replica_bytes, slot_bytes, wal_bytes, max_wal_bytes, checkpoints, archive_files] = counts;
-        let [active, commit_waiters, vacuums, pool_waiters] = small;
+        let [active, company, commit_waiters, vacuums, pool_waiters] = small;
         Sample {
-            took, replica_lag, replica_bytes, slot_bytes, lock_wait, active, commit_waiters, commit_latency,
+            took, replica_lag, replica_bytes, slot_bytes, lock_wait, active, company, commit_waiters, commit_latency,
             wal_bytes, wal_recent_bytes: wal_bytes, max_wal_bytes, checkpoints, archive_failing, archive_files, vacuums, oldest_snapshot,
             pool_waiters, operator,
         }

@@ -2,6 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | `company` | whether applications are at work, and how short batches are then |
 //! | `outlook` | how fast rows are changed, and when they will all be |
 //! | `size` | how many rows the next batch has, from the times of those before |
 //! | `sample` | what a probe of the server read, and where health ends |
@@ -10,6 +11,7 @@
 //! | `pace` | duty and number of workers, from one health after the other |
 //! | `reason` | why the pace is what it is, for people |
 
+mod company;
 mod health;
 mod outlook;
 mod pace;
@@ -18,6 +20,7 @@ mod sample;
 mod signal;
 mod size;
 
+pub use company::{Company, SHORT_TARGET};
 pub use health::{Cause, Health};
 pub use outlook::Outlook;
 pub use pace::{Pace, PaceLimits};

@@ -89,6 +89,8 @@ pub struct Pace {
     /// The last worker added, while it is measured: what was done without it (rows per second).
     trial: Option<f64>,
     ceiling: Option<Ceiling>,
+    /// No worker is added beside applications: each would make their commits wait for as much again.
+    company: bool,
     /// Mean of what is done (rows per second) since the last move of workers or duty.
     throughput: Option<f64>,
     /// Since when workers and duty are what they are; `None` before the first observation.
@@ -144,6 +146,7 @@ impl Pace {
             workers,
             trial: None,
             ceiling: None,
+            company: false,
             throughput: None,
             settled: None,
             moved: None,
@@ -174,6 +177,16 @@ impl Pace {
                 }
             },
         };
+    }
+
+    /// Whether applications are at work: beside them no more workers run than it began with.
+    pub fn beside(&mut self, company: bool, now: Duration) {
+        self.company = company;
+        if self.workers > self.most_workers(now) {
+            self.workers = self.most_workers(now);
+            self.moved = Some(now);
+            self.disturbed(now);
+        }
     }
 
     /// How many workers may run batches: at least 1, also while stopped.
@@ -377,9 +390,14 @@ impl Pace {
     }
 
     fn most_workers(&self, now: Duration) -> u32 {
+        let most = if self.company {
+            self.limits.first_workers
+        } else {
+            self.limits.max_workers
+        };
         match self.ceiling {
-            Some(ceiling) if now < ceiling.until => self.limits.max_workers.min(ceiling.workers.max(2) - 1),
-            Some(_) | None => self.limits.max_workers,
+            Some(ceiling) if now < ceiling.until => most.min(ceiling.workers.max(2) - 1),
+            Some(_) | None => most,
         }
     }
 

@@ -170,6 +170,17 @@ fn workers_are_added_while_each_is_worth_it() {
 }
 
 #[test]
+fn beside_applications_no_worker_is_added_and_those_that_were_go() {
+    let mut run = Run::with(FREE);
+    run.pace.beside(true, run.now);
+    assert_eq!(run.observe(60, &at_level(0.1), 4).workers(), 1);
+    run.pace.beside(false, run.now);
+    assert_eq!(run.observe(30, &at_level(0.1), 4).workers(), 4);
+    run.pace.beside(true, run.now);
+    assert_eq!(run.pace.workers(), 1);
+}
+
+#[test]
 fn a_worker_that_does_harm_goes_and_is_not_tried_again_soon() {
     let mut run = Run::with(FREE);
     run.observe(6, &at_level(0.1), 4);

@@ -19,6 +19,9 @@ pub struct Sample {
     pub lock_wait: Option<Duration>,
     /// Sessions of others, on the whole server, that compute at this moment: active and waiting for nothing.
     pub active: Option<u32>,
+    /// Sessions of others, on the whole server, that were at work within the last second, and those whose state may not be
+    /// seen.
+    pub company: Option<u32>,
     /// Sessions of others that wait for WAL to reach the disk or a synchronous replica.
     pub commit_waiters: Option<u32>,
     /// How long a small durable commit took.

@@ -69,7 +69,16 @@ impl Size {
         self.rows
     }
 
-    /// A full batch took this long. One that the end of its range cut short says nothing about the size: leave it out.
+    /// Steers towards another time from now on, and begins with as much of the size.
+    pub fn aim(&mut self, target: Duration) {
+        let before = self.target.max(LEAST_TIME);
+        if target != self.target {
+            self.target = target;
+            self.scale(target.max(LEAST_TIME).div_duration_f64(before));
+        }
+    }
+
+    /// The rows of a full batch took this long, the ways to the server and back left out: fewer rows make them no shorter. One that the end of its range cut short says nothing about the size: leave it out.
     pub fn took(&mut self, elapsed: Duration) {
         self.batches = self.batches.saturating_add(1);
         if self.batches <= WARM_UP {
@@ -138,6 +147,17 @@ mod tests {
         assert_eq!(&sizes[..3], &[100, 100, 100]);
         assert_eq!(sizes[3], 200);
         assert!(sizes[2..].windows(2).all(|w| w[1] <= w[0] * 2), "{sizes:?}");
+    }
+
+    #[test]
+    fn another_target_moves_the_size_with_it_at_once() {
+        let mut size = Size::new(10_000, TARGET);
+        size.aim(Duration::from_millis(5));
+        assert_eq!(size.rows(), 1_000);
+        size.aim(Duration::from_millis(5));
+        assert_eq!(size.rows(), 1_000);
+        size.aim(TARGET);
+        assert_eq!(size.rows(), 10_000);
     }
 
     #[test]

@@ -76,7 +76,7 @@ WITH me AS MATERIALIZED (
          CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END AS lsn
     FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()),
 activity AS MATERIALIZED (
-  SELECT a.pid, a.datid, a.backend_type, a.state, a.wait_event, a.xact_start, a.query_start,
+  SELECT a.pid, a.datid, a.backend_type, a.state, a.wait_event, a.xact_start, a.query_start, a.state_change,
          a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL AS holds, {ours} AS ours
     FROM pg_catalog.pg_stat_activity a WHERE a.pid <> pg_catalog.pg_backend_pid()),
 locks AS MATERIALIZED (
@@ -101,6 +101,9 @@ SELECT pg_catalog.json_build_object(
   'active', (SELECT CASE WHEN me.sees_all THEN pg_catalog.count(*) ELSE nullif(pg_catalog.count(*), 0) END
        FROM activity a WHERE a.state = 'active' AND a.wait_event IS NULL AND NOT a.ours
         AND a.backend_type IN ('client backend', 'parallel worker')),
+  'company', (SELECT pg_catalog.count(*) FROM activity a
+      WHERE NOT a.ours AND a.datid IS NOT NULL AND coalesce(a.backend_type = 'client backend', true)
+        AND coalesce(a.state = 'active' OR a.state_change > pg_catalog.clock_timestamp() - interval '1 second', true)),
   'commit_waiters', (SELECT CASE WHEN me.sees_all THEN pg_catalog.count(*) ELSE nullif(pg_catalog.count(*), 0) END
        FROM activity a WHERE pg_catalog.lower(a.wait_event) IN ('walwrite', 'walsync', 'syncrep') AND NOT a.ours),
   'wal_bytes', pg_catalog.pg_wal_lsn_diff(me.lsn, '0/0')::pg_catalog.int8,

@@ -14,7 +14,7 @@ use shared::fence::Fence;
 use shared::plan::{Batches, Paging, Part};
 use shared::sql::batch::{self, Ends, Statements};
 use shared::sql::{Commit, Limits, Tag};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -51,6 +51,8 @@ pub(super) struct Outcome {
     /// Rows changed in the range so far.
     pub(super) rows: i64,
     pub(super) left: Left,
+    /// How long its rows took, without the ways to the server and back.
+    pub(super) work: Duration,
 }
 
 /// What is left of the range.
@@ -91,9 +93,12 @@ impl Work<'_, '_> {
         let lock = batch::LOCK_SHARD;
         #[cfg(feature = "planted-bugs")]
         let lock = &planted::lock_shard(lock);
+        let begun = Instant::now();
         let found = session
             .begin_with(self.tag, limits, DOING, lock, &shard_key)
             .await?;
+        // Little more than the way there and back.
+        let trip = begun.elapsed();
         let locked = found
             .first()
             .map(locked)
@@ -107,6 +112,7 @@ impl Work<'_, '_> {
                     changed: 0,
                     rows: locked.rows,
                     left: Left::Nothing,
+                    work: Duration::ZERO,
                 });
             }
             _ if locked.fence != self.run.claim.fence => {
@@ -123,6 +129,7 @@ impl Work<'_, '_> {
             locked
         };
         let statements = Statements::of(self.batches, self.part);
+        let begun = Instant::now();
         let next = self.next(session, &statements, &locked, rows).await?;
         // The rest of a range is changed up to its very end, so no further batch need look for more.
         let (end, left) = match next {
@@ -140,6 +147,11 @@ impl Work<'_, '_> {
             .execute_typed(&format!("{}{change}", self.tag), &params)
             .await
             .map_err(|error| user_error::of(&error, &change, 0, self.tag, self.place))?;
+        let trips = match self.part.paging {
+            Paging::Key(_) => 2,
+            Paging::Blocks => 1,
+        };
+        let work = begun.elapsed().saturating_sub(trip * trips);
         #[cfg(feature = "planted-bugs")]
         planted::changed(session, self.tag, limits, self.range(), end.as_ref()).await?;
         faults::reach(Point::AfterChange).await?;
@@ -171,6 +183,7 @@ impl Work<'_, '_> {
             changed,
             rows: locked.rows + changed_rows,
             left,
+            work,
         })
     }
 

@@ -3,7 +3,7 @@
 
 use crate::probe::{Known, Probe};
 use crate::run::Run;
-use shared::batch::{Health, Limits, Pace, PaceLimits, Reason, Sample};
+use shared::batch::{Company, Health, Limits, Pace, PaceLimits, Sample, TARGET};
 use shared::plan::Batches;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -25,6 +25,10 @@ const FIRST_DUTY: f64 = 0.5;
 pub(super) struct Pacer {
     started: Instant,
     pace: Mutex<Pace>,
+    /// The time of a batch, by the author's word.
+    target: Option<Duration>,
+    /// Who else is at work on the server.
+    company: Mutex<Company>,
     /// Least pause after a batch.
     pause: Duration,
     /// Keys looked at by all workers.
@@ -37,6 +41,8 @@ impl Pacer {
     pub(super) fn new(batches: &Batches, most_workers: u32) -> Self {
         let pacing = &batches.pacing;
         let max_duty = pacing.max_duty.unwrap_or(1.0);
+        // Who asks for all of a worker's time asks for speed.
+        let full = pacing.max_duty.is_some_and(|duty| duty >= 1.0).then_some(TARGET);
         Self {
             started: Instant::now(),
             pace: Mutex::new(Pace::new(PaceLimits {
@@ -45,6 +51,8 @@ impl Pacer {
                 first_duty: pacing.max_duty.unwrap_or(FIRST_DUTY),
                 first_workers: pacing.workers.unwrap_or(1),
             })),
+            target: pacing.target.or(full),
+            company: Mutex::default(),
             pause: pacing.pause,
             keys: AtomicU64::new(0),
             changed: watch::Sender::new(0),
@@ -56,9 +64,20 @@ impl Pacer {
         self.pace().workers()
     }
 
+    /// The time that the next batch should take.
+    pub(super) fn target(&self) -> Duration {
+        self.target.unwrap_or_else(|| self.company().target())
+    }
+
     /// Why the pace is what it is.
-    pub(super) fn reason(&self) -> Reason {
-        self.pace().reason().clone()
+    fn reason(&self) -> String {
+        let reason = self.pace().reason().to_string();
+        let company = self.company().to_string();
+        if self.target.is_some() || company.is_empty() {
+            reason
+        } else {
+            format!("{reason}, {company}")
+        }
     }
 
     /// A batch that looked at so many keys was committed.
@@ -126,6 +145,7 @@ impl Pacer {
             };
             let health = match probe.sample(run.database, known).await {
                 Ok(mut sample) => {
+                    self.met(sample.company);
                     let now = self.started.elapsed();
                     sample.wal_recent_bytes = sample
                         .wal_bytes
@@ -134,7 +154,10 @@ impl Pacer {
                     before = Some((sample, Instant::now()));
                     health
                 }
-                Err(error) => error.health(),
+                Err(error) => {
+                    self.met(None);
+                    error.health()
+                }
             };
             let keys = self.keys.load(Ordering::Relaxed);
             let elapsed = observed.elapsed().as_secs_f64().max(0.001);
@@ -157,11 +180,28 @@ impl Pacer {
     }
 
     fn report(&self, run: &Run<'_>) {
-        let (reason, workers) = (self.reason().to_string(), self.workers());
+        let (reason, workers) = (self.reason(), self.workers());
         run.report(|progress| {
             progress.pace = reason;
             progress.workers = workers;
         });
+    }
+
+    fn company(&self) -> Company {
+        *self.company.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is at work beside us, or that nobody can tell.
+    fn met(&self, sessions: Option<u32>) {
+        let now = self.started.elapsed();
+        let there = {
+            let mut company = self.company.lock().unwrap_or_else(PoisonError::into_inner);
+            company.observe(sessions, now);
+            company.is_there()
+        };
+        if self.target.is_none() {
+            self.pace().beside(there, now);
+        }
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {

@@ -46,10 +46,7 @@ pub(super) fn most(run: &Run<'_>, batches: &Batches) -> u32 {
 fn first_size(run: &Run<'_>, batches: &Batches) -> Size {
     let machine = run.database.throttle().machine;
     let by_machine = || first_rows(machine.memory_bytes, machine.cores);
-    Size::new(
-        batches.pacing.first_rows.unwrap_or_else(by_machine),
-        batches.pacing.target.unwrap_or(TARGET),
-    )
+    Size::new(batches.pacing.first_rows.unwrap_or_else(by_machine), TARGET)
 }
 
 /// What the workers of a loop share.
@@ -193,6 +190,7 @@ impl Shared<'_, '_> {
         let mut retries = 0;
         loop {
             self.stop_if_asked()?;
+            size.aim(self.pacer.target());
             let mut session = self.run.database.session().await?;
             let started = Instant::now();
             let batch = work.batch(&mut session, size.rows(), retries);
@@ -210,7 +208,7 @@ impl Shared<'_, '_> {
                     let took = started.elapsed();
                     self.pacer.looked_at(size.rows());
                     if outcome.left == Left::More {
-                        size.took(took);
+                        size.took(outcome.work);
                     }
                     self.moved(shard, outcome, size);
                     if outcome.left == Left::Nothing {
