@@ -9,6 +9,7 @@
 //! | [`ledger`] | what a database remembers, and what is to be done next |
 //! | [`plan`] | one step on one database, given its facts, as actions |
 //! | [`sql`] | every SQL text we send |
+//! | [`lock`] | how long and how often a strong lock is tried for |
 //! | [`batch`] | how large batches are, how healthy the server is, how fast we may go |
 //! | [`rollout`] | the state machine of a rollout and its scheduler |
 //! | [`settings`] | the settings file: raw, checked, typed |
@@ -21,6 +22,7 @@ pub mod batch;
 pub mod fence;
 pub mod id;
 pub mod ledger;
+pub mod lock;
 pub mod migration;
 pub mod name;
 pub mod plan;

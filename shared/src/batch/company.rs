@@ -1,17 +1,16 @@
 //! Whether applications are at work on the server, and how long batches may then be.
 //!
 //! A commit of theirs waits until all WAL before it is on disk, that of a batch at work included. So what they feel is the
-//! length of a batch, not how often one runs: measured beside 200 transactions a second on two cores, batches of 50 ms
-//! without a pause made the 99th percentile 10 to 15 ms, batches of 50 ms that ran a quarter of the time 10 ms, and batches
-//! of 3 ms without a pause 3 ms, with 1.2 to 3 ms without batches.
+//! length of a batch, not how often one runs. Measured beside 200 transactions a second on two cores, whose 99th percentile
+//! alone was 2.5 to 3.2 ms: batches of 50 ms without a pause made it 12 to 14 ms, as did batches of 50 ms that ran a quarter
+//! of the time; batches of 3 ms without a pause 4 to 5 ms; batches of 1 ms 2.7 to 3 ms, at half the speed of the long ones.
 
 use super::size::TARGET;
 use std::fmt;
 use std::time::Duration;
 
-/// The time of a batch beside applications: what their commits then wait for is small, and the fixed cost of a batch is
-/// still no more than half of it.
-pub const SHORT_TARGET: Duration = Duration::from_millis(3);
+/// The time of a batch beside applications, some hundred rows: what their commits then wait for is small.
+pub const SHORT_TARGET: Duration = Duration::from_millis(1);
 
 /// They are gone after so long without one: who comes every second or two does not send the size up and down.
 const QUIET: Duration = Duration::from_secs(5);
