@@ -9,10 +9,11 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::history;
 use crate::ledger::{self, Take};
-use crate::step::{self, Place};
+use crate::step::{self, Place, Seen};
 use crate::work::{Control, Evidence, StepResult};
 use shared::batch::Size;
 use shared::ledger::{Goal, Todo};
+use shared::lock::{STALL_BUDGET, Stall};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::work::{Progress, Summary};
@@ -35,6 +36,8 @@ pub(crate) struct Run<'a> {
     pub(crate) summary: Summary,
     /// What the batches of the step at work took.
     pub(crate) tally: Tally,
+    /// What getting locks took.
+    pub(crate) locks: Locking,
     /// Size of the batches of the step at work.
     pub(crate) size: Option<Size>,
     /// Grows whenever something was committed: passing troubles are counted between two such moments.
@@ -59,6 +62,85 @@ pub(crate) struct Tally {
     pub(crate) evidence: Option<Evidence>,
 }
 
+/// What getting locks took, and what others waited for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Locking {
+    began: Instant,
+    stall: Stall,
+    /// The server's, once it is known.
+    pub(crate) deadlock_timeout: Option<Duration>,
+    /// Transactions begun for a strong lock, those that got it included.
+    tries: u64,
+    /// Time in the queue and outside it.
+    pub(crate) waited: Duration,
+    /// All stall before the step at work.
+    before: Duration,
+}
+
+impl Locking {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            stall: Stall::new(STALL_BUDGET),
+            deadlock_timeout: None,
+            tries: 0,
+            waited: Duration::ZERO,
+            before: Duration::ZERO,
+        }
+    }
+
+    /// Time since the run began.
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// What others may still wait behind us in this minute.
+    pub(crate) fn stall_left(&self) -> Duration {
+        self.stall.left(self.now())
+    }
+
+    /// What they may wait in a minute.
+    pub(crate) fn stall_budget(&self) -> Duration {
+        self.stall.budget()
+    }
+
+    /// What was seen during a try; `taken`: the lock was, for so long. Where nobody could look, somebody is taken to have
+    /// waited all that time.
+    pub(crate) fn saw(&mut self, seen: &Seen, taken: Option<Duration>) {
+        let now = self.now();
+        self.stall.forget(now);
+        for (from, to) in &seen.spells {
+            self.stall.waited(*from, *to);
+        }
+        if let (false, Some(stood)) = (seen.looked, taken) {
+            self.stall.waited(now.saturating_sub(stood), now);
+        }
+    }
+
+    /// A try got its locks.
+    pub(crate) fn got(&mut self, seen: &Seen) {
+        self.tries += 1;
+        self.waited += seen.waited;
+    }
+
+    /// One stood in the queue for so long, and they were taken.
+    pub(crate) fn missed(&mut self, stood: Duration) {
+        self.tries += 1;
+        self.waited += stood;
+    }
+
+    /// Tries, time waited and stall since the last call.
+    fn take(&mut self) -> (u64, Duration, Duration) {
+        let stall = self.stall.total().saturating_sub(self.before);
+        self.before = self.stall.total();
+        (
+            std::mem::take(&mut self.tries),
+            std::mem::take(&mut self.waited),
+            stall,
+        )
+    }
+}
+
 impl<'a> Run<'a> {
     pub(crate) fn new(
         database: &'a Database,
@@ -79,6 +161,7 @@ impl<'a> Run<'a> {
             overrides,
             summary: Summary::default(),
             tally: Tally::default(),
+            locks: Locking::new(),
             size: None,
             commits: 0,
         }
@@ -165,6 +248,7 @@ impl<'a> Run<'a> {
             self.summary.steps += 1;
             self.size = None;
             let tally = std::mem::take(&mut self.tally);
+            let (lock_tries, lock_wait, stall) = self.locks.take();
             self.control.step_done(&StepResult {
                 version: todo.migration.version.clone(),
                 migration: todo.migration.name.clone(),
@@ -176,6 +260,9 @@ impl<'a> Run<'a> {
                 retries: tally.retries,
                 wal_bytes: tally.wal_bytes,
                 evidence: tally.evidence,
+                lock_tries,
+                lock_wait,
+                stall,
                 elapsed: started.elapsed(),
             });
         }

@@ -61,6 +61,12 @@ pub struct StepResult {
     pub wal_bytes: Option<u64>,
     /// What verification found, where the step asked for it.
     pub evidence: Option<Evidence>,
+    /// Transactions that asked for strong locks, those that got them included.
+    pub lock_tries: u64,
+    /// How long locks were waited for, in their queue and outside it.
+    pub lock_wait: Duration,
+    /// How long sessions of others waited behind it: the wall time in which at least one did.
+    pub stall: Duration,
     /// How long it took.
     pub elapsed: Duration,
 }

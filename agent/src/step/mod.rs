@@ -8,6 +8,7 @@
 
 mod assertion;
 mod batches;
+mod locks;
 mod outside;
 mod record;
 mod transaction;
@@ -21,6 +22,7 @@ use shared::migration::Step;
 use shared::plan::{Action, Facts, Stage};
 use shared::sql::Tag;
 
+pub(crate) use locks::Seen;
 pub(crate) use record::complete_empty;
 
 /// One step of one run.

@@ -1,5 +1,6 @@
-//! Statements in one fenced transaction, tried with a short lock timeout until they get their locks or the budget ends.
+//! Statements in one fenced transaction, tried until they get their locks or the budget for them ends.
 
+use super::locks::{Locks, Turn};
 use super::{Part, Place, record};
 use crate::backoff::Backoff;
 use crate::error::Error;
@@ -9,23 +10,19 @@ use crate::run::Run;
 use crate::session::Session;
 use crate::user_error;
 use futures_util::StreamExt as _;
+use shared::lock::LONGEST_TRY;
 use shared::migration::steps::Session as Effect;
 use shared::plan::{Length, Transaction};
 use shared::retry::Retryability;
-use shared::sql::{Commit, Limits, Tag, ledger as texts};
-use std::convert::Infallible;
-use std::time::Duration;
-use tokio_postgres::types::Type;
-use tokio_postgres::{Row, SimpleQueryMessage};
-
-/// The longest one try stands in a lock queue: applications that arrive meanwhile wait behind it.
-const LONGEST_TRY: Duration = Duration::from_millis(500);
-
-/// How often whom a statement waits for is looked at.
-const WATCH: Duration = Duration::from_millis(150);
+use shared::sql::{self, Limits, Tag, ledger as texts};
+use std::time::{Duration, Instant};
+use tokio_postgres::SimpleQueryMessage;
 
 /// How long taking back what a failed step put in place is tried.
 const WITHDRAWAL: Duration = Duration::from_secs(10);
+
+/// `lock_not_available`.
+const LOCK_TIMEOUT: &str = "55P03";
 
 /// `query_canceled`.
 const STATEMENT_TIMEOUT: &str = "57014";
@@ -36,63 +33,34 @@ pub(super) async fn run(
     part: Part,
     transaction: &Transaction,
 ) -> Result<(), Error> {
-    let options = &place.todo.script.options;
-    let defaults = run.database.limits();
-    let budget = run.lock_budget(place);
-    let statement = match transaction.length {
-        Length::Bounded => {
-            Some(options.statement_timeout.unwrap_or(defaults.statement)).filter(|limit| !limit.is_zero())
-        }
-        Length::Long => None,
-    };
-    let limits = Limits {
-        lock: LONGEST_TRY.min(budget),
-        statement,
-        commit: Commit::Durable,
-    };
     let tag = place.tag(run);
-    let mut backoff = Backoff::new();
-    let mut blockers = String::new();
+    let mut locks = Locks::new(run, place, &tag, transaction.lock).await?;
     loop {
+        let turn = locks.turn(run, &tag).await?;
         let mut session = run.database.session().await?;
+        let began = Instant::now();
         // On the heap: a run of many steps is one future.
-        let attempt = Box::pin(attempt(run, place, part, transaction, &mut session, &tag, limits));
-        let tried = tokio::select! {
-            tried = attempt => tried,
-            never = watch_blockers(run, &tag, &mut blockers) => match never {},
-        };
+        let attempt = Box::pin(attempt(run, place, part, transaction, &mut session, &tag, &turn));
+        let (tried, seen) = Locks::watched(run, &tag, attempt).await;
+        let taken = matches!(&tried, Err(error) if error.sqlstate() == Some(LOCK_TIMEOUT));
+        run.locks.saw(&seen, taken.then(|| began.elapsed()));
+        if tried.is_err() && !session.is_usable() {
+            session.rollback(&tag).await;
+        }
+        if transaction.session == Effect::Changed {
+            session.spoil();
+        } else {
+            drop(session);
+        }
         match tried {
             Ok(()) => {
-                if transaction.session == Effect::Changed {
-                    session.spoil();
-                }
+                run.locks.got(&seen);
                 run.committed();
                 return Ok(());
             }
-            Err(error) => {
-                let lock_timeout = matches!(&error, Error::User { code: Some(code), .. } if code == "55P03");
-                if !session.is_usable() {
-                    session.rollback(&tag).await;
-                }
-                if transaction.session == Effect::Changed {
-                    session.spoil();
-                }
-                if !lock_timeout {
-                    return Err(Box::pin(failed(run, place, transaction, error)).await);
-                }
-            }
+            Err(_) if taken => locks.taken(run, began.elapsed(), seen.blockers).await?,
+            Err(error) => return Err(Box::pin(failed(run, place, transaction, error)).await),
         }
-        if backoff.elapsed() >= budget {
-            return Err(Error::LockBudget {
-                budget,
-                who: if blockers.is_empty() {
-                    "who held it could not be seen".to_owned()
-                } else {
-                    format!("held by {blockers}")
-                },
-            });
-        }
-        run.stoppable(backoff.pause()).await?;
     }
 }
 
@@ -103,9 +71,17 @@ async fn attempt(
     transaction: &Transaction,
     session: &mut Session,
     tag: &Tag,
-    limits: Limits,
+    turn: &Turn,
 ) -> Result<(), Error> {
+    let limits = Limits {
+        statement: statement_limit(run, place, transaction),
+        ..ledger::book_limits()
+    };
     ledger::begin_fenced(session, run.claim, tag, limits).await?;
+    if let Some((lock, patience)) = &turn.aside {
+        within(session, tag, *patience, lock).await?;
+    }
+    within(session, tag, turn.length, "").await?;
     let recorded = record::before(run, place, part, session, tag, None).await?;
     let before = match recorded {
         Some(xid) => xid,
@@ -124,6 +100,27 @@ async fn attempt(
     }
     record::after(run, place, part, session, tag).await?;
     record::commit(session, tag).await
+}
+
+/// How long each of its statements may take.
+fn statement_limit(run: &Run<'_>, place: Place<'_>, transaction: &Transaction) -> Option<Duration> {
+    match transaction.length {
+        Length::Bounded => {
+            let own = place.todo.script.options.statement_timeout;
+            Some(own.unwrap_or(run.database.limits().statement)).filter(|limit| !limit.is_zero())
+        }
+        Length::Long => None,
+    }
+}
+
+/// Sets how long a lock is waited for from now on, and then runs a statement.
+async fn within(session: &Session, tag: &Tag, limit: Duration, statement: &str) -> Result<(), Error> {
+    let text = format!("{tag}{}; {tag}{statement}", sql::lock_timeout(limit));
+    session
+        .client()
+        .batch_execute(&text)
+        .await
+        .map_err(Error::statement("preparing to take locks"))
 }
 
 /// Runs a text of one or many statements; an error says which of them failed.
@@ -210,48 +207,6 @@ async fn withdrawn(run: &Run<'_>, place: Place<'_>, statement: &str) -> Result<(
         }
         run.stoppable(backoff.pause()).await?;
     }
-}
-
-/// While a statement of the step waits for a lock, keeps in `blockers` whom it waits for, for people.
-async fn watch_blockers(run: &Run<'_>, tag: &Tag, blockers: &mut String) -> Infallible {
-    let start = tag.to_string();
-    loop {
-        tokio::time::sleep(WATCH).await;
-        // Only for the message: what cannot be seen now may be seen with the next look.
-        let Ok(session) = run.database.session().await else {
-            continue;
-        };
-        let rows = session
-            .query(
-                &run.claim.tag(),
-                "asking who holds the lock",
-                texts::BLOCKERS,
-                &[(&start, Type::TEXT)],
-            )
-            .await
-            .unwrap_or_default();
-        if !rows.is_empty() {
-            *blockers = rows.iter().map(blocker).collect::<Vec<_>>().join("; ");
-        }
-    }
-}
-
-fn blocker(row: &Row) -> String {
-    let (pid, user, application, state): (i32, Option<String>, Option<String>, Option<String>) =
-        (row.get(0), row.get(1), row.get(2), row.get(3));
-    let (age, query): (Option<f64>, Option<String>) = (row.get(4), row.get(5));
-    format!(
-        "pid {pid}, user {}, application \"{}\", {}, transaction open for {:.0} s, last statement: {}",
-        user.as_deref().unwrap_or("unknown"),
-        application.unwrap_or_default(),
-        state.as_deref().unwrap_or("unknown"),
-        age.unwrap_or_default(),
-        query
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" "),
-    )
 }
 
 /// A transaction that has written nothing yet gets its id, to be compared with at the end.

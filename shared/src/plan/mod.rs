@@ -6,6 +6,7 @@
 mod batches;
 mod facts;
 
+use crate::lock::Mode;
 use crate::migration::steps::Session;
 
 pub use batches::*;
@@ -52,6 +53,8 @@ pub struct Transaction {
     pub statements: Vec<String>,
     /// Whether the statements may change settings of the session.
     pub session: Session,
+    /// The strongest lock it takes on the tables that the step names.
+    pub lock: Mode,
     /// How long it may take.
     pub length: Length,
     /// How to take back what the step's transactions before it put in place, when its statements fail for good.
@@ -98,9 +101,17 @@ impl Transaction {
         Self {
             statements,
             session: Session::Clean,
+            lock: Mode::AccessExclusive,
             length: Length::Bounded,
             withdraw: None,
         }
+    }
+
+    /// The same with another lock.
+    #[must_use]
+    pub fn locking(mut self, lock: Mode) -> Self {
+        self.lock = lock;
+        self
     }
 
     /// One statement that reads the whole table under a weak lock, after what `withdraw` takes back.
@@ -108,6 +119,7 @@ impl Transaction {
         Self {
             statements: vec![statement],
             session: Session::Clean,
+            lock: Mode::ShareUpdateExclusive,
             length: Length::Long,
             withdraw: Some(withdraw),
         }

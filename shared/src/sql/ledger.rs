@@ -331,14 +331,3 @@ SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 pub const IDENTITY: &str = r"
 SELECT c.system_identifier, d.oid, pg_catalog.current_setting('server_version_num')::pg_catalog.int4
   FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
-
-/// Sessions for which statements with a tag wait. Parameter: the tag (text). Gives pid (int4), user, application, state
-/// (text), age of the transaction in seconds (float8), statement (text).
-pub const BLOCKERS: &str = r"
-SELECT DISTINCT b.pid, b.usename::pg_catalog.text, b.application_name, b.state,
-       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - b.xact_start), pg_catalog.left(b.query, 120)
-  FROM pg_catalog.pg_stat_activity a
- CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS blocking(pid)
-  JOIN pg_catalog.pg_stat_activity b ON b.pid = blocking.pid
- WHERE a.datname = pg_catalog.current_database() AND a.wait_event_type = 'Lock' AND pg_catalog.starts_with(a.query, $1)
- ORDER BY 5 DESC NULLS LAST LIMIT 5";

@@ -10,6 +10,7 @@ mod change;
 pub mod facts;
 pub mod health;
 pub mod ledger;
+pub mod lock;
 pub mod sync;
 mod type_name;
 
@@ -115,6 +116,11 @@ pub fn begin(tag: &Tag, limits: Limits) -> String {
     ]
     .map(|statement| format!("{tag}{statement}"))
     .join("; ")
+}
+
+/// How long the statements that follow in the transaction wait for a lock.
+pub fn lock_timeout(limit: Duration) -> String {
+    format!("SET LOCAL lock_timeout = {}", milliseconds(limit))
 }
 
 /// A timeout as PostgreSQL reads it: whole milliseconds, at least 1 unless it is none at all.

@@ -17,6 +17,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// The same, for machines.
 const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// From this time on it is told how long a step waited for locks.
+const WORTH_TELLING: Duration = Duration::from_millis(20);
+
 /// Steps that may be done and not yet shown.
 pub(super) const STEPS_AHEAD: usize = 64;
 
@@ -117,8 +120,8 @@ impl Display {
     fn step_done(&self, step: &StepResult) {
         match &self.to {
             To::Events => output::note(&step_event(step).to_string()),
-            // Steps without batches are as long as their line.
-            To::Bar(_) | To::Lines if step.batches == 0 => {}
+            // Other steps are as long as their line.
+            To::Bar(_) | To::Lines if step.batches == 0 && step.lock_wait < WORTH_TELLING => {}
             To::Bar(bar) => bar.suspend(|| output::note(&step_line(step))),
             To::Lines => output::note(&step_line(step)),
         }
@@ -189,17 +192,41 @@ fn step_line(step: &StepResult) -> String {
             found.digest
         )
     });
+    let rows = match step.batches {
+        0 => String::new(),
+        batches => format!(
+            "{} row{} in {} batch{}, ",
+            HumanCount(step.rows),
+            if step.rows == 1 { "" } else { "s" },
+            HumanCount(batches),
+            if batches == 1 { "" } else { "es" },
+        ),
+    };
     format!(
-        "{} {}: step {} of {} done: {} row{} in {} batch{}, {:.1} s{retries}{wal}{verified}",
+        "{} {}: step {} of {} done: {rows}{:.1} s{retries}{wal}{verified}{}",
         step.version,
         step.migration,
         step.step,
         step.steps,
-        HumanCount(step.rows),
-        if step.rows == 1 { "" } else { "s" },
-        HumanCount(step.batches),
-        if step.batches == 1 { "" } else { "es" },
         step.elapsed.as_secs_f64(),
+        locks(step),
+    )
+}
+
+/// What getting locks took, where that is worth telling.
+fn locks(step: &StepResult) -> String {
+    if step.lock_wait < WORTH_TELLING && step.stall.is_zero() {
+        return String::new();
+    }
+    let stall = match step.stall {
+        Duration::ZERO => "nobody waited behind it".to_owned(),
+        stall => format!("others waited {:.2} s behind it", stall.as_secs_f64()),
+    };
+    format!(
+        ", waited {:.2} s for locks in {} {}, {stall}",
+        step.lock_wait.as_secs_f64(),
+        step.lock_tries,
+        if step.lock_tries == 1 { "try" } else { "tries" },
     )
 }
 
@@ -222,6 +249,10 @@ fn event(progress: &Progress, outlook: &Outlook) -> serde_json::Value {
     })
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn step_event(step: &StepResult) -> serde_json::Value {
     json!({
         "event": "step_done",
@@ -235,6 +266,9 @@ fn step_event(step: &StepResult) -> serde_json::Value {
         "retries": step.retries,
         "wal_bytes": step.wal_bytes,
         "evidence": step.evidence,
-        "elapsed_ms": u64::try_from(step.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "lock_tries": step.lock_tries,
+        "lock_wait_ms": milliseconds(step.lock_wait),
+        "stall_ms": milliseconds(step.stall),
+        "elapsed_ms": milliseconds(step.elapsed),
     })
 }

@@ -1,6 +1,7 @@
 //! `sql`: statements as the author wrote them, whole in one transaction.
 
 use super::{Kind, Undo};
+use crate::lock::Mode;
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::sql_file::{self, excerpt};
 use crate::name::Table;
@@ -85,6 +86,7 @@ impl Kind for Sql {
             Execution::Transaction(session) => Action::Transaction(Transaction {
                 statements: vec![self.text.clone()],
                 session: *session,
+                lock: Mode::AccessExclusive,
                 length: Length::Bounded,
                 withdraw: None,
             }),

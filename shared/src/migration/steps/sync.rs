@@ -2,6 +2,7 @@
 
 use super::backfill::Backfill;
 use super::batched::is_table_name;
+use crate::lock::Mode;
 use crate::migration::expression::Expression;
 use crate::name::Ident;
 use crate::plan::{
@@ -79,7 +80,9 @@ pub(super) fn decide(
             ),
             advice: Some("end it first with a `drop_sync` step".to_owned()),
         }),
-        None => Ok(Decision::Create(Transaction::bounded_all(sync.create()))),
+        None => Ok(Decision::Create(
+            Transaction::bounded_all(sync.create()).locking(Mode::ShareRowExclusive),
+        )),
     }
 }
 

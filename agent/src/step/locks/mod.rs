@@ -1,0 +1,167 @@
+//! Gets strong locks without making applications queue: looks first, waits outside the queue, then stands in it for
+//! moments, and measures who stood behind it meanwhile. The law is `shared::lock`.
+//!
+//! ```text
+//!          somebody old in the way, or the stall budget used up
+//!         +----------------- look again in 100 ms ----------------+
+//!         v                                                       |
+//! turn: look --nobody in the way--> try (50 to 500 ms) --taken--> pause
+//!                                    |
+//!                                    +--got it--> done
+//! ```
+
+mod look;
+mod watch;
+
+use crate::error::Error;
+use crate::run::Run;
+use crate::step::Place;
+use shared::lock::{Blocker, Kind, LONGEST_TRY, Mode, Tries, listed};
+use shared::sql::Tag;
+use std::time::{Duration, Instant};
+
+pub(crate) use watch::Seen;
+
+/// How often it is looked whether those in the way are gone.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The locks of one transaction, until it has them or the budget is spent.
+pub(super) struct Locks {
+    since: Instant,
+    budget: Duration,
+    deadlock_timeout: Duration,
+    mode: Mode,
+    /// The tables that the step names, quoted in full.
+    tables: Vec<String>,
+    tries: Tries,
+    blockers: Vec<Blocker>,
+}
+
+/// One try.
+#[derive(Debug, Clone)]
+pub(super) struct Turn {
+    /// How long it may stand in the queue.
+    pub(super) length: Duration,
+    /// What makes PostgreSQL's own vacuums go away before: they give way to who waits for longer than `deadlock_timeout`. A
+    /// lock that only they and DDL conflict with is waited for without anybody behind.
+    pub(super) aside: Option<(String, Duration)>,
+}
+
+impl Locks {
+    pub(super) async fn new(
+        run: &mut Run<'_>,
+        place: Place<'_>,
+        tag: &Tag,
+        mode: Mode,
+    ) -> Result<Self, Error> {
+        let budget = run.lock_budget(place);
+        let deadlock_timeout = look::deadlock_timeout(run, tag).await?;
+        let tables = place.step().change.tables();
+        Ok(Self {
+            since: Instant::now(),
+            budget,
+            deadlock_timeout,
+            mode,
+            tables: tables.iter().map(ToString::to_string).collect(),
+            tries: Tries::new(deadlock_timeout, budget),
+            blockers: Vec::new(),
+        })
+    }
+
+    /// Waits outside the queue until a try is worth it.
+    pub(super) async fn turn(&mut self, run: &mut Run<'_>, tag: &Tag) -> Result<Turn, Error> {
+        loop {
+            let (vacuums, others) = self.look(run, tag).await?;
+            let length = self.tries.next(run.locks.stall_left());
+            if let Some(length) = length
+                && others.is_empty()
+            {
+                return Ok(Turn {
+                    length,
+                    aside: (!vacuums.is_empty()).then(|| self.aside()),
+                });
+            }
+            if !others.is_empty() {
+                self.blockers = others;
+            }
+            self.wait(run, POLL).await?;
+        }
+    }
+
+    /// Vacuums that give way, and the others.
+    async fn look(&self, run: &Run<'_>, tag: &Tag) -> Result<(Vec<Blocker>, Vec<Blocker>), Error> {
+        if self.tables.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let found = look::in_the_way(run, tag, &self.tables, self.mode, LONGEST_TRY).await?;
+        Ok(found
+            .into_iter()
+            .partition(|blocker| blocker.kind == Kind::Autovacuum))
+    }
+
+    fn aside(&self) -> (String, Duration) {
+        let tables = self.tables.join(", ");
+        (
+            format!("LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE"),
+            self.deadlock_timeout + LONGEST_TRY,
+        )
+    }
+
+    /// A try that stood in the queue for so long found the lock taken: pauses, or gives up when the budget is spent.
+    pub(super) async fn taken(
+        &mut self,
+        run: &mut Run<'_>,
+        stood: Duration,
+        seen: Vec<Blocker>,
+    ) -> Result<(), Error> {
+        run.locks.missed(stood);
+        if !seen.is_empty() {
+            self.blockers = seen;
+        }
+        let pause = self.tries.failed(stood, rand::random());
+        self.wait(run, pause).await
+    }
+
+    /// Waits outside the queue, no longer than the budget.
+    async fn wait(&mut self, run: &mut Run<'_>, pause: Duration) -> Result<(), Error> {
+        let left = self.budget.saturating_sub(self.since.elapsed());
+        if left.is_zero() {
+            return Err(self.given_up(run));
+        }
+        let who = listed(&self.blockers);
+        run.report(|progress| {
+            progress.pace = if who.is_empty() {
+                "waiting for a lock".to_owned()
+            } else {
+                format!("waiting for a lock, outside its queue, held by {who}")
+            };
+        });
+        let began = Instant::now();
+        let waited = run.stoppable(pause.min(left)).await;
+        run.locks.waited += began.elapsed();
+        waited
+    }
+
+    fn given_up(&self, run: &Run<'_>) -> Error {
+        let mut who = match listed(&self.blockers).as_str() {
+            "" => "who held it could not be seen".to_owned(),
+            blockers => format!("held by {blockers}"),
+        };
+        if self.tries.next(run.locks.stall_left()).is_none() {
+            let budget = run.locks.stall_budget();
+            who = format!(
+                "{who}; and no further try was allowed, since applications had stood behind the last ones for {:.1} s within a minute",
+                budget.saturating_sub(run.locks.stall_left()).as_secs_f64()
+            );
+        }
+        Error::LockBudget {
+            budget: self.budget,
+            who,
+        }
+    }
+
+    /// Carries a try out, and watches the queue beside it.
+    pub(super) async fn watched<T>(run: &Run<'_>, tag: &Tag, attempt: impl Future<Output = T>) -> (T, Seen) {
+        watch::beside(run, tag, attempt).await
+    }
+}

@@ -1,0 +1,80 @@
+//! Who is in the way, for people.
+
+use std::fmt;
+
+/// What kind of holder it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A session.
+    Session,
+    /// A vacuum by PostgreSQL itself: it gives way to whoever waits for longer than `deadlock_timeout`.
+    Autovacuum,
+    /// One that prevents the wraparound of transaction ids: it gives way to nobody.
+    Wraparound,
+    /// A prepared transaction: it has no process.
+    Prepared,
+}
+
+/// Somebody who holds a lock that is in the way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blocker {
+    /// What it is.
+    pub kind: Kind,
+    /// Its process; `None` for a prepared transaction.
+    pub pid: Option<i32>,
+    /// Its role.
+    pub user: Option<String>,
+    /// Its `application_name`.
+    pub application: Option<String>,
+    /// Its state.
+    pub state: Option<String>,
+    /// How long its transaction has been open, in seconds.
+    pub age: Option<f64>,
+    /// The beginning of its last statement; the gid of a prepared transaction.
+    pub query: Option<String>,
+}
+
+impl Kind {
+    /// As SQL spells it.
+    pub fn from_sql(text: &str) -> Self {
+        match text {
+            "prepared" => Self::Prepared,
+            "wraparound" => Self::Wraparound,
+            "autovacuum" => Self::Autovacuum,
+            _ => Self::Session,
+        }
+    }
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let query = self.query.as_deref().unwrap_or_default();
+        let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
+        let age = self.age.unwrap_or_default().max(0.0);
+        let pid = self.pid.unwrap_or_default();
+        match self.kind {
+            Kind::Prepared => write!(
+                f,
+                "a prepared transaction, prepared {age:.0} s ago: end it with COMMIT PREPARED or ROLLBACK PREPARED '{query}'"
+            ),
+            Kind::Autovacuum => write!(f, "pid {pid}, {query}, for {age:.0} s"),
+            Kind::Wraparound => write!(
+                f,
+                "pid {pid}, {query}, for {age:.0} s: let it end, it gives way to nobody"
+            ),
+            Kind::Session => write!(
+                f,
+                "pid {pid}, user {}, application \"{}\", {}, transaction open for {age:.0} s, last statement: {query}",
+                self.user.as_deref().unwrap_or("unknown"),
+                self.application.as_deref().unwrap_or_default(),
+                self.state.as_deref().unwrap_or("unknown"),
+            ),
+        }
+    }
+}
+
+/// Several of them in one line.
+pub fn listed(blockers: &[Blocker]) -> String {
+    let blockers: Vec<String> = blockers.iter().map(Blocker::to_string).collect();
+    blockers.join("; ")
+}

@@ -1,0 +1,35 @@
+//! The locks on tables that our statements take, and what is in their way.
+
+/// The strongest lock a transaction takes on the tables that its step names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `SHARE UPDATE EXCLUSIVE`: readers and writers go on (VALIDATE).
+    ShareUpdateExclusive,
+    /// `SHARE ROW EXCLUSIVE`: readers go on (a trigger, a foreign key).
+    ShareRowExclusive,
+    /// `ACCESS EXCLUSIVE`: nobody goes on.
+    AccessExclusive,
+}
+
+/// From weak to strong, as `pg_locks` spells them.
+const ALL: [&str; 8] = [
+    "AccessShareLock",
+    "RowShareLock",
+    "RowExclusiveLock",
+    "ShareUpdateExclusiveLock",
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+];
+
+impl Mode {
+    /// The modes of others that it waits for, as `pg_locks` spells them.
+    pub fn in_the_way(self) -> &'static [&'static str] {
+        match self {
+            Self::AccessExclusive => &ALL,
+            Self::ShareRowExclusive => &ALL[2..],
+            Self::ShareUpdateExclusive => &ALL[3..],
+        }
+    }
+}

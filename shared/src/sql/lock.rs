@@ -1,0 +1,68 @@
+//! Who is in the way of a strong lock, and who stands behind us. All of it confined to this database: processes of others
+//! that happen to work on a relation with the same oid elsewhere are nobody's blockers.
+
+/// The server's `deadlock_timeout` in milliseconds (int8).
+pub const DEADLOCK_TIMEOUT: &str = "
+SELECT s.setting::pg_catalog.int8 FROM pg_catalog.pg_settings s WHERE s.name = 'deadlock_timeout'";
+
+/// How a session or a prepared transaction is described: pid (int4), user, application (text), state (text), seconds its
+/// transaction has been open (float8), its statement (text), kind (text: `session`, `autovacuum`, `wraparound`, `prepared`).
+const DESCRIBED: &str = r"
+       a.pid, a.usename::pg_catalog.text AS username, a.application_name, a.state,
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared)) AS age,
+       pg_catalog.left(coalesce(a.query, p.gid), 120) AS query,
+       CASE WHEN a.pid IS NULL THEN 'prepared'
+            WHEN a.backend_type = 'autovacuum worker' AND a.query LIKE '%to prevent wraparound%' THEN 'wraparound'
+            WHEN a.backend_type = 'autovacuum worker' THEN 'autovacuum'
+            ELSE 'session' END AS kind";
+
+/// Those whom the sessions of one step wait for, oldest first. Parameter: the start of the step's statements (text). Gives
+/// the columns of [`DESCRIBED`].
+pub fn blockers() -> String {
+    format!(
+        r"
+SELECT DISTINCT {DESCRIBED}
+  FROM pg_catalog.pg_stat_activity w
+ CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(w.pid)) AS blocking(pid)
+  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = blocking.pid
+  LEFT JOIN pg_catalog.pg_prepared_xacts p ON blocking.pid = 0 AND p.database = w.datname
+ WHERE w.datname = pg_catalog.current_database() AND w.wait_event_type = 'Lock' AND pg_catalog.starts_with(w.query, $1)
+ ORDER BY age DESC NULLS LAST LIMIT 5"
+    )
+}
+
+/// Those who hold a lock in the way on a table or what it is made of (partitions, inheritance children), with transactions
+/// that have been open for longer than a try is worth; oldest first. Parameters: names of the tables, quoted in full
+/// (text[]), the modes in the way (text[]), seconds (float8). Gives the columns of [`DESCRIBED`].
+pub fn in_the_way() -> String {
+    format!(
+        r"
+WITH RECURSIVE tree(oid) AS (
+  SELECT pg_catalog.to_regclass(n.name)::pg_catalog.oid FROM pg_catalog.unnest($1) n(name)
+   UNION
+  SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid)
+SELECT DISTINCT {DESCRIBED}
+  FROM pg_catalog.pg_locks l
+  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+  LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::pg_catalog.text
+ WHERE l.locktype = 'relation' AND l.granted AND l.relation IN (SELECT t.oid FROM tree t)
+   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+   AND l.mode = ANY ($2) AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+   AND (a.backend_type = 'autovacuum worker'
+        OR pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared) > pg_catalog.make_interval(secs => $3))
+ ORDER BY age DESC NULLS LAST LIMIT 5"
+    )
+}
+
+/// How it stands with one step's statements at this moment. Parameter: their start (text). Gives whether one of them waits
+/// for a lock (bool), and how many sessions of others wait behind them (int8).
+pub const QUEUE: &str = r"
+WITH ours AS MATERIALIZED (
+  SELECT a.pid FROM pg_catalog.pg_stat_activity a
+   WHERE a.datname = pg_catalog.current_database() AND pg_catalog.starts_with(a.query, $1) AND a.state <> 'idle'
+     AND a.pid <> pg_catalog.pg_backend_pid()),
+waiting AS MATERIALIZED (SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l WHERE NOT l.granted)
+SELECT EXISTS (SELECT FROM waiting w JOIN ours o ON o.pid = w.pid),
+       (SELECT pg_catalog.count(*) FROM waiting w
+         WHERE w.pid NOT IN (SELECT o.pid FROM ours o)
+           AND pg_catalog.pg_blocking_pids(w.pid) && (SELECT pg_catalog.array_agg(o.pid) FROM ours o))";
