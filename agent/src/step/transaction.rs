@@ -58,7 +58,7 @@ pub(super) async fn run(
                 run.committed();
                 return Ok(());
             }
-            Err(_) if taken => locks.taken(run, began.elapsed(), seen.blockers).await?,
+            Err(_) if taken => locks.taken(run, &turn, began.elapsed(), seen.blockers).await?,
             Err(error) => return Err(Box::pin(failed(run, place, transaction, error)).await),
         }
     }

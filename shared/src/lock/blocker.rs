@@ -57,7 +57,10 @@ impl fmt::Display for Blocker {
                 f,
                 "a prepared transaction, prepared {age:.0} s ago: end it with COMMIT PREPARED or ROLLBACK PREPARED '{query}'"
             ),
-            Kind::Autovacuum => write!(f, "pid {pid}, {query}, for {age:.0} s"),
+            Kind::Autovacuum if query.starts_with("autovacuum") => {
+                write!(f, "pid {pid}, {query}, for {age:.0} s")
+            }
+            Kind::Autovacuum => write!(f, "pid {pid}, an autovacuum"),
             Kind::Wraparound => write!(
                 f,
                 "pid {pid}, {query}, for {age:.0} s: let it end, it gives way to nobody"

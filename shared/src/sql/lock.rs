@@ -5,35 +5,44 @@
 pub const DEADLOCK_TIMEOUT: &str = "
 SELECT s.setting::pg_catalog.int8 FROM pg_catalog.pg_settings s WHERE s.name = 'deadlock_timeout'";
 
+/// That a process is a vacuum by PostgreSQL itself. Who may not see its type sees that it is in a database without a user.
+const AUTOVACUUM: &str =
+    "coalesce(a.backend_type = 'autovacuum worker', a.datid IS NOT NULL AND a.usesysid IS NULL)";
+
 /// How a session or a prepared transaction is described: pid (int4), user, application (text), state (text), seconds its
 /// transaction has been open (float8), its statement (text), kind (text: `session`, `autovacuum`, `wraparound`, `prepared`).
-const DESCRIBED: &str = r"
+fn described() -> String {
+    format!(
+        r"
        a.pid, a.usename::pg_catalog.text AS username, a.application_name, a.state,
        pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared)) AS age,
        pg_catalog.left(coalesce(a.query, p.gid), 120) AS query,
        CASE WHEN a.pid IS NULL THEN 'prepared'
-            WHEN a.backend_type = 'autovacuum worker' AND a.query LIKE '%to prevent wraparound%' THEN 'wraparound'
-            WHEN a.backend_type = 'autovacuum worker' THEN 'autovacuum'
-            ELSE 'session' END AS kind";
+            WHEN {AUTOVACUUM} AND a.query LIKE '%to prevent wraparound%' THEN 'wraparound'
+            WHEN {AUTOVACUUM} THEN 'autovacuum'
+            ELSE 'session' END AS kind"
+    )
+}
 
 /// Those whom the sessions of one step wait for, oldest first. Parameter: the start of the step's statements (text). Gives
-/// the columns of [`DESCRIBED`].
+/// the columns of [`described`].
 pub fn blockers() -> String {
     format!(
         r"
-SELECT DISTINCT {DESCRIBED}
+SELECT DISTINCT {described}
   FROM pg_catalog.pg_stat_activity w
  CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(w.pid)) AS blocking(pid)
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = blocking.pid
   LEFT JOIN pg_catalog.pg_prepared_xacts p ON blocking.pid = 0 AND p.database = w.datname
  WHERE w.datname = pg_catalog.current_database() AND w.wait_event_type = 'Lock' AND pg_catalog.starts_with(w.query, $1)
- ORDER BY age DESC NULLS LAST LIMIT 5"
+ ORDER BY age DESC NULLS LAST LIMIT 5",
+        described = described()
     )
 }
 
 /// Those who hold a lock in the way on a table or what it is made of (partitions, inheritance children), with transactions
 /// that have been open for longer than a try is worth; oldest first. Parameters: names of the tables, quoted in full
-/// (text[]), the modes in the way (text[]), seconds (float8). Gives the columns of [`DESCRIBED`].
+/// (text[]), the modes in the way (text[]), seconds (float8). Gives the columns of [`described`].
 pub fn in_the_way() -> String {
     format!(
         r"
@@ -41,16 +50,17 @@ WITH RECURSIVE tree(oid) AS (
   SELECT pg_catalog.to_regclass(n.name)::pg_catalog.oid FROM pg_catalog.unnest($1) n(name)
    UNION
   SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid)
-SELECT DISTINCT {DESCRIBED}
+SELECT DISTINCT {described}
   FROM pg_catalog.pg_locks l
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
   LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::pg_catalog.text
  WHERE l.locktype = 'relation' AND l.granted AND l.relation IN (SELECT t.oid FROM tree t)
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
    AND l.mode = ANY ($2) AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
-   AND (a.backend_type = 'autovacuum worker'
+   AND ({AUTOVACUUM}
         OR pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared) > pg_catalog.make_interval(secs => $3))
- ORDER BY age DESC NULLS LAST LIMIT 5"
+ ORDER BY age DESC NULLS LAST LIMIT 5",
+        described = described()
     )
 }
 

@@ -107,18 +107,19 @@ impl Locks {
         )
     }
 
-    /// A try that stood in the queue for so long found the lock taken: pauses, or gives up when the budget is spent.
+    /// A try of this turn took so long and found the lock taken: pauses, or gives up when the budget is spent.
     pub(super) async fn taken(
         &mut self,
         run: &mut Run<'_>,
-        stood: Duration,
+        turn: &Turn,
+        took: Duration,
         seen: Vec<Blocker>,
     ) -> Result<(), Error> {
-        run.locks.missed(stood);
+        run.locks.missed(took);
         if !seen.is_empty() {
             self.blockers = seen;
         }
-        let pause = self.tries.failed(stood, rand::random());
+        let pause = self.tries.failed(took.min(turn.length), rand::random());
         self.wait(run, pause).await
     }
 

@@ -1,0 +1,276 @@
+//! Strong locks on tables in use: applications do not queue behind a migration for longer than the budget allows.
+
+use anyhow::Context as _;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tests::eventually;
+use tests::migrations::Migrations;
+use tests::postgres::{Database, Options, Server};
+use tests::process::Confiture;
+use tokio::task::JoinHandle;
+
+const COLUMN: &str = "up:\n  - add_column: { table: t, column: c, type: text }\n";
+const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)";
+
+async fn database() -> anyhow::Result<Database> {
+    let database = Server::shared().await?.fresh_database().await?;
+    database.execute(TABLE).await?;
+    Ok(database)
+}
+
+fn up(database: &Database, migrations: &Migrations, more: &[&str]) -> Confiture {
+    Confiture::new(["migrate", "up", "--output", "json"].iter().chain(more))
+        .arg("--migrations")
+        .arg(migrations.path())
+        .env("DATABASE_URL", database.url())
+}
+
+/// What a step took, in milliseconds.
+#[derive(Debug)]
+struct Took {
+    wait: u64,
+    stall: u64,
+    tries: u64,
+}
+
+fn took(events: &str) -> anyhow::Result<Took> {
+    let events = events
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let done = events.into_iter().find(|event| event["event"] == "step_done");
+    let done = done.with_context(|| "no step is done")?;
+    let number = |key: &str| done[key].as_u64().with_context(|| format!("{key} in {done}"));
+    Ok(Took {
+        wait: number("lock_wait_ms")?,
+        stall: number("stall_ms")?,
+        tries: number("lock_tries")?,
+    })
+}
+
+/// Applications that read the table, each transaction as soon as the one before is done; gives how long each read took.
+struct Readers {
+    stop: Arc<AtomicBool>,
+    sessions: Vec<JoinHandle<anyhow::Result<Vec<Duration>>>>,
+}
+
+impl Readers {
+    fn start(database: &Database) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sessions = (0..3).map(|_| {
+            let (database, stop) = (database.clone(), stop.clone());
+            tokio::spawn(async move {
+                let session = database.connect().await?;
+                let mut took = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    session.query_one("SELECT count(*) FROM t", &[]).await?;
+                    took.push(began.elapsed());
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Ok(took)
+            })
+        });
+        Self {
+            sessions: sessions.collect(),
+            stop,
+        }
+    }
+
+    /// What each read took.
+    async fn finish(self) -> anyhow::Result<Vec<Duration>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Vec::new();
+        for session in self.sessions {
+            all.extend(session.await??);
+        }
+        Ok(all)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_an_old_transaction_is_in_the_way_nobody_queues_behind_us() -> anyhow::Result<()> {
+    let database = database().await?;
+    let migrations = Migrations::write(&[("1_column.yaml", COLUMN)])?;
+    let report = database.connect().await?;
+    report.batch_execute("BEGIN; SELECT count(*) FROM t").await?;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let readers = Readers::start(&database);
+    let mut running = up(&database, &migrations, &[]).start("migrate up")?;
+    // Long enough for several tries, were there any.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let queued = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    assert_eq!(database.number(queued).await?, 0);
+    report.batch_execute("COMMIT").await?;
+    assert!(
+        running.wait(Duration::from_secs(20)).await?.success(),
+        "{}",
+        running.stderr()
+    );
+    let reads = readers.finish().await?;
+    let took = took(&running.stderr())?;
+    assert!((2_000..15_000).contains(&took.wait), "{took:?}");
+    assert_eq!(took.tries, 1, "{took:?}");
+    // One try, and it got its lock.
+    assert!(took.stall <= 100, "{took:?}");
+    let longest = reads.iter().max().context("no read")?;
+    assert!(*longest < Duration::from_millis(600), "{longest:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tries_that_find_the_lock_taken_keep_to_the_stall_budget() -> anyhow::Result<()> {
+    let database = database().await?;
+    let migrations = Migrations::write(&[("1_column.yaml", COLUMN)])?;
+    // Two sessions whose transactions overlap, none old enough to be waited for outside the queue: the lock is never free.
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<JoinHandle<anyhow::Result<()>>> = (0..2)
+        .map(|number| {
+            let (database, stop) = (database.clone(), stop.clone());
+            tokio::spawn(async move {
+                let session = database.connect().await?;
+                session.batch_execute("SET application_name = 'writer'").await?;
+                tokio::time::sleep(Duration::from_millis(100 * number)).await;
+                while !stop.load(Ordering::Relaxed) {
+                    let lock = "BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE; SELECT pg_sleep(0.4); COMMIT";
+                    session.batch_execute(lock).await?;
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    // Who watches: the wall time in which anybody waits for the table.
+    let watched = tokio::spawn({
+        let (database, stop) = (database.clone(), stop.clone());
+        async move {
+            let session = database.admin().await?;
+            let mut stalled = Duration::ZERO;
+            let mut before = Instant::now();
+            while !stop.load(Ordering::Relaxed) {
+                let waiting = "SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND l.relation = 't'::regclass AND a.query NOT LIKE '/*confiture%'";
+                let waiting = session.number(waiting).await?;
+                let now = Instant::now();
+                if waiting > 0 {
+                    stalled += now - before;
+                }
+                before = now;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            anyhow::Ok(stalled)
+        }
+    });
+    let readers = Readers::start(&database);
+    let ended = up(&database, &migrations, &["--lock-timeout", "12000"])
+        .run()
+        .await?;
+    stop.store(true, Ordering::Relaxed);
+    let reads = readers.finish().await?;
+    for writer in writers {
+        writer.await??;
+    }
+    let stalled = watched.await??;
+    // It may have found a gap; either way nobody waited for long, nor all of them together.
+    match ended.code {
+        Some(0) => {
+            let took = took(&ended.stderr)?;
+            assert!(took.stall <= 1_300, "{took:?}");
+        }
+        code => {
+            assert_eq!(code, Some(1), "{}", ended.stderr);
+            assert!(
+                ended.stderr.contains("application \\\"writer\\\"")
+                    || ended.stderr.contains("application \"writer\""),
+                "{}",
+                ended.stderr
+            );
+        }
+    }
+    assert!(stalled < Duration::from_millis(1_500), "{stalled:?}");
+    let longest = reads.iter().max().context("no read")?;
+    assert!(*longest < Duration::from_secs(1), "{longest:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_vacuum_of_postgresql_itself_gives_way_and_nobody_waits_for_it() -> anyhow::Result<()> {
+    let options = Options::default()
+        .setting("autovacuum_naptime", "1s")
+        .setting("log_autovacuum_min_duration", "0");
+    let server = Server::start_with(options).await?;
+    let database = server.fresh_database().await?;
+    // As slow as it can be: it would take many minutes.
+    database
+        .execute(
+            "CREATE TABLE t (id bigint, filler text) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+               autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+             INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 20000) g;
+             DELETE FROM t WHERE id % 2 = 0",
+        )
+        .await?;
+    let at_work =
+        "SELECT 1 FROM pg_stat_progress_vacuum WHERE relid = 't'::regclass AND phase = 'scanning heap'";
+    server
+        .wait_until(database.name(), at_work, Duration::from_mins(1))
+        .await?;
+    let migrations = Migrations::write(&[("1_column.yaml", COLUMN)])?;
+    let readers = Readers::start(&database);
+    let ended = up(&database, &migrations, &[]).run().await?;
+    let reads = readers.finish().await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let took = took(&ended.stderr)?;
+    assert!(took.stall <= 200, "{took:?}");
+    let longest = reads.iter().max().context("no read")?;
+    assert!(*longest < Duration::from_millis(600), "{longest:?}");
+    eventually(
+        "the vacuum to have given way",
+        Duration::from_secs(20),
+        || async { Ok(server.log().contains("canceling autovacuum task").then_some(())) },
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_in_the_way_is_named() -> anyhow::Result<()> {
+    let server = Server::start_with(Options::default().setting("max_prepared_transactions", "5")).await?;
+    let database = server.fresh_database().await?;
+    database.execute(TABLE).await?;
+    let session = database.connect().await?;
+    session
+        .batch_execute("BEGIN; INSERT INTO t VALUES (0); PREPARE TRANSACTION 'left behind'")
+        .await?;
+    let migrations = Migrations::write(&[("1_column.yaml", COLUMN)])?;
+    let ended = up(&database, &migrations, &["--lock-timeout", "1500"])
+        .run()
+        .await?;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("a prepared transaction")
+            && ended.stderr.contains("ROLLBACK PREPARED 'left behind'"),
+        "{}",
+        ended.stderr
+    );
+    session.batch_execute("ROLLBACK PREPARED 'left behind'").await?;
+    up(&database, &migrations, &[]).succeed().await?;
+    Ok(())
+}
+
+/// A lock in a database that was copied from ours, on the table with the same oid, is nobody's concern.
+#[tokio::test]
+async fn a_session_of_another_database_is_never_in_the_way() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.fresh_database().await?;
+    database.execute(TABLE).await?;
+    let copy = server.copy(&database).await?;
+    let other = copy.connect().await?;
+    other.batch_execute("BEGIN; LOCK TABLE t").await?;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let migrations = Migrations::write(&[("1_column.yaml", COLUMN)])?;
+    let ended = up(&database, &migrations, &["--lock-timeout", "3000"])
+        .run()
+        .await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(took(&ended.stderr)?.tries, 1);
+    other.batch_execute("ROLLBACK").await?;
+    Ok(())
+}
