@@ -11,6 +11,7 @@
 //! | [`link`] | the stream to the coordinators: leases, orders, looks |
 //! | [`local`] | one database without a coordinator |
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
+//! | [`locks`] | who waits for whom, for those who operate it |
 //! | [`error`], `user_error` | what is said when it fails |
 //! | `faults`, `planted` | nothing; in tests, faults at named points, and mistakes that tests must notice |
 
@@ -27,6 +28,7 @@ mod holder;
 mod ledger;
 pub mod link;
 pub mod local;
+pub mod locks;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 pub mod pool;

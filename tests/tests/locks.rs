@@ -274,3 +274,71 @@ async fn a_session_of_another_database_is_never_in_the_way() -> anyhow::Result<(
     other.batch_execute("ROLLBACK").await?;
     Ok(())
 }
+
+/// Who is in the way, who waits, and nobody of a copy of the database with the same oids.
+#[tokio::test]
+async fn the_views_on_locks_show_who_blocks_whom_in_this_database_only() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.fresh_database().await?;
+    database.execute(TABLE).await?;
+    let copy = server.copy(&database).await?;
+    let locks = |database: &Database, format: &str| {
+        Confiture::new(["locks", "--output", format]).env("DATABASE_URL", database.url())
+    };
+    assert!(
+        locks(&database, "text")
+            .succeed()
+            .await?
+            .contains("nobody waits for a lock")
+    );
+    let holder = database.connect().await?;
+    holder.batch_execute("BEGIN; SELECT 1 FROM t").await?;
+    let (first, second) = (database.connect().await?, database.connect().await?);
+    let blocked = tokio::spawn(async move { first.batch_execute("ALTER TABLE t ADD COLUMN x int").await });
+    let ungranted = "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'";
+    server
+        .wait_until(database.name(), ungranted, Duration::from_secs(20))
+        .await?;
+    let behind = tokio::spawn(async move { second.batch_execute("SELECT 'reader' FROM t").await });
+    let ungranted = "SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'";
+    server
+        .wait_until(database.name(), ungranted, Duration::from_secs(20))
+        .await?;
+
+    let shown: Value = serde_json::from_str(&locks(&database, "json").succeed().await?)?;
+    let waiting = shown["waiting"].as_array().context("those who wait")?;
+    assert_eq!(waiting.len(), 2, "{shown}");
+    assert_eq!(waiting[0]["mode"], "AccessExclusiveLock");
+    assert_eq!(waiting[0]["object"], "t");
+    assert_eq!(waiting[1]["blocked_by"][0], waiting[0]["pid"]);
+    assert_eq!(waiting[0]["blocked_by"][0], shown["blockers"][0]["pid"]);
+    assert_eq!(shown["blockers"][0]["state"], "idle in transaction");
+    let text = locks(&database, "text").succeed().await?;
+    let lines: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("who blocks whom"))
+        .collect();
+    assert!(
+        lines[1].starts_with("pid") && lines[1].contains("SELECT 1 FROM t"),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with("  pid") && lines[2].contains("ALTER TABLE"),
+        "{text}"
+    );
+    assert!(
+        lines[3].starts_with("    pid") && lines[3].contains("'reader'"),
+        "{text}"
+    );
+    assert!(
+        locks(&copy, "text")
+            .succeed()
+            .await?
+            .contains("nobody waits for a lock")
+    );
+
+    holder.batch_execute("COMMIT").await?;
+    blocked.await??;
+    behind.await??;
+    Ok(())
+}

@@ -22,7 +22,7 @@ use shared::migration::Step;
 use shared::plan::{Action, Facts, Stage};
 use shared::sql::Tag;
 
-pub(crate) use locks::Seen;
+pub(crate) use locks::{Seen, blocker};
 pub(crate) use record::complete_empty;
 
 /// One step of one run.

@@ -6,6 +6,7 @@ mod coordinator;
 mod fleet;
 mod init;
 mod ledger;
+mod locks;
 mod migrate;
 mod new;
 mod rollout;
@@ -40,6 +41,8 @@ enum Command {
     /// See what Confiture remembers inside a database, verify it, accept a copied database
     #[command(subcommand)]
     Ledger(ledger::Ledger),
+    /// Show who waits for a lock in a database, and who blocks whom
+    Locks(locks::Locks),
     /// Bring migrations to the databases of a fleet, and see how it goes
     #[command(subcommand)]
     Rollout(rollout::Rollout),
@@ -63,6 +66,7 @@ impl Arguments {
             Command::New(command) => command.run(global),
             Command::Migrate(command) => command.run(global).await,
             Command::Ledger(command) => command.run(global).await,
+            Command::Locks(command) => command.run(global).await,
             Command::Rollout(command) => command.run(global).await,
             Command::Fleet(command) => command.run(global).await,
             Command::Coordinator(command) => command.run(global).await,

@@ -76,3 +76,40 @@ SELECT EXISTS (SELECT FROM waiting w JOIN ours o ON o.pid = w.pid),
        (SELECT pg_catalog.count(*) FROM waiting w
          WHERE w.pid NOT IN (SELECT o.pid FROM ours o)
            AND pg_catalog.pg_blocking_pids(w.pid) && (SELECT pg_catalog.array_agg(o.pid) FROM ours o))";
+
+/// Sessions of this database that wait for a lock, those who wait longest first. Gives pid (int4), user, application, lock
+/// type, mode, object (text), seconds waited, seconds its transaction has been open (float8), its statement (text), and
+/// whom it waits for (int4[]; 0 is a prepared transaction).
+pub const WAITING: &str = r"
+SELECT a.pid, a.usename::pg_catalog.text, a.application_name, l.locktype, l.mode,
+       CASE WHEN l.relation IS NOT NULL AND l.page IS NOT NULL
+            THEN pg_catalog.format('a row of %s', l.relation::pg_catalog.regclass)
+            WHEN l.relation IS NOT NULL THEN l.relation::pg_catalog.regclass::pg_catalog.text
+            WHEN l.transactionid IS NOT NULL THEN pg_catalog.format('transaction %s', l.transactionid)
+            WHEN l.virtualxid IS NOT NULL THEN pg_catalog.format('virtual transaction %s', l.virtualxid)
+            WHEN l.locktype = 'advisory' THEN pg_catalog.format('%s, %s', l.classid, l.objid)
+            ELSE pg_catalog.format('object %s of class %s', l.objid, l.classid) END,
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()
+         - coalesce((pg_catalog.to_jsonb(l) ->> 'waitstart')::pg_catalog.timestamptz, a.query_start)) AS waited,
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start),
+       pg_catalog.left(a.query, 200), pg_catalog.pg_blocking_pids(a.pid)
+  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE NOT l.granted AND a.datname = pg_catalog.current_database()
+ ORDER BY waited DESC NULLS LAST, a.pid";
+
+/// Some sessions, and the prepared transactions of this database. Parameter: pids (int4[]). Gives the columns of
+/// [`described`].
+pub fn holders() -> String {
+    format!(
+        r"
+SELECT {described}
+  FROM pg_catalog.pg_stat_activity a LEFT JOIN pg_catalog.pg_prepared_xacts p ON false
+ WHERE a.pid = ANY ($1)
+ UNION ALL
+SELECT {described}
+  FROM pg_catalog.pg_prepared_xacts p LEFT JOIN pg_catalog.pg_stat_activity a ON false
+ WHERE 0 = ANY ($1) AND p.database = pg_catalog.current_database()
+ ORDER BY age DESC NULLS LAST",
+        described = described()
+    )
+}

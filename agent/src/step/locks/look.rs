@@ -56,7 +56,8 @@ pub(super) async fn blockers(session: &Session, tag: &Tag, start: &str) -> Resul
     Ok(rows.iter().map(blocker).collect())
 }
 
-fn blocker(row: &Row) -> Blocker {
+/// One of those that [`lock::blockers`], [`lock::in_the_way`] and [`lock::holders`] give.
+pub(crate) fn blocker(row: &Row) -> Blocker {
     Blocker {
         pid: row.get(0),
         user: row.get(1),

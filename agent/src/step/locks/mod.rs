@@ -20,6 +20,7 @@ use shared::lock::{Blocker, Kind, LONGEST_TRY, Mode, Tries, listed};
 use shared::sql::Tag;
 use std::time::{Duration, Instant};
 
+pub(crate) use look::blocker;
 pub(crate) use watch::Seen;
 
 /// How often it is looked whether those in the way are gone.
