@@ -5,12 +5,14 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::ledger;
 use crate::session::Session;
+use crate::work::Evidence;
 use shared::fence::Fence;
 use shared::id::{Holder, SetName};
 use shared::ledger::Ledger;
 use shared::rollout::work::Identity;
 use shared::sql::{Tag, audit as texts, ledger as books};
 use std::time::{Duration, Instant};
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 /// How often a holder that is waited for is looked at.
@@ -18,6 +20,9 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// The first format that knows of accepted identities.
 const KNOWS_ACCEPTED: i32 = 2;
+
+/// The first format that keeps what verification found.
+const KNOWS_EVIDENCE: i32 = 3;
 
 const TAG: Tag = Tag {
     place: None,
@@ -31,6 +36,8 @@ pub struct Shown {
     pub ledger: Ledger,
     /// In order of their names.
     pub sets: Vec<ShownSet>,
+    /// Steps that were verified, oldest first.
+    pub verified: Vec<Verified>,
     /// Oldest first.
     pub accepted: Vec<Accepted>,
 }
@@ -46,6 +53,27 @@ pub struct ShownSet {
     pub half_done: i64,
     /// The newest version applied, as its author wrote it.
     pub newest: Option<String>,
+}
+
+/// A step whose rows were looked at again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Its set.
+    pub set: String,
+    /// Its version, as its author wrote it.
+    pub version: String,
+    /// Up or down.
+    pub direction: String,
+    /// Which run of the version.
+    pub run: i32,
+    /// Counted from 1.
+    pub step: i32,
+    /// What it does.
+    pub title: String,
+    /// Whether it is done; else it failed by what was found, or is about to be done.
+    pub done: bool,
+    /// What was found.
+    pub evidence: Evidence,
 }
 
 /// An identity that was accepted.
@@ -101,6 +129,11 @@ pub async fn show(database: &Database) -> Result<Option<Shown>, Error> {
     } else {
         Vec::new()
     };
+    let verified = if ledger.ledger.format >= KNOWS_EVIDENCE {
+        session.query(&TAG, doing, texts::VERIFIED, &[]).await?
+    } else {
+        Vec::new()
+    };
     Ok(Some(Shown {
         ledger,
         sets: (sets.iter())
@@ -111,6 +144,7 @@ pub async fn show(database: &Database) -> Result<Option<Shown>, Error> {
                 newest: row.get(3),
             })
             .collect(),
+        verified: verified.iter().map(verified_of).collect::<Result<_, _>>()?,
         accepted: (accepted.iter())
             .map(|row| {
                 let identity = |at| Identity {
@@ -127,6 +161,20 @@ pub async fn show(database: &Database) -> Result<Option<Shown>, Error> {
             })
             .collect(),
     }))
+}
+
+fn verified_of(row: &Row) -> Result<Verified, Error> {
+    let evidence = serde_json::from_str(row.get(7));
+    Ok(Verified {
+        set: row.get(0),
+        version: row.get(1),
+        direction: row.get(2),
+        run: row.get(3),
+        step: row.get(4),
+        title: row.get(5),
+        done: row.get(6),
+        evidence: evidence.map_err(|_| Error::Broken("what verification found cannot be read"))?,
+    })
 }
 
 /// Where a ledger contradicts itself; `None` where there is no ledger. Changes nothing.

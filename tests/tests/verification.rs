@@ -41,6 +41,13 @@ async fn kept(database: &Database) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(row.get::<_, &str>(0))?)
 }
 
+async fn show(database: &Database, output: &str) -> anyhow::Result<String> {
+    Confiture::new(["ledger", "show", "--output", output])
+        .env("DATABASE_URL", database.url())
+        .succeed()
+        .await
+}
+
 const KEYED: &str = "CREATE TABLE t (k int PRIMARY KEY, n int, y int)";
 
 #[tokio::test]
@@ -98,6 +105,13 @@ async fn rows_that_something_else_wrote_differently_stop_the_step_until_they_are
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
     assert!(failed.stderr.contains("5 of 5000 rows"), "{}", failed.stderr);
     assert_eq!(kept(&database).await?["differing"], 5);
+    // Who comes to look why the step failed finds it in the ledger.
+    let shown: Value = serde_json::from_str(&show(&database, "json").await?)?;
+    let verified = &shown["ledger"]["verified"][0];
+    assert_eq!(
+        (&verified["done"], &verified["evidence"]["differing"]),
+        (&false.into(), &5.into())
+    );
     database
         .execute("DROP TRIGGER spoil ON public.t; UPDATE public.t SET y = n * 2 WHERE y = -1")
         .await?;
@@ -136,5 +150,44 @@ async fn what_cannot_be_computed_again_is_counted() -> anyhow::Result<()> {
             "{step}"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_ledger_shows_the_evidence_beside_its_step() -> anyhow::Result<()> {
+    let database = table(KEYED).await?;
+    let step = "backfill: { table: t, set: { y: \"n * 2\" }, batch: { size: 500, verify: true } }";
+    let done = step_done(&migrate(&database, step).await?)?;
+
+    let shown: Value = serde_json::from_str(&show(&database, "json").await?)?;
+    let [verified] = shown["ledger"]["verified"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice)
+    else {
+        anyhow::bail!("not one verified step: {shown}");
+    };
+    assert_eq!(verified["evidence"], done["evidence"]);
+    for (key, value) in [
+        ("set", Value::from("default")),
+        ("version", "1".into()),
+        ("direction", "up".into()),
+        ("run", 1.into()),
+        ("step", 1.into()),
+        ("done", true.into()),
+    ] {
+        assert_eq!(verified[key], value, "{key}");
+    }
+    let text = show(&database, "text").await?;
+    let evidence = &done["evidence"];
+    let digest = format!("{:016x}", evidence["digest"].as_u64().unwrap_or_default());
+    let line = text.lines().find(|line| line.contains(&digest));
+    let words: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+    let ranges = evidence["ranges"].to_string();
+    let expected = ["done", "5000", "0", "0", &ranges, &digest];
+    assert!(words.ends_with(&expected), "{text}");
+    assert!(
+        words.starts_with(&["default", "1", "up", "1", "1", "backfill"]),
+        "{text}"
+    );
     Ok(())
 }

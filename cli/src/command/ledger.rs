@@ -4,7 +4,7 @@ use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::target;
-use agent::audit::{self, Acceptance, Accepted, Shown};
+use agent::audit::{self, Acceptance, Accepted, Shown, Verified};
 use agent::database::Database;
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// `confiture ledger show|verify|accept`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ledger {
-    /// Show the fence, who holds the database, where it is, and its sets
+    /// Show the fence, who holds the database, where it is, its sets, and what verified steps found
     Show(Of),
     /// Look for places where the ledger contradicts itself
     Verify(Of),
@@ -119,6 +119,10 @@ fn shown_text(database: &Database, shown: &Shown) -> String {
         })
         .collect();
     lines.push(output::table(&["SET", "APPLIED", "HALF DONE", "NEWEST"], &rows));
+    if !shown.verified.is_empty() {
+        let rows: Vec<Vec<String>> = shown.verified.iter().map(verified_row).collect();
+        lines.push(output::table(&VERIFIED, &rows));
+    }
     lines.extend((shown.accepted.iter()).map(|accepted| {
         format!(
             "accepted {} by {}: {}; it was {}",
@@ -126,6 +130,36 @@ fn shown_text(database: &Database, shown: &Shown) -> String {
         )
     }));
     lines.join("\n")
+}
+
+/// The head of [`verified_row`].
+const VERIFIED: [&str; 10] = [
+    "VERIFIED",
+    "RUN",
+    "STEP",
+    "DOES",
+    "IS",
+    "ROWS",
+    "DIFFERING",
+    "REMAINING",
+    "RANGES",
+    "DIGEST",
+];
+
+fn verified_row(verified: &Verified) -> Vec<String> {
+    let found = &verified.evidence;
+    vec![
+        format!("{} {}", verified.set, verified.version),
+        format!("{} {}", verified.direction, verified.run),
+        verified.step.to_string(),
+        verified.title.clone(),
+        if verified.done { "done" } else { "begun" }.to_owned(),
+        found.rows.to_string(),
+        found.differing.to_string(),
+        found.remaining.to_string(),
+        found.ranges.to_string(),
+        format!("{:016x}", found.digest),
+    ]
 }
 
 fn shown_json(shown: &Shown) -> Value {
@@ -141,6 +175,7 @@ fn shown_json(shown: &Shown) -> Value {
             "half_done": set.half_done,
             "newest": set.newest,
         })).collect::<Vec<_>>(),
+        "verified": shown.verified.iter().map(verified_json).collect::<Vec<_>>(),
         "accepted": shown.accepted.iter().map(accepted_json).collect::<Vec<_>>(),
     })
 }
@@ -162,6 +197,19 @@ fn fence_json(fence: &FenceRow) -> Value {
 
 fn holder_json(holder: &HolderRow) -> Value {
     json!({ "description": holder.description, "alive": holder.is_alive() })
+}
+
+fn verified_json(verified: &Verified) -> Value {
+    json!({
+        "set": verified.set,
+        "version": verified.version,
+        "direction": verified.direction,
+        "run": verified.run,
+        "step": verified.step,
+        "title": verified.title,
+        "done": verified.done,
+        "evidence": verified.evidence,
+    })
 }
 
 fn accepted_json(accepted: &Accepted) -> Value {

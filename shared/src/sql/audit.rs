@@ -11,6 +11,13 @@ SELECT set_name,
           FROM confiture.run ORDER BY set_name, version, run DESC) newest
  GROUP BY set_name ORDER BY set_name";
 
+/// Steps that were verified, oldest first, as rows of set, version as written, direction (text), run, step (int4), title
+/// (text), whether the step is done (bool), evidence as JSON (text).
+pub const VERIFIED: &str = r"
+SELECT s.set_name, r.written, s.direction, s.run, s.step, s.title, s.state = 'done', s.evidence
+  FROM confiture.step s JOIN confiture.run r USING (set_name, version, direction, run)
+ WHERE s.evidence IS NOT NULL ORDER BY s.began_at, s.set_name, s.version, s.run, s.step";
+
 /// Identities that were accepted, oldest first, as rows of when (text), system identifier (int8) and oid (oid) before, the
 /// same after, reason, by whom (text).
 pub const ACCEPTED: &str = r#"
