@@ -150,7 +150,8 @@ async fn a_vacuum_of_the_table_is_seen_by_everybody_and_one_of_another_table_is_
     let server = Server::shared().await?;
     let database = server.fresh_database().await?;
     database
-        .execute("CREATE TABLE t AS SELECT g FROM generate_series(1, 50000) g; CREATE TABLE other (); DELETE FROM t WHERE g % 2 = 0")
+        .execute("CREATE TABLE t AS SELECT g FROM generate_series(1, 50000) g; CREATE TABLE other (); DELETE FROM t WHERE g % 2 = 0; \
+                  CREATE TABLE other_t AS SELECT g FROM generate_series(1, 50000) g; DELETE FROM other_t WHERE g % 2 = 0")
         .await?;
     let (table, other) = (oid(&database, "t").await?, oid(&database, "other").await?);
     let agents = opened(database.url())?;
@@ -171,6 +172,20 @@ async fn a_vacuum_of_the_table_is_seen_by_everybody_and_one_of_another_table_is_
         (Some(1), Some(Duration::ZERO))
     );
     assert_eq!(sample(&agents, &[other]).await?.vacuums, Some(0));
+
+    // One of ours is no reason to hold the pace that asked for it.
+    let ours = database.connect().await?;
+    ours.batch_execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
+        .await?;
+    in_background(ours, format!("{TAG}VACUUM other_t"));
+    let running = "SELECT count(*) FROM pg_stat_progress_vacuum WHERE relid = 'other_t'::regclass";
+    let session = &database.connect().await?;
+    eventually("our vacuum", SOON, || async move {
+        Ok((session.number(running).await? == 1).then_some(()))
+    })
+    .await?;
+    let both = [table, oid(&database, "other_t").await?];
+    assert_eq!(sample(&agents, &both).await?.vacuums, Some(1));
     let admin = database.admin().await?;
     admin
         .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_progress_vacuum")

@@ -38,7 +38,7 @@ pub struct Sample {
     pub archive_failing: Option<bool>,
     /// WAL files that wait for the archive.
     pub archive_files: Option<u64>,
-    /// Vacuums that run on the tables at work.
+    /// Vacuums of others that run on the tables at work.
     pub vacuums: Option<u32>,
     /// The age of the oldest transaction of others in this database that keeps dead rows from being removed.
     pub oldest_snapshot: Option<Duration>,

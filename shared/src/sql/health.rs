@@ -112,7 +112,8 @@ SELECT pg_catalog.json_build_object(
   'archive_failing', {archive_failing},
   'archive_files', {archive_files},
   'vacuums', (SELECT pg_catalog.count(DISTINCT v.pid) FROM pg_catalog.pg_stat_progress_vacuum v JOIN locks l ON l.pid = v.pid
-      WHERE v.datid = me.database AND l.granted AND l.database = me.database AND l.relation = ANY ($1)),
+      WHERE v.datid = me.database AND l.granted AND l.database = me.database AND l.relation = ANY ($1)
+        AND NOT EXISTS (SELECT FROM activity a WHERE a.pid = v.pid AND a.ours)),
   'oldest_snapshot_ms', (SELECT CASE WHEN me.sees_all THEN coalesce({oldest}, 0) ELSE {oldest} END
        FROM (SELECT a.xact_start AS since FROM activity a
               WHERE a.datid = me.database AND a.holds AND NOT a.ours AND a.backend_type = 'client backend'
