@@ -256,6 +256,16 @@ impl Database {
         self.take(self.direct.as_ref().unwrap_or(&self.pool)).await
     }
 
+    /// The same, but opened with `options` as libpq has them, and closed after use: for settings that no transaction can
+    /// hold. It takes the place of a connection of the pool.
+    pub(crate) async fn direct_session_with(&self, options: &str) -> Result<Session, Error> {
+        let pool = self.direct.as_ref().unwrap_or(&self.pool);
+        let mut object = pool.get().await.map_err(|error| self.connect_error(error))?;
+        let reopened = pool.manager().reopen(&mut object, options).await;
+        reopened.map_err(|trouble| self.connect_error(PoolError::Backend(trouble)))?;
+        Ok(Session::used_once(object))
+    }
+
     async fn take(&self, pool: &Pool) -> Result<Session, Error> {
         pool.get()
             .await

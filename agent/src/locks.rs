@@ -27,7 +27,9 @@ pub async fn jam(database: &Database) -> Result<Jam, Error> {
         .await?;
     let waiting: Vec<Waiting> = rows.iter().map(self::waiting).collect();
     let those: BTreeSet<i32> = waiting.iter().map(|waiting| waiting.pid).collect();
-    let by = waiting.iter().flat_map(|waiting| waiting.blocked_by.iter().copied());
+    let by = waiting
+        .iter()
+        .flat_map(|waiting| waiting.blocked_by.iter().copied());
     let holders: Vec<i32> = by.filter(|pid| !those.contains(pid)).collect();
     let doing = "asking whom they wait for";
     let rows = session

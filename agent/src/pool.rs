@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How often a place on a full server is looked for: connections of others come back without telling.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -82,6 +83,8 @@ impl Deref for Connection {
 /// Opens connections of one database.
 pub(crate) struct Manager {
     inner: deadpool_postgres::Manager,
+    config: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
     server: Arc<Server>,
     /// How long to wait for a place.
     patience: Duration,
@@ -124,16 +127,10 @@ impl Servers {
         let target = connect::target(url)?;
         let host = target.address.rsplit_once('/').map_or("", |(host, _)| host);
         let server = self.server(host);
-        // Fast: nothing is sent on recycling. Anything more would reset other clients' sessions behind a pooler.
-        let inner = deadpool_postgres::Manager::from_config(
-            target.config,
-            target.tls,
-            ManagerConfig {
-                recycling_method: RecyclingMethod::Fast,
-            },
-        );
         let manager = Manager {
-            inner,
+            inner: opener(&target.config, &target.tls),
+            config: target.config,
+            tls: target.tls,
             server: server.clone(),
             patience: settings.wait_timeout,
             answer_within: settings.create_timeout,
@@ -176,6 +173,34 @@ impl Servers {
                 })
             })
             .clone()
+    }
+}
+
+fn opener(config: &tokio_postgres::Config, tls: &MakeRustlsConnect) -> deadpool_postgres::Manager {
+    // Fast: nothing is sent on recycling. Anything more would reset other clients' sessions behind a pooler.
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    deadpool_postgres::Manager::from_config(config.clone(), tls.clone(), recycling)
+}
+
+impl Manager {
+    /// Puts a connection that is opened with these `options` (as libpq has them, after those of the URL) in the place of one
+    /// of the pool. It is not to go back there.
+    pub(crate) async fn reopen(&self, connection: &mut Connection, options: &str) -> Result<(), Trouble> {
+        let mut config = self.config.clone();
+        let options = match config.get_options() {
+            Some(before) => format!("{before} {options}"),
+            None => options.to_owned(),
+        };
+        config.options(options);
+        let manager = opener(&config, &self.tls);
+        let opened = tokio::time::timeout(self.answer_within, managed::Manager::create(&manager)).await;
+        let opened = opened.map_err(|_elapsed| Trouble::Silent)??;
+        // The place on the server stays: the one before is closed.
+        managed::Manager::detach(self, connection);
+        connection.client = opened;
+        Ok(())
     }
 }
 

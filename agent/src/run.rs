@@ -56,6 +56,9 @@ pub struct Overrides {
 pub(crate) struct Tally {
     pub(crate) batches: u64,
     pub(crate) retries: u64,
+    pub(crate) vacuums: u64,
+    /// Whether it was said why there is no vacuum.
+    pub(crate) told_of_no_vacuum: bool,
     /// WAL the server wrote meanwhile.
     pub(crate) wal_bytes: Option<u64>,
     /// What verification found.
@@ -258,6 +261,7 @@ impl<'a> Run<'a> {
                 rows: self.control.progress.borrow().rows,
                 batches: tally.batches,
                 retries: tally.retries,
+                vacuums: tally.vacuums,
                 wal_bytes: tally.wal_bytes,
                 evidence: tally.evidence,
                 lock_tries,

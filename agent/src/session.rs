@@ -34,6 +34,14 @@ impl Session {
         }
     }
 
+    /// Of a connection that was opened with settings of its own: it is closed after use.
+    pub(crate) fn used_once(object: Object) -> Self {
+        Self {
+            object: Some(object),
+            state: State::Doubtful,
+        }
+    }
+
     pub(crate) fn client(&self) -> &tokio_postgres::Client {
         self.object
             .as_ref()

@@ -57,6 +57,8 @@ pub struct StepResult {
     pub batches: u64,
     /// Batches that met a lock, a deadlock or a timeout and were tried again.
     pub retries: u64,
+    /// Vacuums that ran between batches, where the step asked for them.
+    pub vacuums: u64,
     /// WAL the whole server wrote while the batches ran; `None` without batches.
     pub wal_bytes: Option<u64>,
     /// What verification found, where the step asked for it.

@@ -10,6 +10,7 @@
 //! | `health` | all readings folded into one level and the reason for it |
 //! | `pace` | duty and number of workers, from one health after the other |
 //! | `reason` | why the pace is what it is, for people |
+//! | `vacuum` | when a relation at work is vacuumed between two batches, and how gently |
 
 mod company;
 mod health;
@@ -19,6 +20,7 @@ mod reason;
 mod sample;
 mod signal;
 mod size;
+mod vacuum;
 
 pub use company::{Company, SHORT_TARGET};
 pub use health::{Cause, Health};
@@ -28,3 +30,4 @@ pub use reason::Reason;
 pub use sample::{Limits, Sample};
 pub use signal::{Harm, Reading, Signal};
 pub use size::{FIRST_ROWS, Size, TARGET, first_rows};
+pub use vacuum::{Need, VACUUM_SHARE, Vacuum, vacuum_delay, vacuum_gives_way};

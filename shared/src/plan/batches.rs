@@ -172,6 +172,8 @@ pub struct Pacing {
     pub workers: Option<u32>,
     /// Most of its time that a worker works, from above 0 to 1.
     pub max_duty: Option<f64>,
+    /// The share of a relation's rows after whose change it is vacuumed between batches, from 0.01 to 1; `None` is never.
+    pub vacuum: Option<f64>,
 }
 
 impl Batches {

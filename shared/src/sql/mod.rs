@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod lock;
 pub mod sync;
 mod type_name;
+pub mod vacuum;
 
 use crate::fence::Fence;
 use crate::id::SetName;

@@ -249,6 +249,24 @@ async fn yaml() -> anyhow::Result<()> {
             "#]],
         ),
         (
+            "up:\n  - backfill: { table: t, set: { x: 1 }, batch: { vacuum: often } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:59: backfill: batch.vacuum: expected true, false or a share of the rows such as 0.1, found string "often"
+            "#]],
+        ),
+        (
+            "up:\n  - delete: { table: t, where: x = 1, batch: { vacuum: 30 } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: delete: `batch.vacuum` must be true, false, or a share of the rows between 0.01 and 1
+            "#]],
+        ),
+        (
+            "up:\n  - add_column: { table: t, column: x, type: int, default: 1, batch: { vacuum: 0 } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_column: `batch.vacuum` must be true, false, or a share of the rows between 0.01 and 1
+            "#]],
+        ),
+        (
             "up:\n  - backfill: { table: t, set: { x: 1 }, new_rows: maybe }\n",
             expect![[r#"
                 error: db/1_a.yaml:2:52: backfill: new_rows: `maybe` is not known here

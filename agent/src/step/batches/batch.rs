@@ -28,7 +28,7 @@ const STATEMENT: Duration = Duration::from_secs(15);
 const DOING: &str = "running a batch";
 
 /// Rows in a block where the planner has no estimate.
-const ROWS_PER_BLOCK: u64 = 50;
+pub(super) const ROWS_PER_BLOCK: u64 = 50;
 
 /// A boundary: the texts of a key, or of a block number.
 type Bound = Vec<String>;

@@ -11,6 +11,7 @@ mod cut;
 mod pacer;
 mod shards;
 mod split;
+mod vacuum;
 mod verify;
 mod worker;
 mod writers;

@@ -1,6 +1,7 @@
 //! How many workers run, and how long each rests after a batch: the law of `shared::batch` over what a probe reads every
 //! second on a connection of its own.
 
+use super::vacuum::Others;
 use crate::probe::{Known, Probe};
 use crate::run::Run;
 use shared::batch::{Company, Health, Limits, Pace, PaceLimits, Sample, TARGET};
@@ -29,6 +30,8 @@ pub(super) struct Pacer {
     target: Option<Duration>,
     /// Who else is at work on the server.
     company: Mutex<Company>,
+    /// Whom a VACUUM would meet.
+    others: Mutex<Others>,
     /// Least pause after a batch.
     pause: Duration,
     /// Keys looked at by all workers.
@@ -53,6 +56,7 @@ impl Pacer {
             })),
             target: pacing.target.or(full),
             company: Mutex::default(),
+            others: Mutex::default(),
             pause: pacing.pause,
             keys: AtomicU64::new(0),
             changed: watch::Sender::new(0),
@@ -146,6 +150,7 @@ impl Pacer {
             let health = match probe.sample(run.database, known).await {
                 Ok(mut sample) => {
                     self.met(sample.company);
+                    self.saw(Others::of(&sample, Instant::now()));
                     let now = self.started.elapsed();
                     sample.wal_recent_bytes = sample
                         .wal_bytes
@@ -156,6 +161,7 @@ impl Pacer {
                 }
                 Err(error) => {
                     self.met(None);
+                    self.saw(Others::default());
                     error.health()
                 }
             };
@@ -185,6 +191,25 @@ impl Pacer {
             progress.pace = reason;
             progress.workers = workers;
         });
+    }
+
+    /// Whether no batch may begin.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.pace().is_stopped()
+    }
+
+    /// The share of its time that each worker may spend in batches.
+    pub(super) fn duty(&self) -> f64 {
+        self.pace().duty()
+    }
+
+    /// Whom a VACUUM meets, as they were last seen.
+    pub(super) fn others(&self) -> Others {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn saw(&self, others: Others) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
     }
 
     fn company(&self) -> Company {

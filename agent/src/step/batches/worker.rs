@@ -5,6 +5,7 @@ use super::batch::{Left, Outcome, Work};
 use super::pacer::Pacer;
 use super::shards::{Open, Shard};
 use super::split;
+use super::vacuum::{self, Vacuums};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::run::{PATIENCE, Run};
@@ -55,9 +56,10 @@ pub(super) struct Shared<'a, 'b> {
     pub(super) place: Place<'a>,
     pub(super) batches: &'a Batches,
     pub(super) tag: Tag,
-    pacer: Pacer,
+    pub(super) pacer: Pacer,
+    pub(super) vacuums: Vacuums,
     /// One of us failed: the others stop at their next batch boundary.
-    halt: CancellationToken,
+    pub(super) halt: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -106,6 +108,7 @@ pub(super) async fn all(
         batches,
         tag: place.tag(run),
         pacer: Pacer::new(batches, workers),
+        vacuums: Vacuums::of(batches, run.tally.told_of_no_vacuum),
         halt: run.control.stop.child_token(),
         state: Mutex::new(State {
             waiting,
@@ -136,11 +139,14 @@ pub(super) async fn all(
         outcome = working => outcome,
         never = shared.pacer.steer(run, batches) => match never {},
     };
+    let (vacuums, told) = shared.vacuums.ended();
     let state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     run.commits += state.commits;
     run.summary.rows += state.changed;
     run.tally.batches += state.batches;
     run.tally.retries += state.retries;
+    run.tally.vacuums += vacuums;
+    run.tally.told_of_no_vacuum = told;
     run.size = Some(state.size);
     outcome
 }
@@ -210,10 +216,13 @@ impl Shared<'_, '_> {
                     if outcome.left == Left::More {
                         size.took(outcome.work);
                     }
+                    self.vacuums.changed(work.part, outcome.changed);
                     self.moved(shard, outcome, size);
                     if outcome.left == Left::Nothing {
                         return Ok(());
                     }
+                    // On the heap: it is rare, and a run of many steps is one future.
+                    Box::pin(vacuum::when_due(self, work.part)).await;
                     tokio::select! {
                         () = self.pacer.rest(took) => {}
                         () = self.halt.cancelled() => return Err(Error::Stopped),

@@ -183,6 +183,11 @@ fn step_line(step: &StepResult) -> String {
         1 => ", 1 retry".to_owned(),
         retries => format!(", {retries} retries"),
     };
+    let vacuums = match step.vacuums {
+        0 => String::new(),
+        1 => ", 1 vacuum".to_owned(),
+        vacuums => format!(", {vacuums} vacuums"),
+    };
     let verified = step.evidence.map_or(String::new(), |found| {
         format!(
             ", verified: {} rows, {} differ, {} left out, digest {:016x}",
@@ -203,7 +208,7 @@ fn step_line(step: &StepResult) -> String {
         ),
     };
     format!(
-        "{} {}: step {} of {} done: {rows}{:.1} s{retries}{wal}{verified}{}",
+        "{} {}: step {} of {} done: {rows}{:.1} s{retries}{vacuums}{wal}{verified}{}",
         step.version,
         step.migration,
         step.step,
@@ -264,6 +269,7 @@ fn step_event(step: &StepResult) -> serde_json::Value {
         "rows": step.rows,
         "batches": step.batches,
         "retries": step.retries,
+        "vacuums": step.vacuums,
         "wal_bytes": step.wal_bytes,
         "evidence": step.evidence,
         "lock_tries": step.lock_tries,

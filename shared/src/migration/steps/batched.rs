@@ -1,6 +1,7 @@
 //! What the steps that work in batches have in common: size and pace, the relations and keys they page by, the columns
 //! they read, how often they go over the rows.
 
+use super::vacuuming::Vacuuming;
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// `batch: { size?, pause?, target?, workers?, max_duty?, verify? }`
+/// `batch: { size?, pause?, target?, workers?, max_duty?, vacuum?, verify? }`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchOptions {
@@ -31,10 +32,16 @@ pub struct BatchOptions {
     /// Most of its time that a worker works, from above 0 to 1.
     #[serde(default)]
     pub max_duty: Option<f64>,
+    /// Whether, and after which share of its rows, a relation is vacuumed between batches.
+    #[serde(default)]
+    pub vacuum: Vacuuming,
     /// Whether every row is looked at again before the step is done.
     #[serde(default)]
     pub verify: bool,
 }
+
+/// A smaller share is vacuumed more than a hundred times, and each time all indexes are read.
+const LEAST_SHARE: f64 = 0.01;
 
 /// The largest first batch a user may ask for: beyond it a batch no longer ends within its `statement_timeout`.
 const MAX_SIZE: u32 = 1_000_000;
@@ -51,6 +58,7 @@ impl BatchOptions {
         let size = self.size.is_some_and(|size| size == 0 || size > MAX_SIZE);
         let target = (self.target).is_some_and(|Milliseconds(t)| t.is_zero() || t > MAX_TARGET);
         let workers = self.workers.is_some_and(|n| n == 0 || n > MAX_WORKERS);
+        let vacuum = (self.vacuum.share()).is_some_and(|share| !(LEAST_SHARE..=1.0).contains(&share));
         let duty = self.max_duty.is_some_and(|duty| !(duty > 0.0 && duty <= 1.0));
         [
             size.then(|| format!("`batch.size` must be between 1 and {MAX_SIZE}")),
@@ -62,6 +70,11 @@ impl BatchOptions {
             }),
             workers.then(|| format!("`batch.workers` must be between 1 and {MAX_WORKERS}")),
             duty.then(|| "`batch.max_duty` must be above 0 and at most 1".to_owned()),
+            vacuum.then(|| {
+                format!(
+                    "`batch.vacuum` must be true, false, or a share of the rows between {LEAST_SHARE} and 1"
+                )
+            }),
         ]
         .into_iter()
         .flatten()
@@ -75,6 +88,7 @@ impl BatchOptions {
             target: self.target.map(|target| target.0),
             workers: self.workers,
             max_duty: self.max_duty,
+            vacuum: self.vacuum.share(),
         }
     }
 }

@@ -13,6 +13,7 @@ mod sql;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod vacuuming;
 
 use crate::id::Digest;
 use crate::migration::checksum;
@@ -33,6 +34,7 @@ pub use drop_sync::DropSync;
 pub use set_not_null::SetNotNull;
 pub use sql::{Execution, Outside, Session, Sql, Verify};
 pub use sync::Sync;
+pub use vacuuming::Vacuuming;
 
 /// What every kind of step can do. All of it is pure.
 pub trait Kind: DeserializeOwned {

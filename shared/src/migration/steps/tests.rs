@@ -484,8 +484,30 @@ fn the_pace_an_author_asks_for_is_within_bounds() {
         (json!({"target": "1h"}), "batch.target"),
         (json!({"max_duty": 0}), "batch.max_duty"),
         (json!({"max_duty": 1.5}), "batch.max_duty"),
+        (json!({"vacuum": 0.001}), "batch.vacuum"),
+        (json!({"vacuum": 20}), "batch.vacuum"),
+        (json!({"vacuum": -1}), "batch.vacuum"),
     ] {
         assert!(problems(batch).contains(key), "{key}");
+    }
+}
+
+#[test]
+fn a_vacuum_between_batches_is_asked_for_by_a_word_or_a_share_and_is_no_part_of_the_meaning() {
+    let step = |batch: Value| change(&json!({"delete": {"table": "t", "where": "true", "batch": batch}}));
+    let checksum = |step: &Change| step.checksum();
+    for (vacuum, share) in [
+        (json!(false), None),
+        (json!(true), Some(0.1)),
+        (json!(0.25), Some(0.25)),
+        (json!(1), Some(1.0)),
+    ] {
+        let step_of = json!({"delete": {"table": "t", "where": "true", "batch": {"vacuum": vacuum}}});
+        assert_eq!(batches(&step_of, table()).unwrap().pacing.vacuum, share);
+        assert_eq!(
+            checksum(&step(json!({"vacuum": vacuum}))),
+            checksum(&step(json!({})))
+        );
     }
 }
 
