@@ -6,8 +6,9 @@ use serde::Deserialize;
 use shared::migration::{Change, expression::Expression};
 use shared::name::{Ident, Table};
 use shared::plan::{
-    CheckFacts, ColumnFacts, Facts, KeyFacts, Lookup, Nullability, Nulls, Ordering, PartFacts, RelationKind,
-    Sort, SortDirection, Source, Storage, SyncFacts, TableFacts,
+    CheckFacts, ColumnFacts, Dependent, EnumFacts, Facts, ForeignKeyFacts, KeyFacts, Lookup, Nullability,
+    Nulls, Ordering, PartFacts, RelationKind, Sort, SortDirection, Source, Storage, SyncFacts, TableFacts,
+    TypeLookup, UniqueKeyFacts, UniqueKeyKind,
 };
 use shared::sql::{self, Commit, Limits, Tag};
 use std::collections::BTreeSet;
@@ -21,7 +22,7 @@ const LIMITS: Limits = Limits {
     commit: Commit::Deferred,
 };
 
-/// Adds the facts of all tables of a step that are not known yet.
+/// Adds the facts of all tables and types of a step that are not known yet.
 pub(crate) async fn inspect(
     session: &mut Session,
     tag: &Tag,
@@ -34,7 +35,14 @@ pub(crate) async fn inspect(
             let found = look_up(session, tag, table, &functions).await?;
             facts.server_version = found.server_version;
             facts.volatile.extend(found.volatile);
+            facts.schema = found.schema;
             facts.tables.entry(table.clone()).or_insert(found.lookup);
+        }
+    }
+    for name in change.types() {
+        if !facts.types.contains_key(name) {
+            let found = look_up_type(session, tag, name).await?;
+            facts.types.insert(name.clone(), found);
         }
     }
     Ok(())
@@ -45,6 +53,7 @@ struct Found {
     lookup: Lookup,
     server_version: u32,
     volatile: Vec<String>,
+    schema: Option<Ident>,
 }
 
 async fn look_up(
@@ -73,7 +82,7 @@ async fn look_up(
         Some(json) => {
             let found: Relation = serde_json::from_str(&json)
                 .map_err(|_| Error::Broken("the catalog's answer cannot be read"))?;
-            Lookup::Found(found.into())
+            Lookup::Found(Box::new(found.into()))
         }
         None => Lookup::Missing { similar: row.get(1) },
     };
@@ -81,7 +90,31 @@ async fn look_up(
         lookup,
         server_version: u32::try_from(row.get::<_, i32>(2)).unwrap_or(0),
         volatile: row.get(3),
+        schema: row.get::<_, Option<String>>(4).map(ident),
     })
+}
+
+async fn look_up_type(session: &mut Session, tag: &Tag, name: &Table) -> Result<TypeLookup, Error> {
+    let (quoted, plain) = (name.to_string(), name.name.as_str());
+    let schema = name.schema.as_ref().map(Ident::as_str);
+    let params: Params<'_> = &[(&quoted, Type::TEXT), (&plain, Type::TEXT), (&schema, Type::TEXT)];
+    let rows = session
+        .begin_with(tag, LIMITS, "reading the catalog", sql::facts::TYPE, params)
+        .await;
+    session.rollback(tag).await;
+    let rows = rows?;
+    let row = rows.first().ok_or(Error::Broken("the catalog gave no answer"))?;
+    Ok(
+        match (row.get::<_, Option<String>>(0), row.get::<_, Option<String>>(1)) {
+            (Some(schema), Some(name)) if row.get(2) => TypeLookup::Enum(EnumFacts {
+                schema: ident(schema),
+                name: ident(name),
+                values: row.get(3),
+            }),
+            (Some(_), Some(_)) => TypeLookup::Other,
+            (None, _) | (_, None) => TypeLookup::Missing { similar: row.get(4) },
+        },
+    )
 }
 
 /// As [`sql::facts::TABLE`] gives it.
@@ -96,6 +129,9 @@ struct Relation {
     partition_expressions: Vec<String>,
     syncs: Vec<Trigger>,
     checks: Vec<Check>,
+    foreign_keys: Vec<ForeignKey>,
+    unique_keys: Vec<UniqueKey>,
+    dependents: Vec<Needing>,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +144,8 @@ struct Part {
     estimated_rows: u64,
     blocks: u64,
     row_security: bool,
+    unvalidated_checks: Vec<String>,
+    foreign_keys: Vec<ForeignKey>,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +185,27 @@ struct Check {
     name: String,
     definition: String,
     validated: bool,
+}
+
+/// Something that needs a table.
+#[derive(Deserialize)]
+struct Needing {
+    kind: String,
+    schema: String,
+    name: String,
+    constraint: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ForeignKey {
+    name: String,
+    validated: bool,
+}
+
+#[derive(Deserialize)]
+struct UniqueKey {
+    columns: Vec<String>,
+    primary: bool,
 }
 
 fn ident(name: String) -> Ident {
@@ -191,6 +250,9 @@ impl From<Relation> for TableFacts {
                     validated: c.validated,
                 })
                 .collect(),
+            foreign_keys: relation.foreign_keys.into_iter().map(Into::into).collect(),
+            unique_keys: relation.unique_keys.into_iter().map(Into::into).collect(),
+            dependents: relation.dependents.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -233,6 +295,47 @@ impl From<Part> for PartFacts {
             estimated_rows: part.estimated_rows,
             blocks: part.blocks,
             row_security: part.row_security,
+            unvalidated_checks: idents(part.unvalidated_checks),
+            foreign_keys: part.foreign_keys.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Needing> for Dependent {
+    fn from(needing: Needing) -> Self {
+        let (schema, name) = (ident(needing.schema), ident(needing.name));
+        let constraint = needing.constraint.map(ident);
+        let what = match &constraint {
+            Some(constraint) => format!("{} {constraint} of {schema}.{name}", needing.kind),
+            None => format!("{} {schema}.{name}", needing.kind),
+        };
+        Self {
+            what,
+            schema,
+            name,
+            constraint,
+        }
+    }
+}
+
+impl From<ForeignKey> for ForeignKeyFacts {
+    fn from(key: ForeignKey) -> Self {
+        Self {
+            name: ident(key.name),
+            validated: key.validated,
+        }
+    }
+}
+
+impl From<UniqueKey> for UniqueKeyFacts {
+    fn from(key: UniqueKey) -> Self {
+        Self {
+            columns: idents(key.columns),
+            kind: if key.primary {
+                UniqueKeyKind::Primary
+            } else {
+                UniqueKeyKind::Unique
+            },
         }
     }
 }

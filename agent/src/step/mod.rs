@@ -106,11 +106,12 @@ pub(crate) enum Part {
 pub(crate) async fn carry_out(run: &mut Run<'_>, place: Place<'_>) -> Result<(), Error> {
     let tag = place.tag(run);
     let mut facts = place.facts();
-    if !place.step().change.tables().is_empty() {
+    let change = &place.step().change;
+    if !change.tables().is_empty() || !change.types().is_empty() {
         let mut session = run.database.session().await?;
-        facts::inspect(&mut session, &tag, &place.step().change, &mut facts).await?;
+        facts::inspect(&mut session, &tag, change, &mut facts).await?;
     }
-    let actions = place.step().change.plan(&facts)?;
+    let actions = change.plan(&facts)?;
     if actions.is_empty() {
         let part = if place.has_begun() {
             Part::Last

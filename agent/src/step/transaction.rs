@@ -24,6 +24,9 @@ const WITHDRAWAL: Duration = Duration::from_secs(10);
 /// `lock_not_available`.
 const LOCK_TIMEOUT: &str = "55P03";
 
+/// `check_violation` and `foreign_key_violation`.
+const VIOLATIONS: [&str; 2] = ["23514", "23503"];
+
 /// `query_canceled`.
 const STATEMENT_TIMEOUT: &str = "57014";
 
@@ -174,11 +177,19 @@ async fn failed(run: &Run<'_>, place: Place<'_>, transaction: &Transaction, erro
         }
     };
     match error {
-        Error::User { message, code, retry } => Error::User {
-            message: format!("{message}\n{done}"),
-            code,
-            retry,
-        },
+        Error::User { message, code, retry } => {
+            let violated = code.as_deref().is_some_and(|code| VIOLATIONS.contains(&code));
+            let help = if violated {
+                format!("\nhelp: change the rows first; they are: {}", withdraw.find)
+            } else {
+                String::new()
+            };
+            Error::User {
+                message: format!("{message}\n{done}{help}"),
+                code,
+                retry,
+            }
+        }
         other => other,
     }
 }

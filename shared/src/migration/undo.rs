@@ -2,12 +2,13 @@
 
 use super::steps::{Change, Undo};
 use super::{Script, Step};
+use crate::name::{Ident, Table};
 
 impl Script {
     /// The steps that undo the first `count` of this script's, in order of execution.
     ///
-    /// A backfill needs none where every column it sets was added by an earlier step of the same script: the column
-    /// goes, and the values with it.
+    /// A step needs none that only changes what earlier steps of the same script have made: the values and the default of
+    /// a column go with the column.
     ///
     /// # Errors
     /// The index of the step that cannot be undone, and why.
@@ -21,23 +22,23 @@ impl Script {
                     change: *change,
                 }),
                 Undo::Nothing => {}
-                Undo::Impossible { .. } if self.fills_only_added_columns(index) => {}
+                Undo::Impossible { .. } if self.changes_only_added_columns(index) => {}
                 Undo::Impossible { why } => return Err((index, why)),
             }
         }
         Ok(undo)
     }
 
-    fn fills_only_added_columns(&self, index: usize) -> bool {
-        let Change::Backfill(backfill) = &self.steps[index].change else {
-            return false;
+    fn changes_only_added_columns(&self, index: usize) -> bool {
+        let (table, columns): (&Table, Vec<&Ident>) = match &self.steps[index].change {
+            Change::Backfill(backfill) => (&backfill.table, backfill.set.keys().collect()),
+            Change::SetDefault(set) => (&set.table, vec![&set.column]),
+            Change::DropDefault(drop) => (&drop.table, vec![&drop.column]),
+            _ => return false,
         };
-        backfill.set.keys().all(|column| {
+        columns.into_iter().all(|column| {
             self.steps[..index].iter().any(|step| {
-                let Change::AddColumn(added) = &step.change else {
-                    return false;
-                };
-                added.table == backfill.table && added.column == *column
+                matches!(&step.change, Change::AddColumn(added) if added.table == *table && added.column == *column)
             })
         })
     }

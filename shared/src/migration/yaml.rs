@@ -291,7 +291,7 @@ mod tests {
     fn an_unknown_step_is_refused_with_the_list_of_known_ones() {
         let said = problems("up:\n  - backfil: { table: t }\n");
         assert_eq!(said.len(), 1);
-        assert!(said[0].starts_with("m.yaml:2:5: unknown step `backfil`\n  help: did you mean `backfill`? known steps are sql, add_column"), "{}", said[0]);
+        assert!(said[0].starts_with("m.yaml:2:5: unknown step `backfil`\n  help: did you mean `backfill`? known steps are sql, create_table"), "{}", said[0]);
     }
 
     #[test]

@@ -10,6 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Facts {
     /// By the name as written in the step.
     pub tables: BTreeMap<Table, Lookup>,
+    /// Of the enum types a step names, by the name as written in the step.
+    pub types: BTreeMap<Table, TypeLookup>,
+    /// Where a table is created whose schema is not written.
+    pub schema: Option<Ident>,
     /// As PostgreSQL numbers it: 150004 is 15.4. 0 before anything was inspected.
     pub server_version: u32,
     /// Those of the functions the step's expressions call that PostgreSQL calls volatile, by name without a schema.
@@ -20,6 +24,8 @@ pub struct Facts {
     pub stage: Stage,
     /// In a dry run: an earlier step's effect is not known, so a table or column may exist by then.
     pub uncertain: bool,
+    /// In a dry run: the tables, and constraints of tables, that earlier steps drop.
+    pub gone: BTreeSet<(Ident, Ident, Option<Ident>)>,
 }
 
 /// Whether a step has begun.
@@ -36,12 +42,37 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lookup {
     /// There is such a relation.
-    Found(TableFacts),
+    Found(Box<TableFacts>),
     /// There is none.
     Missing {
         /// A relation whose exact name is what the user may have meant, quoted as it must be written.
         similar: Option<String>,
     },
+}
+
+/// What a type's name led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TypeLookup {
+    /// There is such an enum.
+    Enum(EnumFacts),
+    /// There is such a type, of another kind.
+    Other,
+    /// There is none.
+    Missing {
+        /// An enum whose exact name is what the user may have meant, quoted as it must be written.
+        similar: Option<String>,
+    },
+}
+
+/// One enum as the catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnumFacts {
+    /// The schema it was found in.
+    pub schema: Ident,
+    /// Its name.
+    pub name: Ident,
+    /// Its values, in their order.
+    pub values: Vec<String>,
 }
 
 /// What kind of relation it is.
@@ -74,6 +105,25 @@ pub struct TableFacts {
     pub syncs: Vec<SyncFacts>,
     /// Check constraints.
     pub checks: Vec<CheckFacts>,
+    /// Foreign keys of it, that is, by which its rows reference others.
+    pub foreign_keys: Vec<ForeignKeyFacts>,
+    /// The keys that a foreign key may reference; the primary key first.
+    pub unique_keys: Vec<UniqueKeyFacts>,
+    /// What PostgreSQL would not drop along with it.
+    pub dependents: Vec<Dependent>,
+}
+
+/// Something that needs a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependent {
+    /// For people: `view "public"."v"`.
+    pub what: String,
+    /// Its schema; of a constraint, that of its table.
+    pub schema: Ident,
+    /// Its name; of a constraint, that of its table.
+    pub name: Ident,
+    /// The constraint's own name.
+    pub constraint: Option<Ident>,
 }
 
 /// One column as the catalog has it.
@@ -112,6 +162,10 @@ pub struct PartFacts {
     pub blocks: u64,
     /// Whether a policy hides rows of it from our role.
     pub row_security: bool,
+    /// Its check constraints that are not known to hold for all of its rows.
+    pub unvalidated_checks: BTreeSet<Ident>,
+    /// Foreign keys of it.
+    pub foreign_keys: Vec<ForeignKeyFacts>,
 }
 
 /// Where the rows of a relation are.
@@ -218,6 +272,33 @@ pub struct CheckFacts {
     pub validated: bool,
 }
 
+/// One foreign key, seen from the table whose rows reference others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignKeyFacts {
+    /// Its name.
+    pub name: Ident,
+    /// Whether it is known to hold for all rows.
+    pub validated: bool,
+}
+
+/// A key that a foreign key may reference: unique at once, over all rows, of columns alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UniqueKeyFacts {
+    /// In the key's order.
+    pub columns: Vec<Ident>,
+    /// Primary or not.
+    pub kind: UniqueKeyKind,
+}
+
+/// Whether a unique key is the primary one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UniqueKeyKind {
+    /// It is.
+    Primary,
+    /// It is not.
+    Unique,
+}
+
 impl Facts {
     /// The facts of a table that must exist.
     ///
@@ -237,6 +318,65 @@ impl Facts {
                 what: format!("table {table} was not inspected"),
                 advice: None,
             }),
+        }
+    }
+
+    /// The facts of a table, if there is one.
+    pub fn find(&self, table: &Table) -> Option<&TableFacts> {
+        match self.tables.get(table) {
+            Some(Lookup::Found(facts)) => Some(facts),
+            Some(Lookup::Missing { .. }) | None => None,
+        }
+    }
+
+    /// Notes that a table is gone; gives what was known of it.
+    pub fn remove_table(&mut self, table: &Table) -> Option<TableFacts> {
+        let lookup = self.tables.get_mut(table)?;
+        match std::mem::replace(lookup, Lookup::Missing { similar: None }) {
+            Lookup::Found(facts) => Some(*facts),
+            Lookup::Missing { .. } => None,
+        }
+    }
+
+    /// Whether an earlier step of a dry run drops what needs a table.
+    pub fn is_gone(&self, dependent: &Dependent) -> bool {
+        let with = |constraint| {
+            let key = (dependent.schema.clone(), dependent.name.clone(), constraint);
+            self.gone.contains(&key)
+        };
+        with(None) || with(dependent.constraint.clone())
+    }
+
+    /// The facts of an enum that must exist.
+    ///
+    /// # Errors
+    /// When it does not, or is a type of another kind; the message names an enum that may have been meant.
+    pub fn enumeration(&self, name: &Table) -> Result<&EnumFacts, Refusal> {
+        match self.types.get(name) {
+            Some(TypeLookup::Enum(facts)) => Ok(facts),
+            Some(TypeLookup::Other) => Err(Refusal::Input {
+                what: format!("type {name} is not an enum"),
+                advice: Some("name an enum".to_owned()),
+            }),
+            Some(TypeLookup::Missing { similar }) => Err(Refusal::Input {
+                what: format!("enum {name} does not exist"),
+                advice: Some(match similar {
+                    Some(similar) => format!("there is {similar}: write it as shown"),
+                    None => "check the name, its schema, and that an earlier migration creates it".to_owned(),
+                }),
+            }),
+            None => Err(Refusal::Input {
+                what: format!("enum {name} was not inspected"),
+                advice: None,
+            }),
+        }
+    }
+
+    /// The facts of an enum for [`crate::migration::steps::Kind::effect`], which ignores one that is missing.
+    pub fn enumeration_mut(&mut self, name: &Table) -> Option<&mut EnumFacts> {
+        match self.types.get_mut(name) {
+            Some(TypeLookup::Enum(facts)) => Some(facts),
+            Some(TypeLookup::Other | TypeLookup::Missing { .. }) | None => None,
         }
     }
 
@@ -260,12 +400,29 @@ impl Facts {
         }
     }
 
+    /// Notes where a column's value comes from; nothing happens where there is no such column.
+    pub fn set_source(&mut self, table: &Table, column: &Ident, source: Source) {
+        if let Some(column) = self
+            .table_mut(table)
+            .and_then(|t| t.columns.iter_mut().find(|c| c.name == *column))
+        {
+            column.source = source;
+        }
+    }
+
     /// The facts of a table for [`crate::migration::steps::Kind::effect`], which ignores one that is missing.
     pub fn table_mut(&mut self, table: &Table) -> Option<&mut TableFacts> {
         match self.tables.get_mut(table) {
             Some(Lookup::Found(facts)) => Some(facts),
             _ => None,
         }
+    }
+}
+
+impl EnumFacts {
+    /// The full name, quoted for SQL.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
     }
 }
 
@@ -287,6 +444,36 @@ impl TableFacts {
                 advice: Some("name a table, or use a `sql` step".to_owned()),
             }),
         }
+    }
+
+    /// The check constraint of this name, if there is one.
+    pub fn check(&self, name: &Ident) -> Option<&CheckFacts> {
+        self.checks.iter().find(|check| check.name == *name)
+    }
+
+    /// The foreign key of this name, if there is one.
+    pub fn foreign_key(&self, name: &Ident) -> Option<&ForeignKeyFacts> {
+        self.foreign_keys.iter().find(|key| key.name == *name)
+    }
+
+    /// Passes when no constraint has this name, neither here nor on a partition.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn constraint_is_new(&self, name: &Ident) -> Result<(), Refusal> {
+        let on = if self.check(name).is_some() || self.foreign_key(name).is_some() {
+            self.full_name()
+        } else if let Some(part) = self.parts.iter().find(|part| part.foreign_key(name).is_some()) {
+            part.full_name()
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::Input {
+            what: format!("{on} already has a constraint {name}"),
+            advice: Some(
+                "choose another name, or remove the step if the constraint is the one you want".to_owned(),
+            ),
+        })
     }
 
     /// A column, if there is one.
@@ -317,6 +504,18 @@ impl TableFacts {
             what: format!("table {} has no column {name}", self.full_name()),
             advice: Some(self.columns_like(name)),
         })
+    }
+}
+
+impl PartFacts {
+    /// The full name, quoted for SQL.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+
+    /// The foreign key of this name, if there is one.
+    pub fn foreign_key(&self, name: &Ident) -> Option<&ForeignKeyFacts> {
+        self.foreign_keys.iter().find(|key| key.name == *name)
     }
 }
 

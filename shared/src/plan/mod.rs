@@ -64,8 +64,10 @@ pub struct Transaction {
 /// How a step that failed half-way leaves nothing behind that applications would notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withdraw {
-    /// The statement.
+    /// One statement, or several with `;` between them.
     pub statement: String,
+    /// A query that finds the rows which violate the constraint; said when that is why the statements failed.
+    pub find: String,
     /// What is said once it is done.
     pub done: &'static str,
     /// What is said when it could not be.

@@ -53,11 +53,6 @@ pub fn add_not_null_check(table: &TableFacts, column: &Ident, check: &Ident) -> 
     )
 }
 
-/// Looks at all rows, under a lock that blocks neither reads nor writes.
-pub fn validate_check(table: &TableFacts, check: &Ident) -> String {
-    format!("ALTER TABLE {} VALIDATE CONSTRAINT {check}", table.full_name())
-}
-
 /// `SET NOT NULL`; does not scan where a validated check says the same.
 pub fn set_not_null(table: &TableFacts, column: &Ident) -> String {
     format!(
@@ -72,9 +67,4 @@ pub fn drop_not_null(table: &TableFacts, column: &Ident) -> String {
         "ALTER TABLE {} ALTER COLUMN {column} DROP NOT NULL",
         table.full_name()
     )
-}
-
-/// Drops a check constraint.
-pub fn drop_check(table: &TableFacts, check: &Ident) -> String {
-    format!("ALTER TABLE {} DROP CONSTRAINT {check}", table.full_name())
 }

@@ -2,8 +2,8 @@
 
 /// The facts of one table as one JSON text; NULL when there is no such relation. Parameters: the quoted name as it stands
 /// in the step (text), the name without quotes and the schema or NULL (text), to find a near miss; names of functions
-/// (text[]), of which the volatile ones are given. Beside it a near miss (text), the server's version (int4) and those
-/// functions (text[]).
+/// (text[]), of which the volatile ones are given. Beside it a near miss (text), the server's version (int4), those
+/// functions (text[]) and the schema in which a table without one is created (text).
 pub const TABLE: &str = r"
 SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
   'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
@@ -13,6 +13,12 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
           'estimated_rows', GREATEST(p.reltuples, 0)::pg_catalog.int8,
           'blocks', CASE WHEN p.relkind = 'r' THEN pg_catalog.pg_relation_size(p.oid) ELSE 0 END
                     / pg_catalog.current_setting('block_size')::pg_catalog.int8,
+          'unvalidated_checks', (SELECT coalesce(pg_catalog.json_agg(o.conname), '[]') FROM pg_catalog.pg_constraint o
+             WHERE o.conrelid = p.oid AND o.contype = 'c' AND NOT o.convalidated),
+          'foreign_keys', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+                'name', o.conname, 'validated', o.convalidated)), '[]') FROM pg_catalog.pg_constraint o
+             WHERE o.conrelid = p.oid AND o.contype = 'f' AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_constraint h WHERE h.oid = o.conparentid AND h.conrelid = o.conrelid)),
           'row_security', pg_catalog.row_security_active(p.oid) OR pg_catalog.row_security_active(c.oid),
           'keys', (SELECT coalesce(pg_catalog.json_agg(k.columns ORDER BY NOT k.indisprimary, k.indnkeyatts, k.indexrelid), '[]')
              FROM (SELECT i.indisprimary, i.indnkeyatts, i.indexrelid, x.columns FROM pg_catalog.pg_index i, LATERAL (
@@ -78,14 +84,54 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) x),
   'checks', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', o.conname,
                 'definition', pg_catalog.pg_get_constraintdef(o.oid), 'validated', o.convalidated)), '[]')
-        FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid AND o.contype = 'c'))::pg_catalog.text END,
+        FROM pg_catalog.pg_constraint o WHERE o.conrelid = c.oid AND o.contype = 'c'),
+  'foreign_keys', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', o.conname,
+                'validated', o.convalidated)), '[]')
+        FROM pg_catalog.pg_constraint o
+       WHERE o.conrelid = c.oid AND o.contype = 'f' AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_constraint h WHERE h.oid = o.conparentid AND h.conrelid = o.conrelid)),
+  'unique_keys', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('columns', k.columns,
+                'primary', k.indisprimary) ORDER BY NOT k.indisprimary, k.indexrelid), '[]')
+        FROM (SELECT i.indisprimary, i.indexrelid, (
+                SELECT pg_catalog.json_agg(a.attname ORDER BY u.place)
+                  FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY u(attnum, place)
+                  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
+                 WHERE u.place <= i.indnkeyatts) AS columns
+                FROM pg_catalog.pg_index i
+               WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+                 AND i.indpred IS NULL AND i.indexprs IS NULL) k),
+  'dependents', (SELECT coalesce(pg_catalog.json_agg(DISTINCT x), '[]')
+      FROM (SELECT CASE c.relkind WHEN 'p' THEN tree.oids ELSE ARRAY[c.oid] END AS oids) own, LATERAL (
+        SELECT d.classid, d.objid FROM pg_catalog.pg_depend d
+         WHERE d.deptype = 'n' AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = ANY (own.oids)
+        UNION SELECT d.classid, d.objid FROM pg_catalog.pg_class w JOIN pg_catalog.pg_depend d
+            ON d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.refobjid = w.reltype AND d.deptype = 'n'
+         WHERE w.oid = ANY (own.oids)) d, LATERAL (
+        SELECT CASE r.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' ELSE 'table' END AS kind,
+               e.nspname AS schema, r.relname AS name, NULL::pg_catalog.name AS constraint
+          FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace e ON e.oid = r.relnamespace
+         WHERE r.oid <> ALL (own.oids) AND r.relkind IN ('r', 'p', 'f', 'v', 'm') AND (
+               (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND r.oid = d.objid)
+            OR (d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                AND r.oid = (SELECT w.ev_class FROM pg_catalog.pg_rewrite w WHERE w.oid = d.objid)))
+        UNION ALL
+        SELECT 'foreign key', e.nspname, r.relname, o.conname
+          FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_class r ON r.oid = o.conrelid
+          JOIN pg_catalog.pg_namespace e ON e.oid = r.relnamespace
+         WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND o.oid = d.objid AND o.contype = 'f'
+           AND o.conparentid = 0 AND o.conrelid <> ALL (own.oids)
+        UNION ALL
+        SELECT 'function', e.nspname, f.proname, NULL
+          FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace e ON e.oid = f.pronamespace
+         WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND f.oid = d.objid) x))::pg_catalog.text END,
   (SELECT pg_catalog.format('%I.%I', s.nspname, m.relname) FROM pg_catalog.pg_class m
      JOIN pg_catalog.pg_namespace s ON s.oid = m.relnamespace
     WHERE pg_catalog.lower(m.relname) = pg_catalog.lower($2) AND m.relkind IN ('r', 'p', 'v', 'm', 'f')
       AND ($3 IS NULL OR pg_catalog.lower(s.nspname) = pg_catalog.lower($3))
       AND s.nspname !~ '^pg_' ORDER BY pg_catalog.pg_table_is_visible(m.oid) DESC, 1 LIMIT 1),
   pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
-  ARRAY(SELECT DISTINCT v.proname::pg_catalog.text FROM pg_catalog.pg_proc v WHERE v.provolatile = 'v' AND v.proname = ANY ($4))
+  ARRAY(SELECT DISTINCT v.proname::pg_catalog.text FROM pg_catalog.pg_proc v WHERE v.provolatile = 'v' AND v.proname = ANY ($4)),
+  pg_catalog.current_schema()::pg_catalog.text
   FROM (SELECT pg_catalog.to_regclass($1)::pg_catalog.oid AS oid) q
   LEFT JOIN pg_catalog.pg_class c ON c.oid = q.oid
   LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
@@ -93,3 +139,18 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
     WITH RECURSIVE t(oid) AS (
       SELECT c.oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN t ON i.inhparent = t.oid)
     SELECT pg_catalog.array_agg(t.oid) AS oids FROM t) tree";
+
+/// One type, by its quoted name as it stands in the step and, to find a near miss, its name without quotes and the schema
+/// or NULL (text): schema and name, whether it is an enum, its values in order (text[]), and a near miss (text). Schema
+/// and name are NULL when there is none.
+pub const TYPE: &str = r"
+SELECT n.nspname::pg_catalog.text, t.typname::pg_catalog.text, coalesce(t.typtype = 'e', false),
+  ARRAY(SELECT l.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum l WHERE l.enumtypid = t.oid ORDER BY l.enumsortorder),
+  (SELECT pg_catalog.format('%I.%I', s.nspname, m.typname) FROM pg_catalog.pg_type m
+     JOIN pg_catalog.pg_namespace s ON s.oid = m.typnamespace
+    WHERE pg_catalog.lower(m.typname) = pg_catalog.lower($2) AND m.typtype = 'e'
+      AND ($3 IS NULL OR pg_catalog.lower(s.nspname) = pg_catalog.lower($3))
+    ORDER BY pg_catalog.pg_type_is_visible(m.oid) DESC, 1 LIMIT 1)
+  FROM (SELECT pg_catalog.to_regtype($1)::pg_catalog.oid AS oid) q
+  LEFT JOIN pg_catalog.pg_type t ON t.oid = q.oid
+  LEFT JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace";

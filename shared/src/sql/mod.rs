@@ -7,11 +7,13 @@
 pub mod audit;
 pub mod batch;
 mod change;
+mod constraint;
 pub mod facts;
 pub mod health;
 pub mod ledger;
 pub mod lock;
 pub mod sync;
+mod table;
 mod type_name;
 pub mod vacuum;
 
@@ -22,6 +24,8 @@ use std::fmt;
 use std::time::Duration;
 
 pub use change::*;
+pub use constraint::*;
+pub use table::*;
 pub use type_name::TypeName;
 
 /// The comment that opens each statement of a run: it survives poolers and tells our backends apart in

@@ -170,14 +170,14 @@ async fn yaml() -> anyhow::Result<()> {
             "up:\n  - backfil: {}\n",
             expect![[r#"
                 error: db/1_a.yaml:2:5: unknown step `backfil`
-                  help: did you mean `backfill`? known steps are sql, add_column, drop_column, set_not_null, drop_not_null, backfill, delete, drop_sync, assert
+                  help: did you mean `backfill`? known steps are sql, create_table, rename_table, drop_table, add_column, rename_column, drop_column, set_default, drop_default, set_not_null, drop_not_null, add_check, add_foreign_key, drop_constraint, add_enum_value, backfill, delete, drop_sync, assert
             "#]],
         ),
         (
             "up:\n  - repack: { table: t }\n",
             expect![[r#"
                 error: db/1_a.yaml:2:5: unknown step `repack`
-                  help: known steps are sql, add_column, drop_column, set_not_null, drop_not_null, backfill, delete, drop_sync, assert
+                  help: known steps are sql, create_table, rename_table, drop_table, add_column, rename_column, drop_column, set_default, drop_default, set_not_null, drop_not_null, add_check, add_foreign_key, drop_constraint, add_enum_value, backfill, delete, drop_sync, assert
             "#]],
         ),
         (
@@ -289,6 +289,136 @@ async fn yaml() -> anyhow::Result<()> {
             "up:\n  - sql: COMMIT\n",
             expect![[r#"
                 error: db/1_a.yaml:2:5: sql: COMMIT is not allowed: the step runs in one transaction together with its record (line 1, column 1 of the text); remove it; with `-- confiture: transaction=off` at the top of a SQL file each statement has a transaction of its own
+            "#]],
+        ),
+        (
+            "up:\n  - add_check: { table: t, name: c, check: a IN (SELECT 1) }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_check: the check `a IN (SELECT 1)` holds a sub-select: PostgreSQL checks a row by its own columns alone
+            "#]],
+        ),
+        (
+            "up:\n  - add_check: { table: t, name: c, check: a > }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:44: add_check: check: `a >` is not a SQL expression that can stand here: expected an expression, found `)` (line 1, column 4 of it)
+            "#]],
+        ),
+        (
+            "up:\n  - add_check: { table: t, check: a > 1 }\n",
+            expect![[r#"
+            error: db/1_a.yaml:2:16: add_check: the key `name` is missing
+        "#]],
+        ),
+        (
+            "up:\n  - add_foreign_key: { table: t, columns: [], references: { table: r } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_foreign_key: `columns` names no column
+            "#]],
+        ),
+        (
+            "up:\n  - add_foreign_key: { table: t, columns: [a, a], references: { table: r, columns: [x] } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_foreign_key: `columns` names a column twice
+                db/1_a.yaml:2:5: add_foreign_key: `columns` and `references.columns` must name as many columns as each other: 2 and 1
+            "#]],
+        ),
+        (
+            "up:\n  - add_foreign_key: { table: t, columns: [a], references: { table: r }, on_delete: vanish }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:85: add_foreign_key: on_delete: `vanish` is not known here
+                  help: one of no_action, restrict, cascade, set_null, set_default is expected
+            "#]],
+        ),
+        (
+            "up:\n  - add_foreign_key: { table: t_with_quite_a_long_name_that_says_it_all, columns: [and_a_column_of_it], references: { table: r } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_foreign_key: the name `t_with_quite_a_long_name_that_says_it_all_and_a_column_of_it_fkey` is longer than 63 bytes, and PostgreSQL would cut it off: write a shorter one as `name`
+            "#]],
+        ),
+        (
+            "up:\n  - set_default: { table: t, column: a, default: b + 1 }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: set_default: the default `b + 1` reads columns or tables: PostgreSQL takes none that does
+            "#]],
+        ),
+        (
+            "up:\n  - drop_default: { table: t, column: a, previous: (SELECT 1) }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: drop_default: the default `(SELECT 1)` reads columns or tables: PostgreSQL takes none that does
+            "#]],
+        ),
+        (
+            "up:\n  - rename_column: { table: t, column: a, to: A }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: rename_column: `to` is the name that column "a" has already
+            "#]],
+        ),
+        (
+            "up:\n  - rename_table: { table: t, to: other.t }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: rename_table: `to` names the schema "other", and `table` does not name the same: a rename keeps the schema; write `to` without one, or use a `sql` step with SET SCHEMA
+            "#]],
+        ),
+        (
+            "up:\n  - rename_table: { table: t, to: T }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: rename_table: `to` is the name that table "t" has already
+            "#]],
+        ),
+        (
+            "up:\n  - create_table: { table: t, columns: [], primary_key: [] }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: create_table: `columns` names no column
+            "#]],
+        ),
+        (
+            "up:\n  - create_table: { table: t, columns: [{ name: a, type: int, default: 1, identity: always }, { name: A, type: int, default: a + 1 }], primary_key: [b] }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: create_table: column "a" can have one of `default`, `generated` and `identity`
+                db/1_a.yaml:2:5: create_table: column "a": the default `a + 1` reads columns or tables: PostgreSQL takes none that does
+                db/1_a.yaml:2:5: create_table: `columns` names "a" twice
+                db/1_a.yaml:2:5: create_table: `primary_key` names "b", which is not among `columns`
+            "#]],
+        ),
+        (
+            "up:\n  - create_table: { table: t, columns: [{ name: a, type: int }, { name: b, type: int, generated: c * 2 }], primary_key: [a], unique: [[]], checks: [{ name: x, check: z > 1 }, { name: x, check: EXISTS (SELECT 1) }], partition_by: { range: [b] } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: create_table: `unique` names no column
+                db/1_a.yaml:2:5: create_table: `checks` names "x" twice
+                db/1_a.yaml:2:5: create_table: `z > 1` reads "z", which is not among `columns`
+                db/1_a.yaml:2:5: create_table: `EXISTS (SELECT 1)` holds a sub-select: PostgreSQL takes the columns of a row alone
+                db/1_a.yaml:2:5: create_table: `c * 2` reads "c", which is not among `columns`
+                db/1_a.yaml:2:5: create_table: the unique key ("a") must hold "b", by which the table is partitioned
+            "#]],
+        ),
+        (
+            "up:\n  - create_table: { table: t, columns: [{ name: a, type: int }], primary_key: [a], partition_by: { range: [a], hash: [a] } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:98: create_table: partition_by: say one of `range`, `list` and `hash`, with a list of columns
+            "#]],
+        ),
+        (
+            "up:\n  - create_table: { table: t, columns: [{ name: a, type: int }, { name: b, type: int }], primary_key: [a, b], partition_by: { list: [a, b] } }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: create_table: `partition_by.list` takes one column
+            "#]],
+        ),
+        (
+            "up:\n  - create_table: { table: t, columns: [{ name: a, type: int }] }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:19: create_table: the key `primary_key` is missing
+            "#]],
+        ),
+        (
+            "up:\n  - add_enum_value: { type: e, value: a, before: b, after: c }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_enum_value: `before` and `after` cannot both be said: name one neighbour
+            "#]],
+        ),
+        (
+            "up:\n  - add_enum_value: { type: e, value: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: add_enum_value: the value `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx` is longer than 63 bytes
             "#]],
         ),
         (

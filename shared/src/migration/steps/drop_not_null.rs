@@ -47,8 +47,8 @@ impl Kind for DropNotNull {
         }
         // A `set_not_null` that was interrupted leaves its check behind.
         let check = sql::not_null_check(table, &self.column);
-        if table.checks.iter().any(|c| c.name == check) {
-            statements.push(sql::drop_check(table, &check));
+        if table.check(&check).is_some() {
+            statements.push(sql::drop_constraint(&table.full_name(), &check));
         }
         if statements.is_empty() {
             return Ok(Vec::new());

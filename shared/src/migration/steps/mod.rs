@@ -1,13 +1,23 @@
 //! The kinds of steps. A further kind is one file here plus one line in the list below.
 
+mod add_check;
 mod add_column;
+mod add_enum_value;
+mod add_foreign_key;
 mod assert;
 mod backfill;
 mod batched;
+mod create_table;
 mod delete;
 mod drop_column;
+mod drop_constraint;
+mod drop_default;
 mod drop_not_null;
 mod drop_sync;
+mod drop_table;
+mod rename_column;
+mod rename_table;
+mod set_default;
 mod set_not_null;
 mod sql;
 mod sync;
@@ -23,14 +33,24 @@ use crate::plan::{Action, Facts, Refusal};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub use add_check::AddCheck;
 pub use add_column::AddColumn;
+pub use add_enum_value::AddEnumValue;
+pub use add_foreign_key::{AddForeignKey, References};
 pub use assert::Assert;
 pub use backfill::{Backfill, NewRows};
 pub use batched::BatchOptions;
+pub use create_table::{Check, Column, CreateTable};
 pub use delete::Delete;
 pub use drop_column::DropColumn;
+pub use drop_constraint::{DropConstraint, Missing};
+pub use drop_default::DropDefault;
 pub use drop_not_null::DropNotNull;
 pub use drop_sync::DropSync;
+pub use drop_table::{DropTable, Rows};
+pub use rename_column::RenameColumn;
+pub use rename_table::RenameTable;
+pub use set_default::SetDefault;
 pub use set_not_null::SetNotNull;
 pub use sql::{Execution, Outside, Session, Sql, Verify};
 pub use sync::Sync;
@@ -53,6 +73,11 @@ pub trait Kind: DeserializeOwned {
 
     /// The tables whose facts [`Kind::plan`] needs.
     fn tables(&self) -> Vec<&Table>;
+
+    /// The enum types whose facts [`Kind::plan`] needs.
+    fn types(&self) -> Vec<&Table> {
+        Vec::new()
+    }
 
     /// The expressions whose functions [`Kind::plan`] must know: see [`Facts::volatile`].
     fn expressions(&self) -> Vec<&Expression> {
@@ -144,6 +169,11 @@ macro_rules! steps {
                 match self { $(Self::$variant(step) => step.tables(),)* }
             }
 
+            /// See [`Kind::types`].
+            pub fn types(&self) -> Vec<&Table> {
+                match self { $(Self::$variant(step) => step.types(),)* }
+            }
+
             /// See [`Kind::expressions`].
             pub fn expressions(&self) -> Vec<&Expression> {
                 match self { $(Self::$variant(step) => step.expressions(),)* }
@@ -172,10 +202,20 @@ macro_rules! steps {
 
 steps! {
     "sql" => Sql,
+    "create_table" => CreateTable,
+    "rename_table" => RenameTable,
+    "drop_table" => DropTable,
     "add_column" => AddColumn,
+    "rename_column" => RenameColumn,
     "drop_column" => DropColumn,
+    "set_default" => SetDefault,
+    "drop_default" => DropDefault,
     "set_not_null" => SetNotNull,
     "drop_not_null" => DropNotNull,
+    "add_check" => AddCheck,
+    "add_foreign_key" => AddForeignKey,
+    "drop_constraint" => DropConstraint,
+    "add_enum_value" => AddEnumValue,
     "backfill" => Backfill,
     "delete" => Delete,
     "drop_sync" => DropSync,

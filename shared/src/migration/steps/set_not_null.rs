@@ -49,11 +49,16 @@ impl Kind for SetNotNull {
         table.must_be_a_table()?;
         let column = table.column(&self.column)?;
         let check = sql::not_null_check(table, &self.column);
-        let present = table.checks.iter().find(|c| c.name == check);
+        let present = table.check(&check);
         if column.nullability == Nullability::NotNull {
             // Another session set it, or we were interrupted by hand-made changes: only our own check may be left.
             return Ok(present
-                .map(|_| Action::Transaction(Transaction::bounded(sql::drop_check(table, &check))))
+                .map(|_| {
+                    Action::Transaction(Transaction::bounded(sql::drop_constraint(
+                        &table.full_name(),
+                        &check,
+                    )))
+                })
                 .into_iter()
                 .collect());
         }
@@ -65,18 +70,19 @@ impl Kind for SetNotNull {
         }
         if !present.is_some_and(|c| c.validated) {
             let withdraw = Withdraw {
-                statement: sql::drop_check(table, &check),
+                statement: sql::drop_constraint(&table.full_name(), &check),
+                find: sql::rows_where_null(table, &self.column),
                 done: "the check that kept new NULLs out is taken back: the column takes NULL as before",
                 left: "the check that keeps new NULLs out stays until the step is done, or undone with `confiture migrate down`",
             };
             actions.push(Action::Transaction(Transaction::long(
-                sql::validate_check(table, &check),
+                sql::validate_constraint(&table.full_name(), &check),
                 withdraw,
             )));
         }
         actions.push(Action::Transaction(Transaction::bounded_all(vec![
             sql::set_not_null(table, &self.column),
-            sql::drop_check(table, &check),
+            sql::drop_constraint(&table.full_name(), &check),
         ])));
         Ok(actions)
     }

@@ -168,17 +168,29 @@ pub(super) fn can_go(table: &TableFacts, column: &Ident) -> Result<(), Refusal> 
     let bound = |live: &&SyncFacts| {
         live.reads.contains(column) || (live.columns.contains(column) && live.columns.len() > 1)
     };
-    let Some(live) = table.syncs.iter().find(bound) else {
-        return Ok(());
-    };
-    Err(Refusal::Unsafe {
+    match table.syncs.iter().find(bound) {
+        Some(live) => Err(needs(live, table, column)),
+        None => Ok(()),
+    }
+}
+
+/// Passes a column that no live trigger reads or sets: its function knows columns by their names.
+pub(super) fn can_be_renamed(table: &TableFacts, column: &Ident) -> Result<(), Refusal> {
+    match (table.syncs.iter()).find(|live| live.reads.contains(column) || live.columns.contains(column)) {
+        Some(live) => Err(needs(live, table, column)),
+        None => Ok(()),
+    }
+}
+
+fn needs(live: &SyncFacts, table: &TableFacts, column: &Ident) -> Refusal {
+    Refusal::Unsafe {
         what: format!(
             "a trigger that keeps {} of {} right needs {column}",
             names(&live.columns),
             table.full_name()
         ),
         advice: Some("end it first with a `drop_sync` step".to_owned()),
-    })
+    }
 }
 
 /// The statements that end the trigger which sets a column; none where there is none.

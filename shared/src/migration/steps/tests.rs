@@ -1,11 +1,12 @@
 //! What the steps become on tables of all kinds.
 
-use super::Change;
+use super::{Change, Undo};
 use crate::name::Ident;
 use crate::name::Table;
 use crate::plan::{
-    Action, Batches, CheckFacts, ColumnFacts, Facts, Kept, KeyFacts, Lookup, Nullability, Ordering, Paging,
-    PartFacts, Passes, Refusal, RelationKind, Sort, Source, Stage, Storage, TableFacts, Upper,
+    Action, Batches, CheckFacts, ColumnFacts, Dependent, EnumFacts, Facts, ForeignKeyFacts, Kept, KeyFacts,
+    Length, Lookup, Nullability, Ordering, Paging, PartFacts, Passes, Refusal, RelationKind, Sort, Source,
+    Stage, Storage, TableFacts, TypeLookup, UniqueKeyFacts, UniqueKeyKind, Upper,
 };
 use serde_json::{Value, json};
 
@@ -47,6 +48,12 @@ fn table() -> TableFacts {
         partition_columns: [].into(),
         syncs: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
+        unique_keys: vec![UniqueKeyFacts {
+            columns: vec![ident("id")],
+            kind: UniqueKeyKind::Primary,
+        }],
+        dependents: Vec::new(),
     }
 }
 
@@ -65,13 +72,15 @@ fn part(name: &str, key: &[&str]) -> PartFacts {
         estimated_rows: 1000,
         blocks: 10,
         row_security: false,
+        unvalidated_checks: [].into(),
+        foreign_keys: Vec::new(),
     }
 }
 
 fn facts(table: TableFacts) -> Facts {
     let name = Table::parse("t").unwrap();
     Facts {
-        tables: [(name, Lookup::Found(table))].into(),
+        tables: [(name, Lookup::Found(Box::new(table)))].into(),
         ..Facts::default()
     }
 }
@@ -553,4 +562,388 @@ fn a_default_that_differs_from_row_to_row_is_filled_in_batches() {
     assert!(step.plan(&facts).is_err(), "a column that somebody else added");
     facts.stage = Stage::Begun;
     assert!(matches!(step.plan(&facts).unwrap()[0], Action::Batches(_)));
+}
+
+/// The statements a step becomes on `t`, and the message of one that is refused.
+fn planned(step: &Value, facts: &Facts) -> Result<Vec<String>, String> {
+    match change(step).plan(facts) {
+        Ok(actions) => Ok(statements(&actions)),
+        Err(Refusal::Unsafe { what, advice }) => {
+            Err(format!("unsafe: {what} ({})", advice.unwrap_or_default()))
+        }
+        Err(Refusal::Input { what, advice }) => {
+            Err(format!("input: {what} ({})", advice.unwrap_or_default()))
+        }
+    }
+}
+
+/// The same once the step has begun.
+fn begun(table: TableFacts) -> Facts {
+    Facts {
+        stage: Stage::Begun,
+        ..facts(table)
+    }
+}
+
+fn check(name: &str, validated: bool) -> CheckFacts {
+    CheckFacts {
+        name: ident(name),
+        definition: String::new(),
+        validated,
+    }
+}
+
+fn foreign_key(name: &str, validated: bool) -> ForeignKeyFacts {
+    ForeignKeyFacts {
+        name: ident(name),
+        validated,
+    }
+}
+
+#[test]
+fn a_check_is_validated_partition_by_partition_and_goes_on_where_it_stopped() {
+    let step = json!({"add_check": {"table": "t", "name": "small", "check": "n < 5 -- so"}});
+    let all = planned(&step, &facts(partitioned())).unwrap();
+    assert_eq!(
+        all,
+        [
+            "ALTER TABLE \"public\".\"t\" ADD CONSTRAINT \"small\" CHECK (n < 5 -- so\n) NOT VALID",
+            "ALTER TABLE \"public\".\"t_1\" VALIDATE CONSTRAINT \"small\"",
+            "ALTER TABLE \"public\".\"t_2\" VALIDATE CONSTRAINT \"small\"",
+            "ALTER TABLE \"public\".\"t\" VALIDATE CONSTRAINT \"small\"",
+        ]
+    );
+    let mut half = partitioned();
+    half.checks.push(check("small", false));
+    half.parts[1].unvalidated_checks.insert(ident("small"));
+    assert_eq!(planned(&step, &begun(half.clone())).unwrap(), all[2..]);
+    half.checks[0].validated = true;
+    assert!(planned(&step, &begun(half.clone())).unwrap().is_empty());
+    assert!(
+        planned(&step, &facts(half))
+            .unwrap_err()
+            .contains("already has a constraint \"small\"")
+    );
+    assert_eq!(planned(&step, &facts(table())).unwrap().len(), 2);
+    let mut foreign = partitioned();
+    foreign.parts[0].storage = Storage::Foreign;
+    assert_eq!(planned(&step, &facts(foreign)).unwrap().len(), 3);
+}
+
+#[test]
+fn validating_takes_the_constraint_back_when_rows_violate_it() {
+    let step = json!({"add_check": {"table": "t", "name": "small", "check": "n < 5 -- so"}});
+    let actions = change(&step).plan(&facts(table())).unwrap();
+    let [Action::Transaction(add), Action::Transaction(validate)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((add.length, add.withdraw.is_some()), (Length::Bounded, false));
+    assert_eq!(validate.length, Length::Long);
+    let withdraw = validate.withdraw.as_ref().unwrap();
+    assert!(withdraw.statement.contains("DROP CONSTRAINT IF EXISTS \"small\""));
+    assert_eq!(
+        withdraw.find,
+        "SELECT * FROM \"public\".\"t\" WHERE NOT (n < 5 -- so\n)"
+    );
+}
+
+#[test]
+fn a_foreign_key_of_a_partitioned_table_is_attached_once_each_partition_has_it() {
+    let step = json!({"add_foreign_key": {"table": "t", "columns": ["n"], "references": {"table": "t"}}});
+    let all = planned(&step, &facts(partitioned())).unwrap();
+    let key = "ADD CONSTRAINT \"t_n_fkey\" FOREIGN KEY (\"n\") REFERENCES \"public\".\"t\" (\"id\")";
+    let validate = "VALIDATE CONSTRAINT \"t_n_fkey\"";
+    assert_eq!(
+        all,
+        [
+            format!("ALTER TABLE \"public\".\"t_1\" {key} NOT VALID"),
+            format!("ALTER TABLE \"public\".\"t_1\" {validate}"),
+            format!("ALTER TABLE \"public\".\"t_2\" {key} NOT VALID"),
+            format!("ALTER TABLE \"public\".\"t_2\" {validate}"),
+            format!("ALTER TABLE \"public\".\"t\" {key}"),
+        ]
+    );
+    let mut half = partitioned();
+    half.parts[0].foreign_keys.push(foreign_key("t_n_fkey", true));
+    assert_eq!(planned(&step, &begun(half.clone())).unwrap(), all[2..]);
+    half.parts[1].foreign_keys.push(foreign_key("t_n_fkey", false));
+    assert_eq!(planned(&step, &begun(half.clone())).unwrap(), all[3..]);
+    let undo = change(&json!({"drop_constraint": {"table": "t", "name": "t_n_fkey"}}));
+    assert_eq!(
+        statements(&undo.plan(&facts(half.clone())).unwrap()),
+        [
+            "ALTER TABLE \"public\".\"t_1\" DROP CONSTRAINT \"t_n_fkey\"",
+            "ALTER TABLE \"public\".\"t_2\" DROP CONSTRAINT \"t_n_fkey\"",
+        ]
+    );
+    half.foreign_keys.push(foreign_key("t_n_fkey", true));
+    assert!(planned(&step, &begun(half.clone())).unwrap().is_empty());
+    assert_eq!(statements(&undo.plan(&facts(half)).unwrap()).len(), 1);
+    let mut foreign = partitioned();
+    foreign.parts[0].storage = Storage::Foreign;
+    assert!(
+        planned(&step, &facts(foreign))
+            .unwrap_err()
+            .starts_with("unsafe: partition \"public\".\"t_1\"")
+    );
+}
+
+#[test]
+fn a_foreign_key_references_a_key_in_any_order_and_nothing_else() {
+    let mut table = table();
+    table.unique_keys.push(UniqueKeyFacts {
+        columns: vec![ident("n"), ident("total")],
+        kind: UniqueKeyKind::Unique,
+    });
+    let facts = facts(table);
+    let step = |columns: &[&str], referenced: &[&str]| {
+        json!({"add_foreign_key": {
+            "table": "t", "name": "f", "columns": columns, "references": {"table": "t", "columns": referenced},
+            "on_delete": "set_null", "deferrable": "initially_deferred"
+        }})
+    };
+    let all = planned(&step(&["id", "n"], &["total", "n"]), &facts).unwrap();
+    assert!(
+        all[0].ends_with(
+            "(\"id\", \"n\") REFERENCES \"public\".\"t\" (\"total\", \"n\") ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED NOT VALID"
+        ),
+        "{}",
+        all[0]
+    );
+    assert_eq!(planned(&step(&["n"], &[]), &facts).unwrap().len(), 2);
+    let refused = planned(&step(&["n"], &["total"]), &facts).unwrap_err();
+    assert!(refused.contains("(\"total\") is no unique key"), "{refused}");
+    assert!(
+        refused.contains("it has (\"id\"), (\"n\", \"total\")"),
+        "{refused}"
+    );
+    let refused = planned(&step(&["n", "id"], &[]), &facts).unwrap_err();
+    assert!(
+        refused.contains("the primary key of \"public\".\"t\" is (\"id\")"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_adds_a_constraint_is_undone_even_when_it_took_it_back() {
+    for step in [
+        json!({"add_check": {"table": "t", "name": "f", "check": "n < 5"}}),
+        json!({"add_foreign_key": {"table": "t", "name": "f", "columns": ["n"], "references": {"table": "t"}}}),
+    ] {
+        let Undo::By(undo) = change(&step).undo() else {
+            panic!("{step}")
+        };
+        assert!(undo.plan(&facts(table())).unwrap().is_empty(), "{step}");
+    }
+    let written = json!({"drop_constraint": {"table": "t", "name": "f"}});
+    assert!(
+        planned(&written, &facts(table()))
+            .unwrap_err()
+            .contains("no check and no foreign key \"f\"")
+    );
+}
+
+#[test]
+fn a_default_is_undone_where_the_one_before_is_said() {
+    let set = |more: Value| {
+        let mut body = json!({"table": "t", "column": "n", "default": "7"});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        change(&json!({ "set_default": body }))
+    };
+    assert!(matches!(set(json!({})).undo(), Undo::Impossible { why } if why.contains("`previous`")));
+    let Undo::By(undo) = set(json!({"previous": "NULL"})).undo() else {
+        panic!()
+    };
+    assert_eq!(
+        statements(&undo.plan(&facts(table())).unwrap()),
+        ["ALTER TABLE \"public\".\"t\" ALTER COLUMN \"n\" SET DEFAULT (NULL\n)"]
+    );
+    assert!(matches!(undo.undo(), Undo::By(again) if *again == set(json!({"previous": "NULL"}))));
+    let mut generated = table();
+    generated.columns[1].source = Source::Generated;
+    let refused = set(json!({})).plan(&facts(generated)).unwrap_err().to_string();
+    assert!(refused.contains("is generated"), "{refused}");
+}
+
+#[test]
+fn renamed_already_is_nothing_to_do_and_taken_is_refused() {
+    let column = |from: &str, to: &str| json!({"rename_column": {"table": "t", "column": from, "to": to}});
+    assert_eq!(planned(&column("n", "m"), &facts(table())).unwrap().len(), 1);
+    assert!(planned(&column("m", "n"), &facts(table())).unwrap().is_empty());
+    assert!(
+        planned(&column("n", "total"), &facts(table()))
+            .unwrap_err()
+            .contains("already has a column")
+    );
+    assert!(
+        planned(&column("x", "y"), &facts(table()))
+            .unwrap_err()
+            .contains("has no column \"x\"")
+    );
+    let mut after = facts(partitioned());
+    change(&column("n", "m")).effect(&mut after);
+    let table = after.find(&Table::parse("t").unwrap()).unwrap();
+    assert!(table.find(&ident("m")).is_some() && table.find(&ident("n")).is_none());
+    assert_eq!(table.partition_columns, [ident("m")].into());
+    assert_eq!(table.parts[1].keys[0][0].column, ident("m"));
+
+    let rename = json!({"rename_table": {"table": "t", "to": "u"}});
+    let (t, u) = (Table::parse("t").unwrap(), Table::parse("u").unwrap());
+    let mut facts = facts(self::table());
+    facts.tables.insert(u.clone(), Lookup::Missing { similar: None });
+    assert_eq!(
+        planned(&rename, &facts).unwrap(),
+        ["ALTER TABLE \"public\".\"t\" RENAME TO \"u\""]
+    );
+    let mut after = facts.clone();
+    change(&rename).effect(&mut after);
+    assert!(planned(&rename, &after).unwrap().is_empty());
+    assert_eq!(after.find(&u).unwrap().parts[0].name, ident("u"));
+    // The search path may lead to a table of that name in another schema: it is in nobody's way.
+    let mut elsewhere = self::table();
+    elsewhere.schema = ident("other");
+    facts.tables.insert(u.clone(), Lookup::Found(Box::new(elsewhere)));
+    assert_eq!(planned(&rename, &facts).unwrap().len(), 1);
+    facts.tables.insert(u, Lookup::Found(Box::new(self::table())));
+    assert!(planned(&rename, &facts).unwrap_err().contains("already"));
+    facts.tables.insert(t, Lookup::Missing { similar: None });
+    assert!(planned(&rename, &facts).unwrap().is_empty());
+}
+
+#[test]
+fn a_rename_keeps_the_schema() {
+    let rename = |table: &str, to: &str| {
+        Change::deserialize("rename_table", json!({"table": table, "to": to})).unwrap()
+    };
+    let Change::RenameTable(rename_it) = rename("S.t", "U").unwrap() else {
+        panic!()
+    };
+    assert_eq!(rename_it.to.to_string(), "\"s\".\"u\"");
+    assert!(rename("s.t", "s.u").is_ok());
+    assert!(
+        rename("s.t", "x.u")
+            .unwrap_err()
+            .to_string()
+            .contains("keeps the schema")
+    );
+    assert!(rename("t", "x.u").is_err());
+}
+
+#[test]
+fn a_created_table_can_be_worked_on_by_later_steps_of_a_dry_run() {
+    let create = change(&json!({"create_table": {
+        "table": "u",
+        "columns": [
+            {"name": "id", "type": "bigint", "identity": "always"},
+            {"name": "Name", "type": "text", "not_null": true, "default": "'x' -- y"},
+            {"name": "twice", "type": "bigint", "generated": "id * 2"},
+        ],
+        "primary_key": ["id"], "unique": [["name"]], "checks": [{"name": "positive", "check": "id > 0"}]
+    }}));
+    let u = Table::parse("u").unwrap();
+    let mut facts = Facts {
+        schema: Some(ident("app")),
+        ..Facts::default()
+    };
+    facts.tables.insert(u.clone(), Lookup::Missing { similar: None });
+    assert_eq!(
+        statements(&create.plan(&facts).unwrap()),
+        [
+            "CREATE TABLE \"app\".\"u\" (\n  \"id\" bigint GENERATED ALWAYS AS IDENTITY NOT NULL,\n  \
+          \"name\" text DEFAULT ('x' -- y\n) NOT NULL,\n  \"twice\" bigint GENERATED ALWAYS AS (id * 2\n) STORED,\n  \
+          PRIMARY KEY (\"id\"),\n  UNIQUE (\"name\"),\n  CONSTRAINT \"positive\" CHECK (id > 0\n)\n)"
+        ]
+    );
+    create.effect(&mut facts);
+    assert!(create.plan(&facts).unwrap_err().to_string().contains("already"));
+    let fill = change(&json!({"backfill": {"table": "u", "set": {"name": "name || '!'"}}}));
+    assert!(matches!(
+        fill.plan(&facts).unwrap().as_slice(),
+        [Action::Batches(batches)] if batches.upper == Upper::AtStart
+    ));
+    let key = json!({"add_foreign_key": {"table": "u", "columns": ["id"], "references": {"table": "u", "columns": ["name"]}}});
+    assert_eq!(change(&key).plan(&facts).unwrap().len(), 2);
+    let Undo::By(undo) = create.undo() else { panic!() };
+    let undone = statements(&undo.plan(&facts).unwrap());
+    assert!(
+        undone[0].starts_with("LOCK TABLE \"app\".\"u\" IN ACCESS EXCLUSIVE"),
+        "{undone:?}"
+    );
+    assert_eq!(undone.last().unwrap(), "DROP TABLE \"app\".\"u\"");
+    undo.effect(&mut facts);
+    assert!(facts.find(&u).is_none());
+    assert!(matches!(undo.undo(), Undo::Impossible { .. }));
+}
+
+#[test]
+fn a_table_that_others_need_is_dropped_after_them() {
+    let step = json!({"drop_table": {"table": "t"}});
+    let mut needed = table();
+    needed.dependents = vec![Dependent {
+        what: "foreign key \"f\" of \"public\".\"u\"".to_owned(),
+        schema: ident("public"),
+        name: ident("u"),
+        constraint: Some(ident("f")),
+    }];
+    let mut facts = facts(needed);
+    assert!(
+        planned(&step, &facts)
+            .unwrap_err()
+            .starts_with("unsafe: \"public\".\"t\" is needed by foreign key")
+    );
+    let other = Table::parse("u").unwrap();
+    let mut with = table();
+    with.name = ident("u");
+    facts.tables.insert(other, Lookup::Found(Box::new(with)));
+    for earlier in [
+        json!({"drop_constraint": {"table": "u", "name": "f"}}),
+        json!({"drop_table": {"table": "u"}}),
+    ] {
+        let mut after = facts.clone();
+        change(&earlier).effect(&mut after);
+        assert_eq!(
+            planned(&step, &after).unwrap(),
+            ["DROP TABLE \"public\".\"t\""],
+            "{earlier}"
+        );
+    }
+}
+
+#[test]
+fn a_value_of_an_enum_is_added_beside_one_that_is_there() {
+    let name = Table::parse("state").unwrap();
+    let found = EnumFacts {
+        schema: ident("app"),
+        name: ident("state"),
+        values: vec!["new".to_owned(), "it's".to_owned()],
+    };
+    let facts = Facts {
+        types: [(name, TypeLookup::Enum(found))].into(),
+        ..Facts::default()
+    };
+    let step = |more: Value| {
+        let mut body = json!({"type": "state", "value": "paid"});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({ "add_enum_value": body })
+    };
+    let before = step(json!({"before": "it's"}));
+    assert_eq!(
+        planned(&before, &facts).unwrap(),
+        ["ALTER TYPE \"app\".\"state\" ADD VALUE 'paid' BEFORE 'it''s'"]
+    );
+    let mut after = facts.clone();
+    change(&before).effect(&mut after);
+    let name = Table::parse("state").unwrap();
+    assert_eq!(after.enumeration(&name).unwrap().values, ["new", "paid", "it's"]);
+    assert!(planned(&step(json!({})), &after).unwrap().is_empty());
+    let unknown = planned(&step(json!({"after": "New"})), &facts).unwrap_err();
+    assert!(
+        unknown.contains("has no value 'New'") && unknown.contains("it has 'new', 'it's'"),
+        "{unknown}"
+    );
+    assert!(planned(&step(json!({})), &Facts::default()).is_err());
 }
