@@ -1,6 +1,7 @@
 //! The README is true: its commands are the program's, and its tour of one database works as written.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
+use shared::migration::{Change, File, Set};
 use shared::rollout::work::Exit;
 use std::path::{Path, PathBuf};
 use tests::directory::Directory;
@@ -20,6 +21,27 @@ async fn every_command_and_flag_is_one_the_program_has() -> anyhow::Result<()> {
             words
         };
         Confiture::check_usage(&words).await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_step_it_shows_is_one_that_can_be_read() -> anyhow::Result<()> {
+    let readme = readme()?;
+    let steps = blocks(&readme, "yaml")
+        .find(|block| block.starts_with("- create_table"))
+        .context("no steps")?;
+    let file = File {
+        path: "1_a.yaml".to_owned(),
+        content: format!("up:\n{steps}").into_bytes(),
+    };
+    let set = Set::parse(None, &[file]).map_err(|problems| anyhow!("{problems}"))?;
+    assert_eq!(set.migrations[0].up.steps.len(), 6);
+    for name in Change::KNOWN {
+        ensure!(
+            readme.contains(&format!("`{name}`")),
+            "the step {name} is not named"
+        );
     }
     Ok(())
 }
