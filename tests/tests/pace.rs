@@ -81,19 +81,20 @@ async fn a_worker_works_no_more_of_its_time_than_it_may() -> anyhow::Result<()> 
 
 #[tokio::test]
 async fn a_resumed_run_ends_with_every_row_and_never_in_one_giant_transaction() -> anyhow::Result<()> {
-    let database = table(5_000).await?;
+    let database = table(20_000).await?;
     let set = set("size: 100, pause: 10ms, target: 10ms")?;
     let mut killed = up(&database, &set).start("killed")?;
     batches_beyond(&database, 5).await?;
     killed.kill();
     let ended = up(&database, &set).arg("--take-over").run().await?;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains("5,000 rows"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("20,000 rows"), "{}", ended.stderr);
     let largest = "SELECT max(rows) FROM confiture.batch";
-    assert!(database.number(largest).await? <= 2_000);
+    // From 100 rows on a batch is at most twice as large as the one before, however fast they are.
+    assert!(database.number(largest).await? <= 10_000);
     assert_eq!(
         database.number("SELECT count(*) FROM t WHERE n = 1").await?,
-        5_000
+        20_000
     );
     Ok(())
 }

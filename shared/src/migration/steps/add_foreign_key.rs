@@ -9,6 +9,7 @@
 //! against 237 ms on 2,000,000 rows).
 
 use super::{DropConstraint, Kind, Undo};
+use crate::lock::Mode;
 use crate::migration::checksum::Canonical;
 use crate::name::{self, Ident, Table};
 use crate::plan::{
@@ -204,7 +205,8 @@ fn add_and_validate(
     withdraw: &Withdraw,
 ) {
     if present.is_none() {
-        let add = Transaction::bounded(sql::add_foreign_key(relation, key, Validity::NotValid));
+        let add = sql::add_foreign_key(relation, key, Validity::NotValid);
+        let add = Transaction::bounded(add).locking(Mode::ShareRowExclusive);
         actions.push(Action::Transaction(Transaction {
             // Where it is the first, there is nothing yet to take back.
             withdraw: (!actions.is_empty()).then(|| withdraw.clone()),
@@ -246,7 +248,7 @@ impl AddForeignKey {
         let attach = sql::add_foreign_key(&table.full_name(), key, Validity::Valid);
         actions.push(Action::Transaction(Transaction {
             withdraw: Some(withdraw),
-            ..Transaction::bounded(attach)
+            ..Transaction::bounded(attach).locking(Mode::ShareRowExclusive)
         }));
         Ok(actions)
     }
