@@ -110,6 +110,10 @@ CREATE TABLE strict (id bigint PRIMARY KEY, note text NOT NULL);
 CREATE TABLE keyless (id bigint, n int, ballast text);
 INSERT INTO keyless SELECT g, NULL, repeat('x', 1500) FROM generate_series(1, 40) g;
 CREATE TRIGGER touch AFTER UPDATE OR DELETE ON keyless FOR EACH ROW EXECUTE FUNCTION touch();
+CREATE TABLE parts (id int, strict_id bigint) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts DEFAULT;
+INSERT INTO parts SELECT g FROM generate_series(1, 40) g;
+CREATE TYPE state AS ENUM ('new');
 ";
 
 /// Rows that were not touched exactly once, or have not become what they must be.
@@ -122,7 +126,7 @@ const DERIVED: &str =
     "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
  WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1";
 
-static STEPS: [Step; 15] = [
+static STEPS: [Step; 20] = [
     Step {
         name: "sql",
         before: None,
@@ -170,6 +174,47 @@ static STEPS: [Step; 15] = [
         before: None,
         file: ("1_it.yaml", "up:\n  - drop_not_null: { table: strict, column: note }\n"),
         wrong: "SELECT count(*) FROM pg_attribute WHERE attrelid = 'strict'::regclass AND attname = 'note' AND attnotnull",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "add_check",
+        before: None,
+        file: ("1_it.yaml", "up:\n  - add_check: { table: parts, name: small, check: id < 99 }\n"),
+        wrong: "SELECT abs(2 - count(*)) + count(*) FILTER (WHERE NOT convalidated) FROM pg_constraint WHERE conname = 'small'",
+        shape: Shape::Transactions(3),
+    },
+    Step {
+        name: "add_foreign_key",
+        before: None,
+        file: (
+            "1_it.yaml",
+            "up:\n  - add_foreign_key: { table: parts, name: to_strict, columns: [strict_id], references: { table: strict } }\n",
+        ),
+        wrong: "SELECT abs(2 - count(*)) + count(*) FILTER (WHERE NOT convalidated) FROM pg_constraint WHERE conname = 'to_strict'",
+        shape: Shape::Transactions(3),
+    },
+    Step {
+        name: "create_table",
+        before: None,
+        file: (
+            "1_it.yaml",
+            "up:\n  - create_table: { table: fresh, columns: [{ name: id, type: int }], primary_key: [id] }\n",
+        ),
+        wrong: "SELECT abs(1 - count(*)) FROM pg_class WHERE relname = 'fresh'",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "rename_table",
+        before: None,
+        file: ("1_it.yaml", "up:\n  - rename_table: { table: strict, to: stricter }\n"),
+        wrong: "SELECT abs(1 - count(*)) FROM pg_class WHERE relname = 'stricter'",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "add_enum_value",
+        before: None,
+        file: ("1_it.yaml", "up:\n  - add_enum_value: { type: state, value: paid }\n"),
+        wrong: "SELECT abs(2 - count(*)) FROM pg_enum",
         shape: Shape::Transactions(1),
     },
     Step {
