@@ -50,7 +50,30 @@ pub struct Target {
     pub address: String,
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Statements in transactions, which bring their limits with them.
+    Transactions,
+    /// Statements that cannot run in a transaction: no default of the role or the database may cut them off.
+    Outside,
+}
+
 /// Reads a URL or a `key=value` connection string.
+///
+/// # Errors
+/// When it cannot be read, or a certificate it names cannot.
+pub fn target_for(url: &Secret, used: Use) -> Result<Target, Error> {
+    let mut target = target(url)?;
+    if used == Use::Outside {
+        let before = target.config.get_options().unwrap_or_default();
+        let options = format!("{before} -c lock_timeout=0 -c statement_timeout=0");
+        target.config.options(options.trim_start());
+    }
+    Ok(target)
+}
+
+/// The same for statements in transactions.
 ///
 /// # Errors
 /// When it cannot be read, or a certificate it names cannot.

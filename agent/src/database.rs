@@ -1,5 +1,6 @@
 //! One target database: its pools and what is known of it.
 
+use crate::connect::Use;
 use crate::error::Error;
 use crate::pool::{Pool, PoolError, Servers, Trouble};
 use crate::session::Session;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio_postgres::error::SqlState;
 
 /// One target database. Opens connections only when it is used.
 pub struct Database {
@@ -19,8 +21,8 @@ pub struct Database {
     labels: BTreeMap<String, String>,
     pool: Arc<Pool>,
     address: String,
-    /// For statements that cannot run behind a pooler; the pool itself where no direct URL is given.
-    direct: Option<Arc<Pool>>,
+    /// For statements that cannot run in a transaction: past a pooler where a direct URL is given.
+    outside: Arc<Pool>,
     limits: Limits,
     kept: Kept,
     /// Whether the last look found a ledger: saves looking again.
@@ -101,17 +103,14 @@ impl Database {
         servers: &Servers,
     ) -> Result<Self, Error> {
         let wanted = Arc::new(AtomicBool::new(false));
-        let (pool, address) = servers.pool(&settings.url, &connection.pool, &wanted)?;
-        let direct = settings
-            .direct_url
-            .as_ref()
-            .map(|url| servers.pool(url, &connection.pool, &wanted))
-            .transpose()?;
+        let (pool, address) = servers.pool(&settings.url, Use::Transactions, &connection.pool, &wanted)?;
+        let direct = settings.direct_url.as_ref().unwrap_or(&settings.url);
+        let (outside, _) = servers.pool(direct, Use::Outside, &connection.pool, &wanted)?;
         Ok(Self {
             name: settings.name.clone(),
             labels: settings.labels.clone(),
             pool,
-            direct: direct.map(|(pool, _)| pool),
+            outside,
             limits: Limits {
                 lock: migration.lock_timeout,
                 statement: migration.statement_timeout,
@@ -198,7 +197,7 @@ impl Database {
             0 => 0,
             _ => self.kept.least,
         };
-        for pool in std::iter::once(&self.pool).chain(&self.direct) {
+        for pool in [&self.pool, &self.outside] {
             let mut kept = 0;
             pool.retain(|_, metrics| {
                 let stays = metrics.age() < self.kept.lifetime
@@ -251,15 +250,23 @@ impl Database {
         self.take(&self.pool).await
     }
 
-    /// A connection that is not behind a pooler, where one is configured.
+    /// A connection for statements that cannot run in a transaction, without limits that would cut them off. Behind a
+    /// pooler, which takes no such options, it has those of its role.
     pub(crate) async fn direct_session(&self) -> Result<Session, Error> {
-        self.take(self.direct.as_ref().unwrap_or(&self.pool)).await
+        match self.outside.get().await {
+            Err(PoolError::Backend(Trouble::Postgres(error)))
+                if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) =>
+            {
+                self.session().await
+            }
+            taken => taken.map(Session::new).map_err(|error| self.connect_error(error)),
+        }
     }
 
     /// The same, but opened with `options` as libpq has them, and closed after use: for settings that no transaction can
     /// hold. It takes the place of a connection of the pool.
     pub(crate) async fn direct_session_with(&self, options: &str) -> Result<Session, Error> {
-        let pool = self.direct.as_ref().unwrap_or(&self.pool);
+        let pool = &self.outside;
         let mut object = pool.get().await.map_err(|error| self.connect_error(error))?;
         let reopened = pool.manager().reopen(&mut object, options).await;
         reopened.map_err(|trouble| self.connect_error(PoolError::Backend(trouble)))?;

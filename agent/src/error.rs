@@ -147,6 +147,21 @@ pub enum Error {
         /// Who holds it.
         who: String,
     },
+    /// A statement outside a transaction waited for others longer than it may.
+    #[error(
+        "{what} waited for other sessions for {} in all and was given up: {who}\n  {left}\n  help: end that session, or give the step more time with `wait`; then run the same command again",
+        shown(*budget)
+    )]
+    WaitBudget {
+        /// What waited.
+        what: String,
+        /// The budget.
+        budget: Duration,
+        /// For whom it waited last.
+        who: String,
+        /// What is left behind.
+        left: String,
+    },
     /// The ledger contradicts itself.
     #[error(
         "the ledger is not as it must be: {0}; nothing was changed\n  help: somebody edited the schema confiture by hand; compare it with the schema itself"
@@ -184,7 +199,7 @@ impl Error {
         match self {
             Self::Connect { retry, .. } | Self::User { retry, .. } => *retry,
             Self::Statement { source, .. } => of_postgres(source),
-            Self::LockBudget { .. } | Self::Silent(_) => Retryability::Retry,
+            Self::LockBudget { .. } | Self::WaitBudget { .. } | Self::Silent(_) => Retryability::Retry,
             Self::At { source, .. } => source.retryability(),
             Self::Foreign { .. } => Retryability::StopRollout,
             Self::Target(_)
@@ -225,7 +240,8 @@ impl Error {
             | Self::Verification { .. }
             | Self::HiddenCommit
             | Self::Forbidden { .. }
-            | Self::LockBudget { .. } => Exit::Failed,
+            | Self::LockBudget { .. }
+            | Self::WaitBudget { .. } => Exit::Failed,
             Self::At { source, .. } => source.exit(),
         }
     }

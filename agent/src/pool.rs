@@ -4,7 +4,7 @@
 //! on its server. Where all places are taken, an idle connection of another database makes room: rather of one that has
 //! nothing to do than of one that was looked at and waits for its turn.
 
-use crate::connect;
+use crate::connect::{self, Use};
 use crate::error::Error;
 use deadpool::Runtime;
 use deadpool::managed::{self, Hook, HookError, Metrics, RecycleResult, Timeouts};
@@ -121,10 +121,11 @@ impl Servers {
     pub(crate) fn pool(
         &self,
         url: &settings::Secret,
+        used: Use,
         settings: &settings::Pool,
         wanted: &Arc<AtomicBool>,
     ) -> Result<(Arc<Pool>, String), Error> {
-        let target = connect::target(url)?;
+        let target = connect::target_for(url, used)?;
         let host = target.address.rsplit_once('/').map_or("", |(host, _)| host);
         let server = self.server(host);
         let manager = Manager {

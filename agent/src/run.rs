@@ -188,7 +188,10 @@ impl<'a> Run<'a> {
             }
             let backoff = trouble.get_or_insert_with(Backoff::new);
             // A budget of its own was used up: no second one on top.
-            let spent = matches!(error.innermost(), Error::LockBudget { .. });
+            let spent = matches!(
+                error.innermost(),
+                Error::LockBudget { .. } | Error::WaitBudget { .. }
+            );
             if spent || !passing || backoff.elapsed() > PATIENCE {
                 return Err(error);
             }

@@ -124,6 +124,15 @@ impl Session {
             .map_err(Error::statement(doing))
     }
 
+    /// Runs a statement outside a transaction that may take long. Whoever gives up waiting for its end closes the
+    /// connection; the server goes on with it.
+    pub(crate) async fn outside(&mut self, statement: &str) -> Result<(), tokio_postgres::Error> {
+        self.state = State::Doubtful;
+        let done = self.client().batch_execute(statement).await;
+        self.state = State::Clean;
+        done
+    }
+
     /// Ends the transaction. When it fails the outcome is unknown: the next transaction's row lock waits for it.
     pub(crate) async fn commit(&mut self, tag: &Tag) -> Result<(), Error> {
         let done = self.client().batch_execute(&format!("{tag}COMMIT")).await;

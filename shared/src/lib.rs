@@ -7,6 +7,7 @@
 //! | [`fence`] | the fence: who may write, and how fences compare |
 //! | [`migration`] | migration files: discovery, parsing, steps, checksums |
 //! | [`ledger`] | what a database remembers, and what is to be done next |
+//! | [`index`] | indexes built and dropped without making applications wait |
 //! | [`plan`] | one step on one database, given its facts, as actions |
 //! | [`sql`] | every SQL text we send |
 //! | [`lock`] | how long and how often a strong lock is tried for |
@@ -21,6 +22,7 @@
 pub mod batch;
 pub mod fence;
 pub mod id;
+pub mod index;
 pub mod ledger;
 pub mod lock;
 pub mod migration;

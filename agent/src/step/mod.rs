@@ -8,6 +8,7 @@
 
 mod assertion;
 mod batches;
+mod index;
 mod locks;
 mod outside;
 mod record;
@@ -133,6 +134,8 @@ pub(crate) async fn carry_out(run: &mut Run<'_>, place: Place<'_>) -> Result<(),
             Action::Batches(batches) => batches::run(run, place, part, batches).await?,
             Action::Assert(assertion) => assertion::run(run, place, part, assertion).await?,
             Action::Outside(outside) => outside::run(run, place, part, outside).await?,
+            // On the heap: few runs build an index, and every run's future would have room for it.
+            Action::Index(work) => Box::pin(index::run(run, place, work)).await?,
         }
     }
     Ok(())

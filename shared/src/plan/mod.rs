@@ -44,6 +44,8 @@ pub enum Action {
     Assert(Assertion),
     /// A statement that PostgreSQL refuses inside a transaction: recorded as begun, run, verified, recorded as done.
     Outside(crate::migration::steps::Outside),
+    /// An index built or dropped outside a transaction, in several statements.
+    Index(crate::index::Work),
 }
 
 /// Statements in one fenced transaction.

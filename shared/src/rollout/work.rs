@@ -126,7 +126,7 @@ pub struct Progress {
     /// Workers that run batches; 0 in a step without.
     #[serde(default)]
     pub workers: u32,
-    /// Why the batches go as fast as they do, for people; empty in a step without.
+    /// Why the batches go as fast as they do, or how far the build of an index is, for people; empty in other steps.
     #[serde(default)]
     pub pace: String,
     /// Migrations finished in this order.

@@ -10,6 +10,7 @@ mod change;
 mod constraint;
 pub mod facts;
 pub mod health;
+pub mod index;
 pub mod ledger;
 pub mod lock;
 pub mod sync;

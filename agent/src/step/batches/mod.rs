@@ -124,7 +124,7 @@ async fn look_again(run: &Run<'_>, place: Place<'_>) -> Result<Batches, Error> {
     facts::inspect(&mut session, &place.tag(run), change, &mut facts).await?;
     let batches = change.plan(&facts)?.into_iter().find_map(|action| match action {
         Action::Batches(batches) => Some(*batches),
-        Action::Transaction(_) | Action::Assert(_) | Action::Outside(_) => None,
+        Action::Transaction(_) | Action::Assert(_) | Action::Outside(_) | Action::Index(_) => None,
     });
     batches.ok_or(Error::Broken("a step that works in batches has none any more"))
 }

@@ -4,6 +4,7 @@ use super::target::Target;
 use crate::output::{self, Format};
 use agent::local::{PlannedMigration, PlannedStep};
 use serde_json::{Value, json};
+use shared::index::Work;
 use shared::plan::{Action, Batches, Kept, Length, Part, Passes};
 use shared::sql::batch::{Ends, Statements};
 use std::time::Duration;
@@ -79,6 +80,18 @@ fn action_text(action: &Action) -> String {
             "--   outside a transaction, verified afterwards\n{};",
             outside.text.trim_end().trim_end_matches(';')
         ),
+        Action::Index(work) => format!(
+            "--   outside a transaction, under a name of ours until it is done; it blocks neither reads nor writes\n{};",
+            index_statement(work)
+        ),
+    }
+}
+
+/// What becomes of an index, by its final name.
+fn index_statement(work: &Work) -> String {
+    match work {
+        Work::Create(create) => create.statement(&create.name),
+        Work::Remove(remove) => shared::sql::index::drop(&remove.name.to_string()),
     }
 }
 
@@ -183,5 +196,6 @@ fn action_json(action: &Action) -> Value {
         }
         Action::Assert(assertion) => json!({ "kind": "assert", "statements": [assertion.query] }),
         Action::Outside(outside) => json!({ "kind": "outside_transaction", "statements": [outside.text] }),
+        Action::Index(work) => json!({ "kind": "index", "statements": [index_statement(work)] }),
     }
 }

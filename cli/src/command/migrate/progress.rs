@@ -152,7 +152,7 @@ fn line(progress: &Progress, outlook: &Outlook) -> String {
     });
     let pace = match (progress.pace.as_str(), progress.workers) {
         ("", _) => String::new(),
-        (pace, 1) => format!(", {pace}"),
+        (pace, 0 | 1) => format!(", {pace}"),
         (pace, workers) => format!(", {workers} workers, {pace}"),
     };
     format!(

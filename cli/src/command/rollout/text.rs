@@ -71,6 +71,9 @@ pub(super) fn rows(of: &Progress) -> String {
 
 /// Why the batches go as fast as they do, to be added to a text: `, 2 workers, at full speed`.
 pub(super) fn pace(of: &Progress) -> String {
+    if of.workers == 0 && !of.pace.is_empty() {
+        return format!(", {}", of.pace);
+    }
     if of.pace.is_empty() {
         return String::new();
     }

@@ -7,11 +7,13 @@ mod add_foreign_key;
 mod assert;
 mod backfill;
 mod batched;
+mod create_index;
 mod create_table;
 mod delete;
 mod drop_column;
 mod drop_constraint;
 mod drop_default;
+mod drop_index;
 mod drop_not_null;
 mod drop_sync;
 mod drop_table;
@@ -40,11 +42,13 @@ pub use add_foreign_key::{AddForeignKey, References};
 pub use assert::Assert;
 pub use backfill::{Backfill, NewRows};
 pub use batched::BatchOptions;
+pub use create_index::CreateIndex;
 pub use create_table::{Check, Column, CreateTable};
 pub use delete::Delete;
 pub use drop_column::DropColumn;
 pub use drop_constraint::{DropConstraint, Missing};
 pub use drop_default::DropDefault;
+pub use drop_index::DropIndex;
 pub use drop_not_null::DropNotNull;
 pub use drop_sync::DropSync;
 pub use drop_table::{DropTable, Rows};
@@ -220,4 +224,6 @@ steps! {
     "delete" => Delete,
     "drop_sync" => DropSync,
     "assert" => Assert,
+    "create_index" => CreateIndex,
+    "drop_index" => DropIndex,
 }

@@ -91,7 +91,9 @@ fn statements(actions: &[Action]) -> Vec<String> {
         .iter()
         .flat_map(|action| match action {
             Action::Transaction(transaction) => transaction.statements.clone(),
-            Action::Batches(_) | Action::Assert(_) | Action::Outside(_) => panic!("{action:?}"),
+            Action::Batches(_) | Action::Assert(_) | Action::Outside(_) | Action::Index(_) => {
+                panic!("{action:?}")
+            }
         })
         .collect()
 }

@@ -1,0 +1,31 @@
+//! Indexes built and dropped outside a transaction: the machine of [`shared::index`] with its effects.
+//!
+//! ```text
+//! observe --> decide --> record as begun --> adopt | cancel | drop | build --> observe --> ..
+//!                |                                                                |
+//!                +--refused, or done already                                     +--publish: rename and record in one
+//! ```
+//! | module | owns |
+//! |---|---|
+//! | `observe` | what the catalog says about an index, and what a definition means there |
+//! | `concurrent` | one statement outside a transaction: its connection, its end, what it waits for |
+//! | `create`, `remove` | an index to be there, one to be gone |
+
+mod concurrent;
+mod create;
+mod observe;
+mod remove;
+
+use super::Place;
+use crate::error::Error;
+use crate::run::Run;
+use shared::index::Work;
+
+pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, work: &Work) -> Result<(), Error> {
+    let done = match work {
+        Work::Create(create) => create::run(run, place, create).await,
+        Work::Remove(remove) => remove::run(run, place, remove).await,
+    };
+    run.report(|progress| progress.pace.clear());
+    done
+}

@@ -1,0 +1,81 @@
+//! An index to be gone.
+
+use super::super::{Part, Place, record, transaction};
+use super::concurrent::{self, Ended, Watched};
+use super::observe::{self, Names};
+use crate::error::Error;
+use crate::faults::{self, Point};
+use crate::run::Run;
+use shared::index::{Kind, Next, Remove};
+use shared::plan::Transaction;
+use shared::sql::index as texts;
+use std::time::Duration;
+
+/// How soon a backend that was cancelled is looked at again.
+const SOON: Duration = Duration::from_millis(100);
+
+pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) -> Result<(), Error> {
+    let tag = place.tag(run);
+    let own = remove.temporary();
+    let starts: Vec<String> = std::iter::once(&own)
+        .chain(&remove.building())
+        .map(|names| names.start().to_owned())
+        .collect();
+    let names = Names {
+        exact: remove.name.to_string(),
+        starts: starts.clone(),
+        schema: None,
+    };
+    let watched = Watched {
+        tag: &tag,
+        starts: &starts,
+        wait: remove.wait,
+    };
+    if !place.has_begun() {
+        let seen = observe::seen(run, &tag, &names, "").await?;
+        match remove.check(&seen)? {
+            // PostgreSQL drops it only at once, with those of the partitions.
+            Some(index) if index.kind == Kind::Partitioned => {
+                let drop = Transaction::bounded(texts::drop_at_once(&index.full_name));
+                return transaction::run(run, place, Part::Whole, &drop).await;
+            }
+            Some(index) => {
+                let rename = texts::rename(&index.full_name, &own.name(run.claim.fence));
+                transaction::run(run, place, Part::First, &Transaction::bounded(rename)).await?;
+            }
+            None if remove.next(&seen) == Next::Done => return record::only(run, place, Part::Whole).await,
+            None => record::only(run, place, Part::First).await?,
+        }
+    }
+    loop {
+        run.stop_if_asked()?;
+        let seen = observe::seen(run, &tag, &names, "").await?;
+        match remove.next(&seen) {
+            Next::Adopt => {
+                if let Some(who) = concurrent::adopt(run, &watched).await? {
+                    return Err(given_up(remove, who));
+                }
+            }
+            Next::Cancel(worker) => {
+                concurrent::cancel(run, &tag, &worker).await?;
+                run.stoppable(SOON).await?;
+            }
+            Next::Drop(index) => match concurrent::run(run, &watched, &texts::drop(&index)).await? {
+                Ended::Done => faults::reach(Point::AfterChange).await?,
+                Ended::Failed(error) => return Err(Error::statement("dropping an index")(error)),
+                Ended::Waited { who } => return Err(given_up(remove, who)),
+            },
+            Next::Done | Next::Build | Next::Publish(_) => return record::only(run, place, Part::Last).await,
+            Next::Refuse(refusal) => return Err(refusal.into()),
+        }
+    }
+}
+
+fn given_up(remove: &Remove, who: String) -> Error {
+    Error::WaitBudget {
+        what: format!("dropping index {}", remove.name),
+        budget: remove.wait,
+        who,
+        left: "queries no longer use it; the next run goes on dropping it".to_owned(),
+    }
+}

@@ -1,0 +1,124 @@
+//! `create_index`: an index, built while applications read and write. How it gets there is [`crate::index`]'s.
+
+use super::{DropIndex, Kind, Undo};
+use crate::index::{Create, Definition, Element, Parameter, Published, WAIT, Work};
+use crate::migration::checksum::Canonical;
+use crate::migration::expression::Expression;
+use crate::name::{Ident, Table};
+use crate::plan::{Action, Facts, Refusal, TableFacts};
+use crate::settings::duration::{self, Milliseconds, Zero};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// `create_index: { table, name, columns, unique?, method?, where?, include?, with?, tablespace?, wait? }`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateIndex {
+    /// The table.
+    pub table: Table,
+    /// The index' own name; it is in the schema of its table.
+    pub name: Ident,
+    /// What it is sorted by: columns, or mappings with `column` or `expression`.
+    pub columns: Vec<Element>,
+    /// Refuse equal keys.
+    #[serde(default)]
+    pub unique: bool,
+    /// Access method; B-tree when none is given.
+    #[serde(default)]
+    pub method: Option<Ident>,
+    /// Which rows it holds.
+    #[serde(default, rename = "where")]
+    pub condition: Option<Expression>,
+    /// Columns that are only carried along.
+    #[serde(default)]
+    pub include: Vec<Ident>,
+    /// Storage parameters.
+    #[serde(default, deserialize_with = "crate::yaml::unique")]
+    pub with: BTreeMap<Ident, Parameter>,
+    /// Where it is kept.
+    #[serde(default)]
+    pub tablespace: Option<Ident>,
+    /// How long the build may wait for other sessions, in all.
+    #[serde(default)]
+    pub wait: Option<Milliseconds>,
+}
+
+/// What is wrong with a budget of a step's `wait`.
+pub(super) fn wait_problem(wait: Option<Milliseconds>) -> Option<String> {
+    let why = duration::bounded(wait?.0, Zero::Refused).err()?;
+    Some(format!("`wait`: {why}"))
+}
+
+impl CreateIndex {
+    fn definition(&self) -> Definition {
+        Definition {
+            unique: self.unique,
+            method: self.method.clone(),
+            elements: self.columns.clone(),
+            include: self.include.clone(),
+            with: self.with.clone(),
+            tablespace: self.tablespace.clone(),
+            condition: self.condition.clone(),
+        }
+    }
+}
+
+/// The columns of an index must be there.
+pub(super) fn columns_exist(table: &TableFacts, definition: &Definition) -> Result<(), Refusal> {
+    definition
+        .columns()
+        .try_for_each(|column| table.column(column).map(drop))
+}
+
+impl Kind for CreateIndex {
+    fn check(&self) -> Result<(), Vec<String>> {
+        let mut problems = self.definition().problems();
+        problems.extend(wait_problem(self.wait));
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
+    }
+
+    fn canonical(&self) -> String {
+        let canonical = Canonical::new()
+            .field("table", &self.table)
+            .field("name", &self.name);
+        self.definition().canonical(canonical).finish()
+    }
+
+    fn title(&self) -> String {
+        let unique = if self.unique { "unique " } else { "" };
+        format!("create {unique}index {} on {}", self.name, self.table)
+    }
+
+    fn tables(&self) -> Vec<&Table> {
+        vec![&self.table]
+    }
+
+    fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
+        let table = facts.table(&self.table)?;
+        table.must_be_a_table()?;
+        let definition = self.definition();
+        columns_exist(table, &definition)?;
+        Ok(vec![Action::Index(Work::Create(Box::new(Create {
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+            name: self.name.clone(),
+            definition,
+            published: Published::Index,
+            wait: self.wait.map_or(WAIT, |wait| wait.0),
+        })))])
+    }
+
+    fn effect(&self, _facts: &mut Facts) {}
+
+    fn undo(&self) -> Undo {
+        Undo::By(Box::new(super::Change::DropIndex(DropIndex::taking_back(
+            &self.table,
+            &self.name,
+            self.wait,
+        ))))
+    }
+}
