@@ -397,3 +397,57 @@ async fn a_build_that_has_begun_is_taken_back_with_what_it_left() -> anyhow::Res
     assert_eq!(indexes(&database, "t").await?, Vec::<String>::new());
     ledger_is_right(&database).await
 }
+
+#[tokio::test]
+async fn a_unique_constraint_is_built_published_and_taken_back() -> anyhow::Result<()> {
+    let database = table().await?;
+    let steps = "up:\n  - add_unique: { table: t, name: Pair of t, columns: [n, id] }\n";
+    let set = Migrations::write(&[("1_a.yaml", steps)])?;
+    let constraint = "SELECT count(*) FROM pg_constraint WHERE conrelid = 't'::regclass AND contype = 'u' AND conname = 'Pair of t'";
+    // Killed while it builds, and followed.
+    let reader = old_snapshot(&database).await?;
+    let mut killed = up(&set, &database).start("killed")?;
+    waits_for_snapshots(&database).await?;
+    killed.kill();
+    reader.batch_execute("COMMIT").await?;
+    expect(&up(&set, &database).run().await?, 0)?;
+    assert_eq!(indexes(&database, "t").await?, ["Pair of t"]);
+    assert_eq!(database.number(constraint).await?, 1);
+
+    let down = Confiture::new(["migrate", "down", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url());
+    down.succeed().await?;
+    assert_eq!(indexes(&database, "t").await?, Vec::<String>::new());
+
+    // The constraint is there already; an index alone is not one.
+    database
+        .execute("ALTER TABLE t ADD CONSTRAINT \"Pair of t\" UNIQUE (n, id)")
+        .await?;
+    expect(&up(&set, &database).run().await?, 0)?;
+    let other = table().await?;
+    other
+        .execute("CREATE UNIQUE INDEX \"Pair of t\" ON t (n, id)")
+        .await?;
+    let ended = migrate(&other, steps).await?;
+    expect(&ended, 3)?;
+    assert!(
+        ended.stderr.contains("ADD CONSTRAINT \"Pair of t\" UNIQUE"),
+        "{}",
+        ended.stderr
+    );
+
+    let ended = migrate(
+        &other,
+        "up:\n  - add_unique: { table: t, name: u, columns: [n] }\n",
+    )
+    .await?;
+    expect(&ended, 1)?;
+    assert!(
+        ended.stderr.contains("unique constraint \"u\" cannot be"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(indexes(&other, "t").await?, ["Pair of t"]);
+    ledger_is_right(&database).await
+}

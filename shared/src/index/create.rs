@@ -101,7 +101,7 @@ impl Create {
                 advice: Some("choose another name for the index".to_owned()),
             });
         }
-        let is_constraint = named.constraint.as_deref() == Some(self.name.as_str());
+        let is_constraint = named.unique && named.constraint.as_deref() == Some(self.name.as_str());
         let fits = match self.published {
             Published::Index => true,
             Published::Constraint => is_constraint,
@@ -216,6 +216,7 @@ mod tests {
             definition: format!("CREATE INDEX {name} ON public.t {WANTED}"),
             table: "\"public\".\"t\"".to_owned(),
             constraint: None,
+            unique: false,
             part_of: None,
             replica_identity: false,
         }

@@ -26,7 +26,7 @@ pub use create::{Create, Published};
 pub use definition::{Definition, Element, Key, Order, Parameter};
 pub use name::{Purpose, Temporary};
 pub use progress::{Blocker, Progress};
-pub use remove::{Missing, Remove};
+pub use remove::{Missing, Remove, Removed};
 
 use crate::plan::Refusal;
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub struct Present {
     pub table: String,
     /// The constraint that it is the index of.
     pub constraint: Option<String>,
+    /// Whether that is a unique constraint, and no primary key.
+    pub unique: bool,
     /// The index of the partitioned table that it is a part of, quoted in full.
     pub part_of: Option<String>,
     /// Whether it is the table's replica identity.

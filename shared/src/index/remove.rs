@@ -17,10 +17,21 @@ pub struct Remove {
     pub name: Table,
     /// The table it must belong to, quoted in full, where that is known.
     pub table: Option<String>,
+    /// What it is.
+    pub removed: Removed,
     /// Whether it may be missing.
     pub missing: Missing,
     /// How long dropping it may wait for other sessions, in all.
     pub wait: Duration,
+}
+
+/// What is to be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// An index, concurrently.
+    Index,
+    /// A unique constraint with its index, in a short transaction: PostgreSQL has no other way.
+    Constraint,
 }
 
 /// What an index means that is not there.
@@ -30,6 +41,15 @@ pub enum Missing {
     Refused,
     /// Nothing: what is taken back may not have come to an end. Leftovers of its build are dropped.
     Fine,
+}
+
+impl Removed {
+    fn what(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Constraint => "unique constraint",
+        }
+    }
 }
 
 impl Remove {
@@ -53,7 +73,7 @@ impl Remove {
             return match self.missing {
                 Missing::Fine => Ok(None),
                 Missing::Refused => Err(Refusal::Input {
-                    what: format!("index {} does not exist", self.name),
+                    what: format!("{} {} does not exist", self.removed.what(), self.name),
                     advice: Some("check the name and its schema".to_owned()),
                 }),
             };
@@ -67,7 +87,7 @@ impl Remove {
         let name = &named.full_name;
         if named.kind == Kind::Other {
             return Err(Refusal::Input {
-                what: format!("{name} is no index"),
+                what: format!("{name} is no {}", self.removed.what()),
                 advice: None,
             });
         }
@@ -76,6 +96,17 @@ impl Remove {
                 format!("index {name} is of table {}, not of {table}", named.table),
                 "name the schema of the index too",
             );
+        }
+        if self.removed == Removed::Constraint {
+            return match &named.constraint {
+                Some(constraint) if constraint == self.name.name.as_str() && named.unique => Ok(Some(named)),
+                Some(_) | None => Err(Refusal::Input {
+                    what: format!("{name} is no unique constraint of {}", named.table),
+                    advice: Some(
+                        "an index without a constraint is dropped by a `drop_index` step".to_owned(),
+                    ),
+                }),
+            };
         }
         if let Some(constraint) = &named.constraint {
             return refused(

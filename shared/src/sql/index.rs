@@ -133,11 +133,12 @@ pub fn named() -> String {
 SELECT pg_catalog.format('%I.%I', s.nspname, c.relname), c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
        coalesce(c.oid = pg_catalog.to_regclass($1), false), coalesce(i.indisvalid AND i.indisready AND i.indislive, false),
        {ESSENCE}, pg_catalog.pg_get_indexdef(i.indexrelid), n.nspname::pg_catalog.text, t.relname::pg_catalog.text,
-       (SELECT o.conname::pg_catalog.text FROM pg_catalog.pg_constraint o WHERE o.conindid = i.indexrelid AND o.contype IN ('p', 'u', 'x') LIMIT 1),
+       (SELECT o.conname::pg_catalog.text FROM pg_catalog.pg_constraint o WHERE o.conindid = i.indexrelid AND o.conrelid = t.oid AND o.contype IN ('p', 'u', 'x') LIMIT 1),
        (SELECT pg_catalog.format('%I.%I', e.nspname, p.relname) FROM pg_catalog.pg_inherits h
           JOIN pg_catalog.pg_class p ON p.oid = h.inhparent JOIN pg_catalog.pg_namespace e ON e.oid = p.relnamespace
          WHERE h.inhrelid = c.oid LIMIT 1),
-       coalesce(i.indisreplident AND t.relreplident = 'i', false)
+       coalesce(i.indisreplident AND t.relreplident = 'i', false),
+       EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.conindid = i.indexrelid AND o.conrelid = t.oid AND o.contype = 'u')
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
   LEFT JOIN pg_catalog.pg_class t ON t.oid = i.indrelid LEFT JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace

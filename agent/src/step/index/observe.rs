@@ -76,6 +76,7 @@ fn present(row: &Row) -> Present {
         constraint: text(9),
         part_of: text(10),
         replica_identity: row.get(11),
+        unique: row.get(12),
     }
 }
 

@@ -6,7 +6,7 @@ use super::observe::{self, Names};
 use crate::error::Error;
 use crate::faults::{self, Point};
 use crate::run::Run;
-use shared::index::{Kind, Next, Remove};
+use shared::index::{Kind, Next, Remove, Removed};
 use shared::plan::Transaction;
 use shared::sql::index as texts;
 use std::time::Duration;
@@ -38,6 +38,10 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) ->
             Some(index) if index.kind == Kind::Partitioned => {
                 let drop = Transaction::bounded(texts::drop_at_once(&index.full_name));
                 return transaction::run(run, place, Part::Whole, &drop).await;
+            }
+            Some(index) if remove.removed == Removed::Constraint => {
+                let drop = texts::drop_constraint(&index.table, &remove.name.name);
+                return transaction::run(run, place, Part::Whole, &Transaction::bounded(drop)).await;
             }
             Some(index) => {
                 let rename = texts::rename(&index.full_name, &own.name(run.claim.fence));

@@ -4,9 +4,10 @@ use super::target::Target;
 use crate::output::{self, Format};
 use agent::local::{PlannedMigration, PlannedStep};
 use serde_json::{Value, json};
-use shared::index::Work;
+use shared::index::{Published, Removed, Work};
 use shared::plan::{Action, Batches, Kept, Length, Part, Passes};
 use shared::sql::batch::{Ends, Statements};
+use shared::sql::index as sql;
 use std::time::Duration;
 
 /// Prints every statement, in order.
@@ -90,8 +91,20 @@ fn action_text(action: &Action) -> String {
 /// What becomes of an index, by its final name.
 fn index_statement(work: &Work) -> String {
     match work {
-        Work::Create(create) => create.statement(&create.name),
-        Work::Remove(remove) => shared::sql::index::drop(&remove.name.to_string()),
+        Work::Create(create) => {
+            let constraint = match create.published {
+                Published::Index => String::new(),
+                Published::Constraint => format!(
+                    ";\n{}",
+                    sql::add_unique(&create.full_table(), &create.name, &create.name)
+                ),
+            };
+            create.statement(&create.name) + &constraint
+        }
+        Work::Remove(remove) => match (remove.removed, &remove.table) {
+            (Removed::Constraint, Some(table)) => sql::drop_constraint(table, &remove.name.name),
+            (Removed::Constraint, None) | (Removed::Index, _) => sql::drop(&remove.name.to_string()),
+        },
     }
 }
 

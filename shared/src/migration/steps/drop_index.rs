@@ -2,7 +2,7 @@
 
 use super::create_index::wait_problem;
 use super::{Kind, Undo};
-use crate::index::{Missing, Remove, WAIT, Work};
+use crate::index::{Missing, Remove, Removed, WAIT, Work};
 use crate::migration::checksum::Canonical;
 use crate::name::{Ident, Table};
 use crate::plan::{Action, Facts, Refusal};
@@ -84,6 +84,7 @@ impl Kind for DropIndex {
         Ok(vec![Action::Index(Work::Remove(Remove {
             name,
             table: table.map(crate::plan::TableFacts::full_name),
+            removed: Removed::Index,
             missing: self.missing,
             wait: self.wait.map_or(WAIT, |wait| wait.0),
         }))])

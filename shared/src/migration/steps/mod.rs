@@ -4,6 +4,7 @@ mod add_check;
 mod add_column;
 mod add_enum_value;
 mod add_foreign_key;
+mod add_unique;
 mod assert;
 mod backfill;
 mod batched;
@@ -17,6 +18,7 @@ mod drop_index;
 mod drop_not_null;
 mod drop_sync;
 mod drop_table;
+mod drop_unique;
 mod rename_column;
 mod rename_table;
 mod set_default;
@@ -39,6 +41,7 @@ pub use add_check::AddCheck;
 pub use add_column::AddColumn;
 pub use add_enum_value::AddEnumValue;
 pub use add_foreign_key::{AddForeignKey, References};
+pub use add_unique::AddUnique;
 pub use assert::Assert;
 pub use backfill::{Backfill, NewRows};
 pub use batched::BatchOptions;
@@ -52,6 +55,7 @@ pub use drop_index::DropIndex;
 pub use drop_not_null::DropNotNull;
 pub use drop_sync::DropSync;
 pub use drop_table::{DropTable, Rows};
+pub use drop_unique::DropUnique;
 pub use rename_column::RenameColumn;
 pub use rename_table::RenameTable;
 pub use set_default::SetDefault;
@@ -226,4 +230,6 @@ steps! {
     "assert" => Assert,
     "create_index" => CreateIndex,
     "drop_index" => DropIndex,
+    "add_unique" => AddUnique,
+    "drop_unique" => DropUnique,
 }
