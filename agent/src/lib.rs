@@ -12,6 +12,7 @@
 //! | [`local`] | one database without a coordinator |
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
 //! | [`locks`] | who waits for whom, for those who operate it |
+//! | [`indexes`] | indexes for those who operate a database: builds at work, repairs |
 //! | [`error`], `user_error` | what is said when it fails |
 //! | `faults`, `planted` | nothing; in tests, faults at named points, and mistakes that tests must notice |
 
@@ -25,6 +26,7 @@ mod facts;
 mod faults;
 mod history;
 mod holder;
+pub mod indexes;
 mod ledger;
 pub mod link;
 pub mod local;

@@ -451,3 +451,98 @@ async fn a_unique_constraint_is_built_published_and_taken_back() -> anyhow::Resu
     assert_eq!(indexes(&other, "t").await?, ["Pair of t"]);
     ledger_is_right(&database).await
 }
+
+fn index(command: &str, database: &Database) -> Confiture {
+    Confiture::new(["index", command]).env("DATABASE_URL", database.url())
+}
+
+#[tokio::test]
+async fn builds_at_work_are_shown_with_whom_they_wait_for() -> anyhow::Result<()> {
+    let database = table().await?;
+    let set = Migrations::write(&[("1_a.yaml", BUILD)])?;
+    assert!(
+        index("progress", &database)
+            .succeed()
+            .await?
+            .contains("no index is being built")
+    );
+    let reader = old_snapshot(&database).await?;
+    let mut process = up(&set, &database).arg("--output").arg("json").start("up")?;
+    waits_for_snapshots(&database).await?;
+    let text = index("progress", &database).succeed().await?;
+    for part in ["confiture", "public.t", "application \"report\""] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let json = index("progress", &database)
+        .arg("--output")
+        .arg("json")
+        .succeed()
+        .await?;
+    let json: serde_json::Value = serde_json::from_str(&json)?;
+    let build = &json["builds"][0];
+    assert_eq!(
+        (&build["ours"], &build["waits"]),
+        (&true.into(), &true.into()),
+        "{json}"
+    );
+    assert_eq!(build["phase"], "waiting for old snapshots");
+    assert_eq!(build["waits_for"]["application"], "report");
+    // The run itself says the same.
+    process.wait_for_line("application \\\"report\\\"", SOON).await?;
+    reader.batch_execute("COMMIT").await?;
+    assert!(process.wait(SOON).await?.success(), "{}", process.stderr());
+    Ok(())
+}
+
+#[tokio::test]
+async fn invalid_indexes_are_listed_and_repaired_when_asked_for() -> anyhow::Result<()> {
+    let database = table().await?;
+    assert!(
+        index("repair", &database)
+            .succeed()
+            .await?
+            .contains("all indexes are valid")
+    );
+    let reader = old_snapshot(&database).await?;
+    let theirs = database.connect().await?;
+    theirs.batch_execute("SET lock_timeout = '200ms'").await?;
+    for create in [
+        "CREATE INDEX CONCURRENTLY \"Of them\" ON t (n)",
+        "CREATE INDEX CONCURRENTLY confiture_b_0123abcd_1_2_3 ON t (n)",
+    ] {
+        assert!(theirs.batch_execute(create).await.is_err());
+    }
+    reader.batch_execute("COMMIT").await?;
+    drop(theirs);
+    let both = ["Of them (invalid)", "confiture_b_0123abcd_1_2_3 (invalid)"];
+    assert_eq!(indexes(&database, "t").await?, both);
+
+    let listed = index("repair", &database).succeed().await?;
+    assert!(
+        listed.contains("would be dropped and rebuilt") && listed.contains("left by a build of ours"),
+        "{listed}"
+    );
+    assert_eq!(indexes(&database, "t").await?, both, "nothing is changed unasked");
+
+    index("repair", &database).arg("--yes").succeed().await?;
+    assert_eq!(indexes(&database, "t").await?, ["Of them"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_repair_that_fails_says_why_and_leaves_no_copy() -> anyhow::Result<()> {
+    let database = table().await?;
+    let failed = database
+        .execute("CREATE UNIQUE INDEX CONCURRENTLY twice ON t (n)")
+        .await;
+    assert!(failed.is_err());
+    let ended = index("repair", &database).arg("--yes").run().await?;
+    expect(&ended, 1)?;
+    assert!(
+        ended.stderr.contains("could not create unique index"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(indexes(&database, "t").await?, ["twice (invalid)"]);
+    Ok(())
+}

@@ -23,6 +23,7 @@ use shared::migration::Step;
 use shared::plan::{Action, Facts, Stage};
 use shared::sql::Tag;
 
+pub(crate) use index::{build_at_work, must_be_unlimited};
 pub(crate) use locks::{Seen, blocker};
 pub(crate) use record::complete_empty;
 

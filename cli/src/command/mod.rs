@@ -4,6 +4,7 @@ mod agent;
 mod completions;
 mod coordinator;
 mod fleet;
+mod index;
 mod init;
 mod ledger;
 mod locks;
@@ -43,6 +44,9 @@ enum Command {
     Ledger(ledger::Ledger),
     /// Show who waits for a lock in a database, and who blocks whom
     Locks(locks::Locks),
+    /// See builds of indexes at work, and repair indexes that are not valid
+    #[command(subcommand)]
+    Index(index::Index),
     /// Bring migrations to the databases of a fleet, and see how it goes
     #[command(subcommand)]
     Rollout(rollout::Rollout),
@@ -67,6 +71,7 @@ impl Arguments {
             Command::Migrate(command) => command.run(global).await,
             Command::Ledger(command) => command.run(global).await,
             Command::Locks(command) => command.run(global).await,
+            Command::Index(command) => command.run(global).await,
             Command::Rollout(command) => command.run(global).await,
             Command::Fleet(command) => command.run(global).await,
             Command::Coordinator(command) => command.run(global).await,

@@ -11,6 +11,7 @@
 //! | `name` | the names of indexes that are being built or dropped: they carry the fence |
 //! | `create` | what is to be done next about an index to be built |
 //! | `remove` | the same about one to be dropped |
+//! | `repair` | what becomes of an index that is not valid |
 //! | `progress` | how far a statement is, and whom it waits for, for people |
 //!
 //! A build is not given a short `lock_timeout` or `statement_timeout`: hit while it waits for old snapshots it would leave
@@ -21,12 +22,14 @@ mod definition;
 mod name;
 mod progress;
 mod remove;
+mod repair;
 
 pub use create::{Create, Published};
 pub use definition::{Definition, Element, Key, Order, Parameter};
 pub use name::{Purpose, Temporary};
 pub use progress::{Blocker, Progress};
 pub use remove::{Missing, Remove, Removed};
+pub use repair::{Broken, Repair, is_leftover_of_reindex};
 
 use crate::plan::Refusal;
 use std::time::Duration;

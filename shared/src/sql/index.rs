@@ -174,3 +174,47 @@ SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity
 /// The limits that a session has by default: `lock_timeout` and `statement_timeout` (text), both `0` where there is none.
 pub const TIMEOUTS: &str =
     "SELECT pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('statement_timeout')";
+
+/// Rebuilds an index beside itself, and changes places with it.
+pub fn reindex(index: &str) -> String {
+    format!("REINDEX INDEX CONCURRENTLY {index}")
+}
+
+/// All builds at work in the database: the columns of [`WORKERS`], and user, application (text), for how many seconds it
+/// has been at work (float8), the table and the index, which is not known at first (text), the command (text).
+pub const BUILDS: &str = r"
+SELECT a.pid, a.query, p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total,
+       a.wait_event_type IS NOT DISTINCT FROM 'Lock', w.pid, b.usename::pg_catalog.text, b.application_name, b.state,
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - b.xact_start), pg_catalog.left(b.query, 120),
+       a.usename::pg_catalog.text, a.application_name, pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.query_start),
+       (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p.relid),
+       (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p.index_relid),
+       p.command
+  FROM pg_catalog.pg_stat_progress_create_index p
+  JOIN pg_catalog.pg_stat_activity a ON a.pid = p.pid
+  LEFT JOIN LATERAL (SELECT x.pid FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) x(pid) LIMIT 1) w
+         ON a.wait_event_type = 'Lock'
+  LEFT JOIN pg_catalog.pg_stat_activity b ON b.pid = w.pid
+ WHERE p.datname = pg_catalog.current_database()
+ ORDER BY a.query_start";
+
+/// Indexes that no query uses, and those under names of ours: index and table quoted in full (text), its own name (text),
+/// the statement that would create it (text), whether queries use it (bool), whether it is of a partitioned table (bool),
+/// whether somebody is at work on its table (bool).
+pub const BROKEN: &str = r"
+SELECT pg_catalog.format('%I.%I', s.nspname, c.relname), pg_catalog.format('%I.%I', n.nspname, t.relname),
+       c.relname::pg_catalog.text, pg_catalog.pg_get_indexdef(i.indexrelid), i.indisvalid AND i.indisready AND i.indislive,
+       c.relkind = 'I',
+       EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p
+                WHERE p.datname = pg_catalog.current_database() AND p.relid = i.indrelid)
+       OR EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+                   WHERE a.datname = pg_catalog.current_database() AND a.state <> 'idle' AND a.pid <> pg_catalog.pg_backend_pid()
+                     AND pg_catalog.strpos(a.query, 'INDEX CONCURRENTLY') > 0 AND pg_catalog.strpos(a.query, c.relname) > 0)
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+  JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+ WHERE n.nspname !~ '^pg_'
+   AND (NOT (i.indisvalid AND i.indisready AND i.indislive) OR c.relname ~ '^confiture_[bd]_')
+ ORDER BY 1";

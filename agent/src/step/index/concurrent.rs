@@ -159,13 +159,19 @@ async fn watch(run: &Run<'_>, watched: &Watched<'_>, until: Until) -> Result<Str
 /// A connection on which nothing cuts a long statement off.
 async fn unlimited(run: &Run<'_>, tag: &Tag) -> Result<Session, Error> {
     let session = run.database.direct_session().await?;
+    must_be_unlimited(&session, tag).await?;
+    Ok(session)
+}
+
+/// Passes a connection on which nothing cuts a long statement off.
+pub(crate) async fn must_be_unlimited(session: &Session, tag: &Tag) -> Result<(), Error> {
     let rows = session
         .query(tag, "asking for the session's limits", texts::TIMEOUTS, &[])
         .await?;
     let row = rows.first().ok_or(Error::Broken("the session has no limits"))?;
     let limits: [&str; 2] = [row.get(0), row.get(1)];
     if limits == ["0", "0"] {
-        return Ok(session);
+        return Ok(());
     }
     Err(Error::Refused(Refusal::Unsafe {
         what: format!(

@@ -16,6 +16,9 @@ mod create;
 mod observe;
 mod remove;
 
+pub(crate) use concurrent::must_be_unlimited;
+pub(crate) use observe::worker as build_at_work;
+
 use super::Place;
 use crate::error::Error;
 use crate::run::Run;

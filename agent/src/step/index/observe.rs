@@ -97,7 +97,8 @@ pub(super) async fn workers(
     Ok(rows.iter().map(worker).collect())
 }
 
-fn worker(row: &Row) -> (Worker, Progress) {
+/// Reads a row of [`texts::WORKERS`].
+pub(crate) fn worker(row: &Row) -> (Worker, Progress) {
     let count = |column: usize| {
         row.get::<_, Option<i64>>(column)
             .and_then(|count| u64::try_from(count).ok())
@@ -105,7 +106,9 @@ fn worker(row: &Row) -> (Worker, Progress) {
     };
     let worker = Worker {
         pid: row.get(0),
-        statement: texts::untagged(row.get(1)).to_owned(),
+        statement: row
+            .get::<_, Option<&str>>(1)
+            .map_or_else(String::new, |query| texts::untagged(query).to_owned()),
     };
     let progress = Progress {
         phase: row.get(2),
