@@ -546,3 +546,100 @@ async fn a_repair_that_fails_says_why_and_leaves_no_copy() -> anyhow::Result<()>
     assert_eq!(indexes(&database, "t").await?, ["twice (invalid)"]);
     Ok(())
 }
+
+/// A table in two partitions, one of them partitioned again, with odd names.
+async fn partitioned() -> anyhow::Result<Database> {
+    let database = Server::shared().await?.fresh_database().await?;
+    database
+        .execute(
+            "CREATE TABLE p (id int, n int) PARTITION BY RANGE (id);
+             CREATE TABLE \"P one\" PARTITION OF p FOR VALUES FROM (0) TO (1000);
+             CREATE TABLE p_two PARTITION OF p FOR VALUES FROM (1000) TO (2000) PARTITION BY HASH (id);
+             CREATE TABLE p_two_a PARTITION OF p_two FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE p_two_b (n int, id int);
+             ALTER TABLE p_two ATTACH PARTITION p_two_b FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+             INSERT INTO p SELECT g, g % 7 FROM generate_series(0, 1999) g;
+             CREATE TABLE other (id int)",
+        )
+        .await?;
+    Ok(database)
+}
+
+/// How many indexes hang in the tree of `p_n`, and how many of those are not valid.
+async fn tree(database: &Database) -> anyhow::Result<(i64, i64)> {
+    let all = "SELECT count(*) FROM pg_partition_tree('p_n')";
+    let invalid = "SELECT count(*) FROM pg_partition_tree('p_n') t JOIN pg_index i ON i.indexrelid = t.relid WHERE NOT i.indisvalid";
+    Ok((database.number(all).await?, database.number(invalid).await?))
+}
+
+const PARTS: &str = "up:\n  - create_index: { table: p, columns: [n, id], name: p_n, unique: true }\n";
+
+#[tokio::test]
+async fn an_index_of_a_partitioned_table_is_built_part_by_part() -> anyhow::Result<()> {
+    let database = partitioned().await?;
+    let set = Migrations::write(&[("1_a.yaml", PARTS)])?;
+    // Killed in the first partition; meanwhile a partition comes.
+    let reader = old_snapshot(&database).await?;
+    let mut killed = up(&set, &database).start("killed")?;
+    waits_for_snapshots(&database).await?;
+    killed.kill();
+    database
+        .execute("CREATE TABLE p_late PARTITION OF p FOR VALUES FROM (2000) TO (3000); INSERT INTO p VALUES (2500, 1)")
+        .await?;
+    reader.batch_execute("COMMIT").await?;
+    expect(&up(&set, &database).run().await?, 0)?;
+    // The table, three partitions of it, two of one of them.
+    assert_eq!(tree(&database).await?, (6, 0));
+    assert!(
+        database.execute("INSERT INTO p SELECT * FROM p").await.is_err(),
+        "it refuses equal keys"
+    );
+    let ours = "SELECT count(*) FROM pg_class WHERE relname LIKE 'confiture\\_b%'";
+    assert_eq!(database.number(ours).await?, 0);
+    ledger_is_right(&database).await?;
+
+    let down = Confiture::new(["migrate", "down", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url());
+    down.succeed().await?;
+    let left =
+        "SELECT count(*) FROM pg_class WHERE relkind IN ('i', 'I') AND relnamespace = 'public'::regnamespace";
+    assert_eq!(database.number(left).await?, 0);
+    ledger_is_right(&database).await
+}
+
+#[tokio::test]
+async fn a_partitioned_build_that_has_begun_is_taken_back_with_its_parts() -> anyhow::Result<()> {
+    let database = partitioned().await?;
+    let set = Migrations::write(&[("1_a.yaml", PARTS)])?;
+    let reader = old_snapshot(&database).await?;
+    let mut killed = up(&set, &database).start("killed")?;
+    waits_for_snapshots(&database).await?;
+    killed.kill();
+    let down = Confiture::new(["migrate", "down", "--take-over", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url());
+    down.succeed().await?;
+    reader.batch_execute("COMMIT").await?;
+    let left =
+        "SELECT count(*) FROM pg_class WHERE relkind IN ('i', 'I') AND relnamespace = 'public'::regnamespace";
+    assert_eq!(database.number(left).await?, 0);
+    ledger_is_right(&database).await
+}
+
+#[tokio::test]
+async fn a_unique_index_without_the_partition_key_is_refused_before_anything_is_built() -> anyhow::Result<()>
+{
+    let database = partitioned().await?;
+    let ended = migrate(
+        &database,
+        "up:\n  - create_index: { table: p, columns: [n], name: p_n, unique: true }\n",
+    )
+    .await?;
+    expect(&ended, 1)?;
+    assert!(ended.stderr.contains("partition"), "{}", ended.stderr);
+    let left =
+        "SELECT count(*) FROM pg_class WHERE relkind IN ('i', 'I') AND relnamespace = 'public'::regnamespace";
+    assert_eq!(database.number(left).await?, 0);
+    Ok(())
+}

@@ -25,12 +25,17 @@ pub struct Create {
 }
 
 /// What an index becomes when it is built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
     /// An index.
     Index,
     /// The index of a unique constraint.
     Constraint,
+    /// A part of the index of a partitioned table.
+    Part {
+        /// That index, quoted in full.
+        of: String,
+    },
 }
 
 impl Create {
@@ -93,6 +98,22 @@ impl Create {
         }
     }
 
+    /// Passes when nothing has the final name, or an index of a partitioned table that is what was asked for, be it valid
+    /// or not: with its last partition it becomes so.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn may_go_on(&self, seen: &Seen) -> Result<(), Refusal> {
+        let Some(named) = &seen.named else {
+            return Ok(());
+        };
+        let as_if_valid = Present {
+            valid: true,
+            ..named.clone()
+        };
+        self.standing(&as_if_valid, seen)
+    }
+
     /// Passes when what has the final name is what was asked for.
     fn standing(&self, named: &Present, seen: &Seen) -> Result<(), Refusal> {
         if named.kind == Kind::Other {
@@ -103,12 +124,12 @@ impl Create {
         }
         let is_constraint = named.unique && named.constraint.as_deref() == Some(self.name.as_str());
         let fits = match self.published {
-            Published::Index => true,
+            Published::Index | Published::Part { .. } => true,
             Published::Constraint => is_constraint,
         };
         if named.table != self.full_table() || named.essence != seen.wanted || !fits {
             let wanted = match self.published {
-                Published::Index => self.wanted(&seen.wanted),
+                Published::Index | Published::Part { .. } => self.wanted(&seen.wanted),
                 Published::Constraint => format!(
                     "ALTER TABLE {} ADD CONSTRAINT {} UNIQUE, by {}",
                     self.full_table(),

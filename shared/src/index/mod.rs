@@ -10,6 +10,7 @@
 //! | `definition` | what an index is, as the author wrote it |
 //! | `name` | the names of indexes that are being built or dropped: they carry the fence |
 //! | `create` | what is to be done next about an index to be built |
+//! | `parts` | the same about one of a partitioned table |
 //! | `remove` | the same about one to be dropped |
 //! | `repair` | what becomes of an index that is not valid |
 //! | `progress` | how far a statement is, and whom it waits for, for people |
@@ -20,6 +21,7 @@
 mod create;
 mod definition;
 mod name;
+mod parts;
 mod progress;
 mod remove;
 mod repair;
@@ -27,6 +29,7 @@ mod repair;
 pub use create::{Create, Published};
 pub use definition::{Definition, Element, Key, Order, Parameter};
 pub use name::{Purpose, Temporary};
+pub use parts::{NextPart, Part, PartKind, name_of_part};
 pub use progress::{Blocker, Progress};
 pub use remove::{Missing, Remove, Removed};
 pub use repair::{Broken, Repair, is_leftover_of_reindex};
@@ -42,6 +45,8 @@ pub const WAIT: Duration = Duration::from_mins(30);
 pub enum Work {
     /// It is to be there.
     Create(Box<Create>),
+    /// It is to be there, on a partitioned table and all its partitions.
+    CreateParts(Box<Create>),
     /// It is to be gone.
     Remove(Remove),
 }

@@ -19,6 +19,8 @@ pub struct Remove {
     pub table: Option<String>,
     /// What it is.
     pub removed: Removed,
+    /// The indexes of the partitions, quoted in full, whose builds are to be ended with it.
+    pub parts: Vec<String>,
     /// Whether it may be missing.
     pub missing: Missing,
     /// How long dropping it may wait for other sessions, in all.
@@ -58,10 +60,12 @@ impl Remove {
         Temporary::of(Purpose::Drop, &self.name.to_string())
     }
 
-    /// The names it has while it is built, where the schema is known.
-    pub fn building(&self) -> Option<Temporary> {
+    /// The names it and its parts have while they are built, where the schema is known.
+    pub fn building(&self) -> impl Iterator<Item = Temporary> {
         let built = self.missing == Missing::Fine && self.name.schema.is_some();
-        built.then(|| Temporary::of(Purpose::Build, &self.name.to_string()))
+        let all = std::iter::once(self.name.to_string()).chain(self.parts.iter().cloned());
+        all.filter(move |_| built)
+            .map(|name| Temporary::of(Purpose::Build, &name))
     }
 
     /// Passes when what has the name may be dropped; `None` when nothing has it and that is fine.

@@ -218,3 +218,29 @@ SELECT pg_catalog.format('%I.%I', s.nspname, c.relname), pg_catalog.format('%I.%
  WHERE n.nspname !~ '^pg_'
    AND (NOT (i.indisvalid AND i.indisready AND i.indislive) OR c.relname ~ '^confiture_[bd]_')
  ORDER BY 1";
+
+/// Attaches the index of a partition to that of its table.
+pub fn attach(parent: &str, index: &str) -> String {
+    format!("ALTER INDEX {parent} ATTACH PARTITION {index}")
+}
+
+/// A partitioned table with all its partitions, parents first: schema, name, kind (text); the index that belongs to the
+/// one looked for, quoted in full (text); whether that is valid (bool); the same index of its parent (text). Parameters:
+/// the table, the index, both quoted (text).
+pub const PARTS: &str = r"
+WITH RECURSIVE tree(oid, level, index, parent_index) AS (
+  SELECT pg_catalog.to_regclass($1)::pg_catalog.oid, 0, pg_catalog.to_regclass($2)::pg_catalog.oid, NULL::pg_catalog.oid
+  UNION ALL
+  SELECT h.inhrelid, tree.level + 1,
+         (SELECT i.indexrelid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_inherits x ON x.inhrelid = i.indexrelid
+           WHERE i.indrelid = h.inhrelid AND x.inhparent = tree.index LIMIT 1),
+         tree.index
+    FROM tree JOIN pg_catalog.pg_inherits h ON h.inhparent = tree.oid)
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
+       (SELECT pg_catalog.format('%I.%I', s.nspname, o.relname) FROM pg_catalog.pg_class o
+          JOIN pg_catalog.pg_namespace s ON s.oid = o.relnamespace WHERE o.oid = tree.index),
+       coalesce((SELECT i.indisvalid AND i.indisready AND i.indislive FROM pg_catalog.pg_index i WHERE i.indexrelid = tree.index), false),
+       (SELECT pg_catalog.format('%I.%I', s.nspname, o.relname) FROM pg_catalog.pg_class o
+          JOIN pg_catalog.pg_namespace s ON s.oid = o.relnamespace WHERE o.oid = tree.parent_index)
+  FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ ORDER BY tree.level, 1, 2";

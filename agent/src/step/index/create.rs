@@ -23,32 +23,55 @@ const NOT_UNIQUE: &str = "23505";
 const NAME_TAKEN: &str = "42P07";
 
 pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, create: &Create) -> Result<(), Error> {
+    let mut begun = place.has_begun();
+    published(run, place, create, &mut begun).await
+}
+
+/// The names an index to be built may be found under.
+pub(super) fn names(create: &Create) -> Names<'_> {
+    Names {
+        exact: create.full_name(),
+        starts: vec![create.temporary().start().to_owned()],
+        schema: Some(create.schema.as_str()),
+    }
+}
+
+/// Goes on until the index is published. With it the step is done, but where it is a part of another one.
+pub(super) async fn published(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    create: &Create,
+    begun: &mut bool,
+) -> Result<(), Error> {
     let tag = place.tag(run);
     let wanted = observe::essence(run, &tag, create).await?;
-    let starts = [create.temporary().start().to_owned()];
-    let names = Names {
-        exact: create.full_name(),
-        starts: starts.to_vec(),
-        schema: Some(create.schema.as_str()),
-    };
+    let names = names(create);
+    let starts = names.starts.clone();
     let watched = Watched {
         tag: &tag,
         starts: &starts,
         wait: create.wait,
     };
-    let mut begun = place.has_begun();
     loop {
         run.stop_if_asked()?;
         let next = create.next(&observe::seen(run, &tag, &names, &wanted).await?);
-        let part = if begun { Part::Last } else { Part::Whole };
+        let part = if *begun { Part::Last } else { Part::Whole };
         match &next {
-            Next::Done => return record::only(run, place, part).await,
+            Next::Done => {
+                return match &create.published {
+                    Published::Index | Published::Constraint => record::only(run, place, part).await,
+                    Published::Part { of } => {
+                        let attach = texts::attach(of, &create.full_name());
+                        transaction::run(run, place, Part::Middle, &Transaction::bounded(attach)).await
+                    }
+                };
+            }
             Next::Refuse(refusal) => return Err(refusal.clone().into()),
             Next::Adopt | Next::Cancel(_) | Next::Drop(_) | Next::Build | Next::Publish(_) => {}
         }
-        if !begun {
+        if !*begun {
             record::only(run, place, Part::First).await?;
-            begun = true;
+            *begun = true;
         }
         match next {
             Next::Adopt => {
@@ -105,7 +128,7 @@ async fn build(
         return Err(observe::refused(&error, create));
     }
     let what = match create.published {
-        Published::Index => "index",
+        Published::Index | Published::Part { .. } => "index",
         Published::Constraint => "constraint",
     };
     let table = create.full_table();
@@ -152,17 +175,25 @@ async fn clean(run: &Run<'_>, names: &Names<'_>, watched: &Watched<'_>) -> &'sta
 
 /// Gives the index its final name and records the step as done, in one transaction.
 async fn publish(run: &mut Run<'_>, place: Place<'_>, create: &Create, index: &str) -> Result<(), Error> {
-    let statements = match create.published {
-        Published::Index => vec![
+    let named = || {
+        vec![
             texts::rename(index, &create.name),
             texts::must_be_valid(&create.full_name()),
-        ],
+        ]
+    };
+    let (part, statements) = match &create.published {
+        Published::Index => (Part::Last, named()),
+        Published::Part { of } => {
+            let attach = texts::attach(of, &create.full_name());
+            (Part::Middle, named().into_iter().chain([attach]).collect())
+        }
         Published::Constraint => {
             let own = own_name(index);
-            vec![texts::add_unique(&create.full_table(), &create.name, &own?)]
+            let add = texts::add_unique(&create.full_table(), &create.name, &own?);
+            (Part::Last, vec![add])
         }
     };
-    transaction::run(run, place, Part::Last, &Transaction::bounded_all(statements)).await
+    transaction::run(run, place, part, &Transaction::bounded_all(statements)).await
 }
 
 /// The last part of an index' full name.

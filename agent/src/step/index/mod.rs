@@ -9,11 +9,12 @@
 //! |---|---|
 //! | `observe` | what the catalog says about an index, and what a definition means there |
 //! | `concurrent` | one statement outside a transaction: its connection, its end, what it waits for |
-//! | `create`, `remove` | an index to be there, one to be gone |
+//! | `create`, `parts`, `remove` | an index to be there, one of a partitioned table, one to be gone |
 
 mod concurrent;
 mod create;
 mod observe;
+mod parts;
 mod remove;
 
 pub(crate) use concurrent::must_be_unlimited;
@@ -27,6 +28,7 @@ use shared::index::Work;
 pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, work: &Work) -> Result<(), Error> {
     let done = match work {
         Work::Create(create) => create::run(run, place, create).await,
+        Work::CreateParts(create) => parts::run(run, place, create).await,
         Work::Remove(remove) => remove::run(run, place, remove).await,
     };
     run.report(|progress| progress.pace.clear());

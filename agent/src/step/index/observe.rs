@@ -4,7 +4,8 @@ use crate::error::{Error, statement_message};
 use crate::ledger;
 use crate::run::Run;
 use crate::session::Session;
-use shared::index::{Blocker, Create, Kind, Present, Progress, Seen, Worker};
+use shared::index::{Blocker, Create, Kind, Part, PartKind, Present, Progress, Seen, Worker};
+use shared::name::Ident;
 use shared::retry::{self, Retryability};
 use shared::sql::{Tag, index as texts};
 use tokio_postgres::Row;
@@ -56,7 +57,7 @@ fn present(row: &Row) -> Present {
     let table = |schema: Option<String>, name: Option<String>| {
         let [schema, name] = [schema, name].map(|part| {
             // A name out of the catalog is one.
-            part.and_then(|part| shared::name::Ident::exact(part).ok())
+            part.and_then(|part| Ident::exact(part).ok())
         });
         schema.zip(name).map(|(schema, name)| format!("{schema}.{name}"))
     };
@@ -125,6 +126,38 @@ pub(crate) fn worker(row: &Row) -> (Worker, Progress) {
         }),
     };
     (worker, progress)
+}
+
+/// A partitioned table and all its partitions, parents first.
+pub(super) async fn parts(run: &Run<'_>, tag: &Tag, whole: &Create) -> Result<Vec<Part>, Error> {
+    let session = run.database.session().await?;
+    let (table, index) = (whole.full_table(), whole.full_name());
+    let rows = session
+        .query(
+            tag,
+            "looking for partitions",
+            texts::PARTS,
+            &[(&table, Type::TEXT), (&index, Type::TEXT)],
+        )
+        .await?;
+    rows.iter().map(part).collect()
+}
+
+fn part(row: &Row) -> Result<Part, Error> {
+    let ident = |column: usize| {
+        Ident::exact(row.get::<_, String>(column)).map_err(|_| Error::Broken("the catalog gave no name"))
+    };
+    Ok(Part {
+        schema: ident(0)?,
+        name: ident(1)?,
+        kind: match row.get::<_, &str>(2) {
+            "p" => PartKind::Partitioned,
+            _ => PartKind::Leaf,
+        },
+        index: row.get(3),
+        valid: row.get(4),
+        parent_index: row.get(5),
+    })
 }
 
 /// What a definition means on its table, in the server's own words: an empty copy of the table gets the index, in a

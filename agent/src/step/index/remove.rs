@@ -17,8 +17,8 @@ const SOON: Duration = Duration::from_millis(100);
 pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) -> Result<(), Error> {
     let tag = place.tag(run);
     let own = remove.temporary();
-    let starts: Vec<String> = std::iter::once(&own)
-        .chain(&remove.building())
+    let starts: Vec<String> = std::iter::once(own.clone())
+        .chain(remove.building())
         .map(|names| names.start().to_owned())
         .collect();
     let names = Names {
@@ -32,12 +32,25 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) ->
         wait: remove.wait,
     };
     if !place.has_begun() {
-        let seen = observe::seen(run, &tag, &names, "").await?;
+        // A build that is taken back stands in the way of dropping what is there of it.
+        let seen = loop {
+            let seen = observe::seen(run, &tag, &names, "").await?;
+            let Next::Cancel(builder) = remove.next(&seen) else {
+                break seen;
+            };
+            concurrent::cancel(run, &tag, &builder).await?;
+            run.stoppable(SOON).await?;
+        };
         match remove.check(&seen)? {
             // PostgreSQL drops it only at once, with those of the partitions.
             Some(index) if index.kind == Kind::Partitioned => {
                 let drop = Transaction::bounded(texts::drop_at_once(&index.full_name));
-                return transaction::run(run, place, Part::Whole, &drop).await;
+                let left = remove.next(&seen) != Next::Done;
+                let part = if left { Part::First } else { Part::Whole };
+                transaction::run(run, place, part, &drop).await?;
+                if !left {
+                    return Ok(());
+                }
             }
             Some(index) if remove.removed == Removed::Constraint => {
                 let drop = texts::drop_constraint(&index.table, &remove.name.name);

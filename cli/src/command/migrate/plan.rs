@@ -92,8 +92,8 @@ fn action_text(action: &Action) -> String {
 fn index_statement(work: &Work) -> String {
     match work {
         Work::Create(create) => {
-            let constraint = match create.published {
-                Published::Index => String::new(),
+            let constraint = match &create.published {
+                Published::Index | Published::Part { .. } => String::new(),
                 Published::Constraint => format!(
                     ";\n{}",
                     sql::add_unique(&create.full_table(), &create.name, &create.name)
@@ -101,6 +101,10 @@ fn index_statement(work: &Work) -> String {
             };
             create.statement(&create.name) + &constraint
         }
+        Work::CreateParts(create) => format!(
+            "{};\n--   then partition by partition: CREATE INDEX CONCURRENTLY, ALTER INDEX .. ATTACH PARTITION",
+            sql::create_on_parent(&create.name, &create.full_table(), &create.definition)
+        ),
         Work::Remove(remove) => match (remove.removed, &remove.table) {
             (Removed::Constraint, Some(table)) => sql::drop_constraint(table, &remove.name.name),
             (Removed::Constraint, None) | (Removed::Index, _) => sql::drop(&remove.name.to_string()),

@@ -5,7 +5,7 @@ use crate::index::{Create, Definition, Element, Parameter, Published, WAIT, Work
 use crate::migration::checksum::Canonical;
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
-use crate::plan::{Action, Facts, Refusal, TableFacts};
+use crate::plan::{Action, Facts, Refusal, RelationKind, Storage, TableFacts};
 use crate::settings::duration::{self, Milliseconds, Zero};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -102,14 +102,35 @@ impl Kind for CreateIndex {
         table.must_be_a_table()?;
         let definition = self.definition();
         columns_exist(table, &definition)?;
-        Ok(vec![Action::Index(Work::Create(Box::new(Create {
+        let partitioned = table.kind == RelationKind::Partitioned;
+        if let Some(foreign) =
+            (table.parts.iter()).find(|part| partitioned && part.storage == Storage::Foreign)
+        {
+            return Err(Refusal::Unsafe {
+                what: format!(
+                    "{}.{}, a partition of {}, is on another server: the index of the whole table could never be valid",
+                    foreign.schema,
+                    foreign.name,
+                    table.full_name()
+                ),
+                advice: Some(
+                    "create the index on the other partitions, each by a step of its own".to_owned(),
+                ),
+            });
+        }
+        let create = Box::new(Create {
             schema: table.schema.clone(),
             table: table.name.clone(),
             name: self.name.clone(),
             definition,
             published: Published::Index,
             wait: self.wait.map_or(WAIT, |wait| wait.0),
-        })))])
+        });
+        Ok(vec![Action::Index(if partitioned {
+            Work::CreateParts(create)
+        } else {
+            Work::Create(create)
+        })])
     }
 
     fn effect(&self, _facts: &mut Facts) {}

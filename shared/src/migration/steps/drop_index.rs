@@ -2,10 +2,10 @@
 
 use super::create_index::wait_problem;
 use super::{Kind, Undo};
-use crate::index::{Missing, Remove, Removed, WAIT, Work};
+use crate::index::{Missing, Remove, Removed, WAIT, Work, name_of_part};
 use crate::migration::checksum::Canonical;
 use crate::name::{Ident, Table};
-use crate::plan::{Action, Facts, Refusal};
+use crate::plan::{Action, Facts, Refusal, RelationKind, TableFacts};
 use crate::settings::duration::Milliseconds;
 use serde::Deserialize;
 
@@ -42,6 +42,16 @@ impl DropIndex {
             wait,
             missing: Missing::Fine,
         }
+    }
+}
+
+impl DropIndex {
+    /// The indexes of the partitions, builds of which may be at work or left.
+    fn parts(&self, table: &TableFacts) -> Vec<String> {
+        let partitioned = table.kind == RelationKind::Partitioned && self.missing == Missing::Fine;
+        (table.parts.iter().filter(|_| partitioned))
+            .map(|part| format!("{}.{}", part.schema, name_of_part(&self.name.name, &part.name)))
+            .collect()
     }
 }
 
@@ -83,8 +93,9 @@ impl Kind for DropIndex {
         };
         Ok(vec![Action::Index(Work::Remove(Remove {
             name,
-            table: table.map(crate::plan::TableFacts::full_name),
+            table: table.map(TableFacts::full_name),
             removed: Removed::Index,
+            parts: table.map_or_else(Vec::new, |table| self.parts(table)),
             missing: self.missing,
             wait: self.wait.map_or(WAIT, |wait| wait.0),
         }))])

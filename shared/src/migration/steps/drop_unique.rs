@@ -71,6 +71,7 @@ impl Kind for DropUnique {
             },
             table: Some(table.full_name()),
             removed: Removed::Constraint,
+            parts: Vec::new(),
             missing: self.missing,
             wait: self.wait.map_or(WAIT, |wait| wait.0),
         }))])
