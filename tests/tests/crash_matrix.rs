@@ -51,6 +51,10 @@ enum Shape {
     Transactions(u32),
     /// A statement of its own between a transaction before it, a check of the fence, and a transaction after it.
     Outside,
+    /// One that begins, a check of the fence, a statement of its own, one that publishes what it made.
+    Built,
+    /// One that gives it up, a check of the fence, a statement of its own, one that ends.
+    Dropped,
     /// One that begins, at least four that change rows, one that ends.
     Batches,
     /// The same, with one before the end that keeps what a comparison of all rows found.
@@ -121,12 +125,17 @@ const COUNTED: &str =
     "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
  WHERE n <> 1 OR times IS DISTINCT FROM 1";
 
+/// Indexes beside the primary key that are not the one, or not valid.
+const ONE_INDEX: &str =
+    "SELECT abs(1 - count(*)) + count(*) FILTER (WHERE NOT indisvalid OR relname <> 't_n')
+  FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = 't'::regclass AND NOT indisprimary";
+
 /// The same for a column that is computed from others.
 const DERIVED: &str =
     "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
  WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1";
 
-static STEPS: [Step; 20] = [
+static STEPS: [Step; 23] = [
     Step {
         name: "sql",
         before: None,
@@ -302,6 +311,27 @@ static STEPS: [Step; 20] = [
         shape: Shape::Batches,
     },
     Step {
+        name: "create_index",
+        before: None,
+        file: ("1_it.yaml", "up:\n  - create_index: { table: t, columns: [n], name: t_n }\n"),
+        wrong: ONE_INDEX,
+        shape: Shape::Built,
+    },
+    Step {
+        name: "drop_index",
+        before: Some("up:\n  - create_index: { table: t, columns: [n], name: t_n }\n"),
+        file: ("1_it.yaml", "up:\n  - drop_index: { name: t_n }\n"),
+        wrong: "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND NOT indisprimary",
+        shape: Shape::Dropped,
+    },
+    Step {
+        name: "add_unique",
+        before: None,
+        file: ("1_it.yaml", "up:\n  - add_unique: { table: t, columns: [n, id], name: t_n }\n"),
+        wrong: ONE_INDEX,
+        shape: Shape::Built,
+    },
+    Step {
         name: "assert",
         before: None,
         file: ("1_it.yaml", "up:\n  - assert: { query: SELECT count(*) = 40 FROM t }\n"),
@@ -332,6 +362,7 @@ impl Shape {
             Self::Transactions(1) => (&[1], &[1], &[1]),
             Self::Transactions(_) => (&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]),
             Self::Outside => (&[1, 2, 3], &[1], &[1, 2]),
+            Self::Built | Self::Dropped => (&[1, 2, 3], &[1, 2], &[1, 2]),
             // In the first and in the middle.
             Self::Batches => (&[1, 3], &[1, 3], &[1, 3]),
             Self::VerifiedBatches => (&[1, 3, 6], &[1, 3], &[1, 3, 6]),
@@ -352,7 +383,7 @@ impl Case {
     fn was_the_end(self) -> bool {
         let last = match self.step.shape {
             Shape::Transactions(all) => all,
-            Shape::Outside => 2,
+            Shape::Outside | Shape::Built | Shape::Dropped => 2,
             Shape::Assertion => 1,
             // Its end is none of those it is met at.
             Shape::Batches | Shape::VerifiedBatches => u32::MAX,

@@ -136,7 +136,9 @@ impl<'de> Visitor<'de> for Written {
             (Some(column), None) => Key::Column(column),
             (None, Some(expression)) => Key::Expression(expression),
             (None, None) | (Some(_), Some(_)) => {
-                return Err(A::Error::custom("one of `column` and `expression` must be given"));
+                return Err(A::Error::custom(
+                    "either `column` or `expression` must be given, and not both",
+                ));
             }
         };
         Ok(Element {

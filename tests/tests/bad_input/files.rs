@@ -433,6 +433,46 @@ async fn yaml() -> anyhow::Result<()> {
             error: db/1_a.yaml:1:15: lock_timeout: `long` is not a duration: write a number with a unit, such as 500ms, 30s, 5min or 1h
         "#]],
         ),
+        (
+            "up:\n  - create_index: { table: t, name: i, columns: [] }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: create_index: `columns` names no column
+            "#]],
+        ),
+        (
+            "up:\n  - create_index: { table: t, columns: [n] }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:19: create_index: the key `name` is missing
+            "#]],
+        ),
+        (
+            "up:\n  - create_index: { table: t, name: i, columns: [{ column: n, expression: n + 1 }] }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:50: create_index: columns: either `column` or `expression` must be given, and not both
+            "#]],
+        ),
+        (
+            "up:\n  - create_index: { table: t, name: i, columns: [{ column: n, ordre: desc }, 5] }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:63: create_index: columns: unknown field `ordre`, expected one of `column`, `expression`, `order`, `nulls`, `collation`, `opclass`
+            "#]],
+        ),
+        (
+            "up:\n  - create_index: { table: t, name: i, columns: [n], where: \"n IN (SELECT 1)\", wait: 0 }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:5: create_index: `n IN (SELECT 1)` reads other rows: an index can only read columns of its own row
+                db/1_a.yaml:2:5: create_index: `wait`: it must be more than zero
+            "#]],
+        ),
+        (
+            "up:\n  - drop_index: { name: a.b.c }\n  - drop_index: { name: s.i, table: t }\n  - add_unique: { table: t, name: u, columns: [a], unique: true }\n",
+            expect![[r#"
+                error: db/1_a.yaml:2:25: drop_index: name: `a.b.c` has too many parts: write `table` or `schema.table`
+                db/1_a.yaml:3:5: drop_index: `table` says in which schema the index is: write its name without one
+                db/1_a.yaml:4:52: add_unique: the key `unique` is not known here
+                  help: known here: table, name, columns, wait
+            "#]],
+        ),
     ] {
         Case::up(&[("1_a.yaml", file)]).says(2, message).await?;
     }

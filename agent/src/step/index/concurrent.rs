@@ -12,6 +12,7 @@ use shared::index::{Blocker, Worker};
 use shared::plan::Refusal;
 use shared::sql::{Tag, index as texts};
 use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 /// How often it is looked at.
@@ -42,10 +43,35 @@ pub(super) struct Watched<'a> {
     pub(super) wait: Duration,
 }
 
-/// Runs a statement to its end.
+/// Runs a statement to its end, if the fence is ours.
 pub(super) async fn run(run: &Run<'_>, watched: &Watched<'_>, statement: &str) -> Result<Ended, Error> {
-    let mut session = unlimited(run, watched.tag).await?;
+    let session = unlimited(run, watched.tag).await?;
     check_fence(run, watched.tag).await?;
+    to_its_end(run, watched, session, statement).await
+}
+
+/// Drops an index, if the fence is ours. One that is gone by now was dropped by whoever replaced us, or by hand.
+pub(super) async fn drop_index(run: &Run<'_>, watched: &Watched<'_>, index: &str) -> Result<Ended, Error> {
+    let ended = self::run(run, watched, &texts::drop(index)).await?;
+    Ok(match ended {
+        Ended::Failed(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ended::Done,
+        ended => ended,
+    })
+}
+
+/// Drops what we built too late, after we were replaced and somebody else's was published: its name says that it is ours
+/// alone, so no fence is asked for.
+pub(super) async fn drop_orphan(run: &Run<'_>, watched: &Watched<'_>, index: &str) -> Result<Ended, Error> {
+    let session = unlimited(run, watched.tag).await?;
+    to_its_end(run, watched, session, &texts::drop(index)).await
+}
+
+async fn to_its_end(
+    run: &Run<'_>,
+    watched: &Watched<'_>,
+    mut session: Session,
+    statement: &str,
+) -> Result<Ended, Error> {
     let text = format!("{}{statement}", texts::BuildTag(watched.tag));
     let mut work = std::pin::pin!(session.outside(&text));
     let over = tokio::select! {
@@ -95,7 +121,7 @@ pub(super) async fn clean(run: &Run<'_>, watched: &Watched<'_>, index: &str) -> 
         wait: CLEANING,
         ..*watched
     };
-    match self::run(run, &soon, &texts::drop(index)).await {
+    match drop_index(run, &soon, index).await {
         Ok(Ended::Done) => true,
         Ok(Ended::Failed(_) | Ended::Waited { .. }) | Err(_) => false,
     }

@@ -44,7 +44,6 @@ pub(super) async fn published(
     begun: &mut bool,
 ) -> Result<(), Error> {
     let tag = place.tag(run);
-    let wanted = observe::essence(run, &tag, create).await?;
     let names = names(create);
     let starts = names.starts.clone();
     let watched = Watched {
@@ -52,9 +51,48 @@ pub(super) async fn published(
         starts: &starts,
         wait: create.wait,
     };
+    let done = go_on(run, place, create, begun, &names, &watched).await;
+    if let Err(Error::Replaced { .. } | Error::Foreign { .. }) = &done
+        && let Err(error) = drop_orphan(run, create, &names, &watched).await
+    {
+        tracing::warn!(
+            database = %run.database.name(), error = %error,
+            "what was built too late stays: `confiture index repair` shows it"
+        );
+    }
+    done
+}
+
+/// Drops what we built while we were replaced, where another one has its place by now. Otherwise whoever replaced us
+/// finds it, and takes or drops it.
+async fn drop_orphan(
+    run: &Run<'_>,
+    create: &Create,
+    names: &Names<'_>,
+    watched: &Watched<'_>,
+) -> Result<(), Error> {
+    let own = create.name_for(run.claim.fence);
+    let seen = observe::seen(run, watched.tag, names, "").await?;
+    let orphan = (seen.temporary.iter()).find(|index| index.name == own.as_str() && seen.named.is_some());
+    if let Some(orphan) = orphan {
+        concurrent::drop_orphan(run, watched, &orphan.full_name).await?;
+    }
+    Ok(())
+}
+
+async fn go_on(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    create: &Create,
+    begun: &mut bool,
+    names: &Names<'_>,
+    watched: &Watched<'_>,
+) -> Result<(), Error> {
+    let tag = watched.tag;
+    let wanted = observe::essence(run, tag, create).await?;
     loop {
         run.stop_if_asked()?;
-        let next = create.next(&observe::seen(run, &tag, &names, &wanted).await?);
+        let next = create.next(&observe::seen(run, tag, names, &wanted).await?);
         let part = if *begun { Part::Last } else { Part::Whole };
         match &next {
             Next::Done => {
@@ -75,16 +113,16 @@ pub(super) async fn published(
         }
         match next {
             Next::Adopt => {
-                if let Some(who) = concurrent::adopt(run, &watched).await? {
-                    return Err(given_up(run, &names, &watched, create, who).await);
+                if let Some(who) = concurrent::adopt(run, watched).await? {
+                    return Err(given_up(run, names, watched, create, who).await);
                 }
             }
             Next::Cancel(worker) => {
-                concurrent::cancel(run, &tag, &worker).await?;
+                concurrent::cancel(run, tag, &worker).await?;
                 run.stoppable(SOON).await?;
             }
-            Next::Drop(index) => drop_leftover(run, &watched, &index).await?,
-            Next::Build => build(run, &names, &watched, create).await?,
+            Next::Drop(index) => drop_leftover(run, watched, &index).await?,
+            Next::Build => build(run, names, watched, create).await?,
             Next::Publish(index) => match publish(run, place, create, &index).await {
                 Err(Error::User { code: Some(code), .. }) if code == NAME_TAKEN => {}
                 published => return published,
@@ -95,7 +133,7 @@ pub(super) async fn published(
 }
 
 async fn drop_leftover(run: &Run<'_>, watched: &Watched<'_>, index: &str) -> Result<(), Error> {
-    match concurrent::run(run, watched, &texts::drop(index)).await? {
+    match concurrent::drop_index(run, watched, index).await? {
         Ended::Done => Ok(()),
         Ended::Failed(error) => Err(Error::statement("dropping what an earlier build left")(error)),
         Ended::Waited { who } => Err(Error::WaitBudget {

@@ -77,7 +77,7 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) ->
                 concurrent::cancel(run, &tag, &worker).await?;
                 run.stoppable(SOON).await?;
             }
-            Next::Drop(index) => match concurrent::run(run, &watched, &texts::drop(&index)).await? {
+            Next::Drop(index) => match concurrent::drop_index(run, &watched, &index).await? {
                 Ended::Done => faults::reach(Point::AfterChange).await?,
                 Ended::Failed(error) => return Err(Error::statement("dropping an index")(error)),
                 Ended::Waited { who } => return Err(given_up(remove, who)),

@@ -143,3 +143,35 @@ impl Kind for CreateIndex {
         ))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::migration::steps::Change;
+    use serde_json::{Value, json};
+
+    fn checksum(step: Value) -> String {
+        let change = Change::deserialize("create_index", step).unwrap().unwrap();
+        change.checksum().to_string()
+    }
+
+    #[test]
+    fn what_means_the_same_has_the_same_checksum() {
+        let plain = checksum(json!({ "table": "t", "name": "i", "columns": ["a"] }));
+        let long = json!({ "table": "T", "name": "i", "method": "btree", "wait": "1h",
+            "columns": [{ "column": "A", "order": "asc", "nulls": "last" }] });
+        assert_eq!(checksum(long), plain);
+        for other in [
+            json!({ "table": "t", "name": "i", "columns": ["a"], "unique": true }),
+            json!({ "table": "t", "name": "i", "columns": [{ "column": "a", "order": "desc" }] }),
+            json!({ "table": "t", "name": "i", "columns": [{ "column": "a", "nulls": "first" }] }),
+            json!({ "table": "t", "name": "i", "columns": [{ "expression": "a" }] }),
+            json!({ "table": "t", "name": "i", "columns": ["a"], "include": ["b"] }),
+            json!({ "table": "t", "name": "i", "columns": ["a", "b"] }),
+            json!({ "table": "t", "name": "i", "columns": ["a"], "with": { "fillfactor": "70" } }),
+            json!({ "table": "t", "name": "i", "columns": ["a"], "where": "b" }),
+            json!({ "table": "t", "name": "i", "columns": ["a"], "method": "hash" }),
+        ] {
+            assert_ne!(checksum(other.clone()), plain, "{other}");
+        }
+    }
+}
