@@ -62,7 +62,7 @@ pub struct Present {
     pub kind: Kind,
     /// Whether queries use it: valid, ready and live.
     pub valid: bool,
-    /// What makes it the index it is, in the server's own words; see [`crate::sql::index::NAMED`].
+    /// What makes it the index it is, in the server's own words.
     pub essence: String,
     /// The statement that would create it, in the server's own words.
     pub definition: String,
