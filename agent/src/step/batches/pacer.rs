@@ -44,8 +44,8 @@ impl Pacer {
     pub(super) fn new(batches: &Batches, most_workers: u32) -> Self {
         let pacing = &batches.pacing;
         let max_duty = pacing.max_duty.unwrap_or(1.0);
-        // Who asks for all of a worker's time asks for speed.
-        let full = pacing.max_duty.is_some_and(|duty| duty >= 1.0).then_some(TARGET);
+        // Who asks for all of a worker's time asks for speed, and who says how long it rests paces it already.
+        let own_pace = pacing.max_duty.is_some_and(|duty| duty >= 1.0) || !pacing.pause.is_zero();
         Self {
             started: Instant::now(),
             pace: Mutex::new(Pace::new(PaceLimits {
@@ -54,7 +54,7 @@ impl Pacer {
                 first_duty: pacing.max_duty.unwrap_or(FIRST_DUTY),
                 first_workers: pacing.workers.unwrap_or(1),
             })),
-            target: pacing.target.or(full),
+            target: pacing.target.or(own_pace.then_some(TARGET)),
             company: Mutex::default(),
             others: Mutex::default(),
             pause: pacing.pause,

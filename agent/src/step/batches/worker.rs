@@ -43,11 +43,13 @@ pub(super) fn most(run: &Run<'_>, batches: &Batches) -> u32 {
         .min(pool)
 }
 
-/// The size of the first batch: as the author says, or by the guide's table.
-fn first_size(run: &Run<'_>, batches: &Batches) -> Size {
+/// The size of the first batch: as the author says, or by the guide's table, whose sizes are for batches of the usual time.
+fn first_size(run: &Run<'_>, batches: &Batches, pacer: &Pacer) -> Size {
+    if let Some(rows) = batches.pacing.first_rows {
+        return Size::new(rows, pacer.target());
+    }
     let machine = run.database.throttle().machine;
-    let by_machine = || first_rows(machine.memory_bytes, machine.cores);
-    Size::new(batches.pacing.first_rows.unwrap_or_else(by_machine), TARGET)
+    Size::new(first_rows(machine.memory_bytes, machine.cores), TARGET)
 }
 
 /// What the workers of a loop share.
@@ -102,12 +104,14 @@ pub(super) async fn all(
     let mut waiting = open.shards;
     // Taken from the end.
     waiting.reverse();
+    let pacer = Pacer::new(batches, workers);
+    let size = run.size.unwrap_or_else(|| first_size(run, batches, &pacer));
     let shared = Shared {
         run,
         place,
         batches,
         tag: place.tag(run),
-        pacer: Pacer::new(batches, workers),
+        pacer,
         vacuums: Vacuums::of(batches, run.tally.told_of_no_vacuum),
         halt: run.control.stop.child_token(),
         state: Mutex::new(State {
@@ -120,7 +124,7 @@ pub(super) async fn all(
             commits: 0,
             batches: 0,
             retries: 0,
-            size: run.size.unwrap_or_else(|| first_size(run, batches)),
+            size,
         }),
     };
     let working = async {
