@@ -69,11 +69,12 @@ impl Size {
         self.rows
     }
 
-    /// Steers towards another time from now on, and begins with as much of the size.
+    /// Steers towards another time from now on: towards a shorter one with as much of the size at once, towards a longer one
+    /// by growing as ever.
     pub fn aim(&mut self, target: Duration) {
         let before = self.target.max(LEAST_TIME);
-        if target != self.target {
-            self.target = target;
+        self.target = target;
+        if target < before {
             self.scale(target.max(LEAST_TIME).div_duration_f64(before));
         }
     }
@@ -150,14 +151,18 @@ mod tests {
     }
 
     #[test]
-    fn another_target_moves_the_size_with_it_at_once() {
+    fn a_shorter_target_moves_the_size_with_it_at_once_and_a_longer_one_by_and_by() {
         let mut size = Size::new(10_000, TARGET);
         size.aim(Duration::from_millis(5));
         assert_eq!(size.rows(), 1_000);
         size.aim(Duration::from_millis(5));
         assert_eq!(size.rows(), 1_000);
         size.aim(TARGET);
-        assert_eq!(size.rows(), 10_000);
+        assert_eq!(size.rows(), 1_000);
+        for _ in 0..=WARM_UP {
+            size.took(Duration::from_millis(5));
+        }
+        assert_eq!(size.rows(), 2_000);
     }
 
     #[test]
