@@ -193,6 +193,25 @@ async fn what_a_killed_build_left_invalid_is_dropped_and_built_again() -> anyhow
     ledger_is_right(&database).await
 }
 
+/// Neither a build nor its name waits for who has only read the table.
+#[tokio::test]
+async fn a_reader_that_stays_idle_in_its_transaction_is_not_waited_for() -> anyhow::Result<()> {
+    let database = table().await?;
+    let reader = database.connect().await?;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM t").await?;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let set = Migrations::write(&[("1_a.yaml", BUILD)])?;
+    let built = up(&set, &database)
+        .arg("--lock-timeout")
+        .arg("3000")
+        .run()
+        .await?;
+    expect(&built, 0)?;
+    assert_eq!(indexes(&database, "t").await?, ["t_n"]);
+    reader.batch_execute("COMMIT").await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_build_that_waits_too_long_is_given_up_and_names_the_session() -> anyhow::Result<()> {
     let database = table().await?;

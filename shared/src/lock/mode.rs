@@ -3,6 +3,8 @@
 /// The strongest lock a transaction takes on the tables that its step names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// None on a table: an index gets another name or another parent, and its tries tell whether somebody has it.
+    IndexOnly,
     /// `SHARE UPDATE EXCLUSIVE`: readers and writers go on (VALIDATE).
     ShareUpdateExclusive,
     /// `SHARE ROW EXCLUSIVE`: readers go on (a trigger, a foreign key).
@@ -27,6 +29,7 @@ impl Mode {
     /// The modes of others that it waits for, as `pg_locks` spells them.
     pub fn in_the_way(self) -> &'static [&'static str] {
         match self {
+            Self::IndexOnly => &[],
             Self::AccessExclusive => &ALL,
             Self::ShareRowExclusive => &ALL[2..],
             Self::ShareUpdateExclusive => &ALL[3..],

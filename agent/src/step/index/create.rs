@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::faults::{self, Point};
 use crate::run::Run;
 use shared::index::{Create, Next, Published};
+use shared::lock::Mode;
 use shared::name::Ident;
 use shared::plan::Transaction;
 use shared::retry::Retryability;
@@ -100,7 +101,8 @@ async fn go_on(
                     Published::Index | Published::Constraint => record::only(run, place, part).await,
                     Published::Part { of } => {
                         let attach = texts::attach(of, &create.full_name());
-                        transaction::run(run, place, Part::Middle, &Transaction::bounded(attach)).await
+                        let attach = Transaction::bounded(attach).locking(Mode::IndexOnly);
+                        transaction::run(run, place, Part::Middle, &attach).await
                     }
                 };
             }
@@ -219,19 +221,21 @@ async fn publish(run: &mut Run<'_>, place: Place<'_>, create: &Create, index: &s
             texts::must_be_valid(&create.full_name()),
         ]
     };
-    let (part, statements) = match &create.published {
-        Published::Index => (Part::Last, named()),
+    let (part, lock, statements) = match &create.published {
+        Published::Index => (Part::Last, Mode::IndexOnly, named()),
         Published::Part { of } => {
             let attach = texts::attach(of, &create.full_name());
-            (Part::Middle, named().into_iter().chain([attach]).collect())
+            let statements = named().into_iter().chain([attach]).collect();
+            (Part::Middle, Mode::IndexOnly, statements)
         }
         Published::Constraint => {
             let own = own_name(index);
             let add = texts::add_unique(&create.full_table(), &create.name, &own?);
-            (Part::Last, vec![add])
+            (Part::Last, Mode::AccessExclusive, vec![add])
         }
     };
-    transaction::run(run, place, part, &Transaction::bounded_all(statements)).await
+    let publish = Transaction::bounded_all(statements).locking(lock);
+    transaction::run(run, place, part, &publish).await
 }
 
 /// The last part of an index' full name.

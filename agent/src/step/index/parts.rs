@@ -6,6 +6,7 @@ use super::observe;
 use crate::error::Error;
 use crate::run::Run;
 use shared::index::{Create, NextPart, Published};
+use shared::lock::Mode;
 use shared::plan::{Refusal, Transaction};
 use shared::sql::index as texts;
 
@@ -37,7 +38,8 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, whole: &Create) -> 
             }
             NextPart::Root => {
                 let statement = texts::create_on_parent(&whole.name, &whole.full_table(), &whole.definition);
-                transaction::run(run, place, first, &Transaction::bounded(statement)).await?;
+                let create = Transaction::bounded(statement).locking(Mode::ShareRowExclusive);
+                transaction::run(run, place, first, &create).await?;
                 begun = true;
             }
             NextPart::Inner(inner) => {
@@ -48,7 +50,8 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, whole: &Create) -> 
                     texts::create_on_parent(&inner.name, &inner.full_table(), &inner.definition),
                     texts::attach(of, &inner.full_name()),
                 ];
-                transaction::run(run, place, first, &Transaction::bounded_all(statements)).await?;
+                let create = Transaction::bounded_all(statements).locking(Mode::ShareRowExclusive);
+                transaction::run(run, place, first, &create).await?;
                 begun = true;
             }
             NextPart::Leaf(leaf) => {

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::faults::{self, Point};
 use crate::run::Run;
 use shared::index::{Kind, Next, Remove, Removed};
+use shared::lock::Mode;
 use shared::plan::Transaction;
 use shared::sql::index as texts;
 use std::time::Duration;
@@ -58,7 +59,8 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) ->
             }
             Some(index) => {
                 let rename = texts::rename(&index.full_name, &own.name(run.claim.fence));
-                transaction::run(run, place, Part::First, &Transaction::bounded(rename)).await?;
+                let rename = Transaction::bounded(rename).locking(Mode::IndexOnly);
+                transaction::run(run, place, Part::First, &rename).await?;
             }
             None if remove.next(&seen) == Next::Done => return record::only(run, place, Part::Whole).await,
             None => record::only(run, place, Part::First).await?,
