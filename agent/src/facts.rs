@@ -6,12 +6,13 @@ use serde::Deserialize;
 use shared::migration::{Change, expression::Expression};
 use shared::name::{Ident, Table};
 use shared::plan::{
-    CheckFacts, ColumnFacts, Dependent, EnumFacts, Facts, ForeignKeyFacts, KeyFacts, Lookup, Nullability,
-    Nulls, Ordering, PartFacts, RelationKind, Sort, SortDirection, Source, Storage, SyncFacts, TableFacts,
-    TypeLookup, UniqueKeyFacts, UniqueKeyKind,
+    CheckFacts, ColumnFacts, ColumnUses, Dependent, EnumFacts, Facts, ForeignKeyFacts, KeyFacts, Lookup,
+    Nullability, Nulls, Ordering, PartFacts, RelationKind, Sort, SortDirection, Source, Storage, SyncFacts,
+    TableFacts, TypeLookup, UniqueKeyFacts, UniqueKeyKind,
 };
-use shared::sql::{self, Commit, Limits, Tag};
-use std::collections::BTreeSet;
+use shared::retry::Retryability;
+use shared::sql::{self, Commit, Limits, Tag, TypeName};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio_postgres::types::Type;
 
@@ -37,6 +38,19 @@ pub(crate) async fn inspect(
             facts.volatile.extend(found.volatile);
             facts.schema = found.schema;
             facts.tables.entry(table.clone()).or_insert(found.lookup);
+        }
+    }
+    for (table, column) in change.columns() {
+        let key = (table.clone(), column);
+        if facts.find(table).is_some() && !facts.uses.contains_key(&key) {
+            let uses = look_up_column(session, tag, table, &key.1).await?;
+            facts.uses.extend(uses.map(|uses| (key, uses)));
+        }
+    }
+    for data_type in change.data_types() {
+        if !facts.type_names.contains_key(data_type.as_str()) {
+            let name = name_of_type(session, tag, data_type).await?;
+            facts.type_names.insert(data_type.as_str().to_owned(), name);
         }
     }
     for name in change.types() {
@@ -115,6 +129,54 @@ async fn look_up_type(session: &mut Session, tag: &Tag, name: &Table) -> Result<
             (None, _) | (_, None) => TypeLookup::Missing { similar: row.get(4) },
         },
     )
+}
+
+async fn look_up_column(
+    session: &mut Session,
+    tag: &Tag,
+    table: &Table,
+    column: &Ident,
+) -> Result<Option<ColumnUses>, Error> {
+    let (table, column) = (table.to_string(), vec![column.as_str()]);
+    let params: Params<'_> = &[(&table, Type::TEXT), (&column, Type::TEXT_ARRAY)];
+    let rows = session
+        .begin_with(tag, LIMITS, "reading the catalog", sql::uses::COLUMNS, params)
+        .await;
+    session.rollback(tag).await;
+    let rows = rows?;
+    let Some(json) = rows.first().and_then(|row| row.get::<_, Option<String>>(0)) else {
+        return Ok(None);
+    };
+    let found: BTreeMap<Ident, ColumnUses> =
+        serde_json::from_str(&json).map_err(|_| Error::Broken("the catalog's answer cannot be read"))?;
+    Ok(found.into_values().next())
+}
+
+/// As the catalog names it, or why there is no such type.
+async fn name_of_type(
+    session: &mut Session,
+    tag: &Tag,
+    data_type: &TypeName,
+) -> Result<Result<String, String>, Error> {
+    let doing = "asking for a type";
+    let asked = async {
+        session.begin_with(tag, LIMITS, doing, "SELECT", &[]).await?;
+        let table = format!("{tag}{}", sql::uses::of_type(data_type.as_str()));
+        let made = session.client().batch_execute(&table).await;
+        made.map_err(Error::statement(doing))?;
+        session.query(tag, doing, sql::uses::NAME_OF_TYPE, &[]).await
+    };
+    let asked = asked.await;
+    session.rollback(tag).await;
+    match asked {
+        Ok(rows) => (rows.first())
+            .map(|row| Ok(row.get(0)))
+            .ok_or(Error::Broken("a type without a name")),
+        Err(error) if error.retryability() == Retryability::GiveUp && error.sqlstate().is_some() => {
+            Ok(Err(error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// As [`sql::facts::TABLE`] gives it.
@@ -271,6 +333,7 @@ fn syncs(triggers: Vec<Trigger>) -> Vec<SyncFacts> {
                 columns: idents(trigger.arguments.set),
                 reads: idents(trigger.arguments.reads),
                 digest: trigger.arguments.digest,
+                retyped: trigger.arguments.retyped.map(ident),
             }),
         }
     }

@@ -209,6 +209,8 @@ pub struct LiveSync {
     pub relation: String,
     /// The columns.
     pub columns: Vec<String>,
+    /// The column whose type was or is being changed, where that is what it is for.
+    pub retyped: Option<String>,
 }
 
 /// The triggers of ours that live, by relation.
@@ -225,6 +227,7 @@ pub async fn live_syncs(database: &Database) -> Result<Vec<LiveSync>, Error> {
         .map(|row| LiveSync {
             relation: row.get(0),
             columns: row.get(1),
+            retyped: row.get(2),
         })
         .collect())
 }

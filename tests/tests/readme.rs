@@ -36,7 +36,7 @@ fn every_step_it_shows_is_one_that_can_be_read() -> anyhow::Result<()> {
         content: format!("up:\n{steps}").into_bytes(),
     };
     let set = Set::parse(None, &[file]).map_err(|problems| anyhow!("{problems}"))?;
-    assert_eq!(set.migrations[0].up.steps.len(), 7);
+    assert_eq!(set.migrations[0].up.steps.len(), 8);
     for name in Change::KNOWN {
         ensure!(
             readme.contains(&format!("`{name}`")),

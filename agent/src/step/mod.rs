@@ -54,13 +54,9 @@ impl Place<'_> {
     }
 
     /// What is known before the catalog is looked at.
-    fn facts(&self) -> Facts {
+    fn facts(&self, stage: Stage) -> Facts {
         let mut facts = Facts {
-            stage: if self.has_begun() {
-                Stage::Begun
-            } else {
-                Stage::New
-            },
+            stage,
             ..Facts::default()
         };
         facts.look_ahead(&self.todo.steps[self.index + 1..]);
@@ -106,25 +102,41 @@ pub(crate) enum Part {
 
 /// Does what is left of a step.
 pub(crate) async fn carry_out(run: &mut Run<'_>, place: Place<'_>) -> Result<(), Error> {
+    let mut stage = if place.has_begun() {
+        Stage::Begun
+    } else {
+        Stage::New
+    };
+    while let Onwards::LookAgain = planned(run, place, stage).await? {
+        stage = Stage::Begun;
+    }
+    Ok(())
+}
+
+/// Whether a step is done.
+enum Onwards {
+    Done,
+    LookAgain,
+}
+
+/// Plans what is left from what the catalog says, and carries it out as far as that plan goes.
+async fn planned(run: &mut Run<'_>, place: Place<'_>, stage: Stage) -> Result<Onwards, Error> {
     let tag = place.tag(run);
-    let mut facts = place.facts();
+    let mut facts = place.facts(stage);
     let change = &place.step().change;
     if !change.tables().is_empty() || !change.types().is_empty() {
         let mut session = run.database.session().await?;
         facts::inspect(&mut session, &tag, change, &mut facts).await?;
     }
     let actions = change.plan(&facts)?;
+    let begun = stage == Stage::Begun;
     if actions.is_empty() {
-        let part = if place.has_begun() {
-            Part::Last
-        } else {
-            Part::Whole
-        };
-        return record::only(run, place, part).await;
+        let part = if begun { Part::Last } else { Part::Whole };
+        record::only(run, place, part).await?;
     }
     for (i, action) in actions.iter().enumerate() {
         run.stop_if_asked()?;
-        let part = match (i == 0 && !place.has_begun(), i + 1 == actions.len()) {
+        let part = match (i == 0 && !begun, i + 1 == actions.len()) {
             (true, true) => Part::Whole,
             (true, false) => Part::First,
             (false, true) => Part::Last,
@@ -136,8 +148,9 @@ pub(crate) async fn carry_out(run: &mut Run<'_>, place: Place<'_>) -> Result<(),
             Action::Assert(assertion) => assertion::run(run, place, part, assertion).await?,
             Action::Outside(outside) => outside::run(run, place, part, outside).await?,
             // On the heap: few runs build an index, and every run's future would have room for it.
-            Action::Index(work) => Box::pin(index::run(run, place, work)).await?,
+            Action::Index(work) => Box::pin(index::run(run, place, part, work)).await?,
+            Action::LookAgain => return Ok(Onwards::LookAgain),
         }
     }
-    Ok(())
+    Ok(Onwards::Done)
 }

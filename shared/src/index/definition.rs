@@ -68,6 +68,13 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter(String);
 
+impl Parameter {
+    /// From its text.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+}
+
 impl<'de> Deserialize<'de> for Parameter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Scalar;

@@ -156,7 +156,32 @@ impl Reader<'_> {
                 None,
             );
         }
-        items.iter().filter_map(|item| self.step(item)).collect()
+        let steps: Vec<Step> = items.iter().filter_map(|item| self.step(item)).collect();
+        self.contracts_later(&steps);
+        steps
+    }
+
+    /// Between the swap of a `change_type` and its end there must be time to see that all is well.
+    fn contracts_later(&mut self, steps: &[Step]) {
+        for (index, step) in steps.iter().enumerate() {
+            let Change::Contract(contract) = &step.change else {
+                continue;
+            };
+            let changed = steps[..index].iter().any(|earlier| {
+                matches!(&earlier.change, Change::ChangeType(change)
+                    if change.table == contract.table && change.column == contract.column)
+            });
+            if changed {
+                self.problem(
+                    Some(step.at),
+                    &format!(
+                        "contract: the type of {} is changed in this very migration, and could not be undone any more",
+                        contract.column
+                    ),
+                    Some("write it in a later migration, for when all applications work with the new type"),
+                );
+            }
+        }
     }
 
     fn step(&mut self, item: &Node) -> Option<Step> {

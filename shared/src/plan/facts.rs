@@ -1,8 +1,9 @@
 //! What an agent finds out about the tables a step names.
 
-use super::Refusal;
+use super::{ColumnUses, Refusal};
 use crate::migration::{Change, Step};
 use crate::name::{Ident, Table};
+use crate::sql::TypeName;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What an agent found out about the tables a step names.
@@ -12,6 +13,10 @@ pub struct Facts {
     pub tables: BTreeMap<Table, Lookup>,
     /// Of the enum types a step names, by the name as written in the step.
     pub types: BTreeMap<Table, TypeLookup>,
+    /// Of the columns a step asks about, by the table's name as written in the step: see [`ColumnUses`].
+    pub uses: BTreeMap<(Table, Ident), ColumnUses>,
+    /// The types a step names, by their text: as the catalog names them, or why there is no such type.
+    pub type_names: BTreeMap<String, Result<String, String>>,
     /// Where a table is created whose schema is not written.
     pub schema: Option<Ident>,
     /// As PostgreSQL numbers it: 150004 is 15.4. 0 before anything was inspected.
@@ -224,6 +229,8 @@ pub struct SyncFacts {
     pub columns: BTreeSet<Ident>,
     /// The columns it reads.
     pub reads: BTreeSet<Ident>,
+    /// The column whose type is being changed, where it is there for that.
+    pub retyped: Option<Ident>,
     /// Of what it computes.
     pub digest: String,
 }
@@ -319,6 +326,27 @@ impl Facts {
                 advice: None,
             }),
         }
+    }
+
+    /// As the catalog names a type.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn type_name<'a>(&'a self, written: &'a TypeName) -> Result<&'a str, Refusal> {
+        match self.type_names.get(written.as_str()) {
+            Some(Ok(name)) => Ok(name),
+            Some(Err(why)) => Err(Refusal::Input {
+                what: format!("there is no type `{}`: {why}", written.as_str()),
+                advice: Some("check the name and its schema".to_owned()),
+            }),
+            None => Ok(written.as_str()),
+        }
+    }
+
+    /// What needs a column; nothing where it was not asked about.
+    pub fn uses(&self, table: &Table, column: &Ident) -> ColumnUses {
+        let key = (table.clone(), column.clone());
+        self.uses.get(&key).cloned().unwrap_or_default()
     }
 
     /// The facts of a table, if there is one.

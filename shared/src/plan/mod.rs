@@ -5,12 +5,14 @@
 
 mod batches;
 mod facts;
+mod uses;
 
 use crate::lock::Mode;
 use crate::migration::steps::Session;
 
 pub use batches::*;
 pub use facts::*;
+pub use uses::*;
 
 /// Why a step cannot be planned on a database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +48,8 @@ pub enum Action {
     Outside(crate::migration::steps::Outside),
     /// An index built or dropped outside a transaction, in several statements.
     Index(crate::index::Work),
+    /// What follows is planned again, from what the catalog says by then.
+    LookAgain,
 }
 
 /// Statements in one fenced transaction.

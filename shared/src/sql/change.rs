@@ -34,6 +34,15 @@ pub fn set_default(table: &TableFacts, column: &Ident, value: &str) -> String {
     )
 }
 
+/// `ALTER COLUMN .. TYPE`, where it is a change of the catalog alone.
+pub fn alter_type(table: &TableFacts, column: &Ident, data_type: &TypeName) -> String {
+    format!(
+        "ALTER TABLE {} ALTER COLUMN {column} TYPE {}",
+        table.full_name(),
+        data_type.as_str()
+    )
+}
+
 /// `ALTER TABLE .. DROP COLUMN`, without CASCADE.
 pub fn drop_column(table: &TableFacts, column: &Ident) -> String {
     format!("ALTER TABLE {} DROP COLUMN {column}", table.full_name())

@@ -1,5 +1,6 @@
 //! The statements that add, validate and drop constraints, and the queries that find the rows which violate them.
 
+use super::literal;
 use crate::name::Ident;
 use crate::plan::TableFacts;
 use serde::Deserialize;
@@ -124,6 +125,32 @@ pub fn validate_constraint(relation: &str, name: &Ident) -> String {
     format!("ALTER TABLE {relation} VALIDATE CONSTRAINT {name}")
 }
 
+/// Ends the transaction where something but its default, its sequence and NOT NULL still needs a column.
+pub fn must_be_free(relation: &str, column: &Ident) -> String {
+    let body = format!(
+        "DECLARE needed pg_catalog.text; BEGIN
+  SELECT pg_catalog.pg_describe_object(e.classid, e.objid, e.objsubid) INTO needed
+    FROM pg_catalog.pg_depend e
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = e.refobjid AND a.attnum = e.refobjsubid
+   WHERE e.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.refobjid = {}::pg_catalog.regclass AND a.attname = {}
+     AND NOT (e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+              AND EXISTS (SELECT FROM pg_catalog.pg_class s WHERE s.oid = e.objid AND s.relkind = 'S'))
+     AND NOT (e.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+              AND EXISTS (SELECT FROM pg_catalog.pg_attrdef d WHERE d.oid = e.objid AND d.adrelid = e.refobjid AND d.adnum = e.refobjsubid))
+     AND NOT (e.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+              AND EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.oid = e.objid
+                             AND (o.contype = 'n' OR pg_catalog.starts_with(o.conname, 'confiture_type_'))))
+   LIMIT 1;
+  IF needed IS NOT NULL THEN
+    RAISE EXCEPTION USING MESSAGE = 'the column is needed by ' || needed || ', which was not there before',
+      ERRCODE = 'object_in_use', HINT = 'run the same command again';
+  END IF; END",
+        literal(relation),
+        literal(column.as_str()),
+    );
+    format!("DO LANGUAGE plpgsql {}", literal(&body))
+}
+
 /// Drops a constraint of a relation, by its full name.
 pub fn drop_constraint(relation: &str, name: &Ident) -> String {
     format!("ALTER TABLE {relation} DROP CONSTRAINT {name}")
@@ -148,15 +175,23 @@ pub fn rows_where_null(table: &TableFacts, column: &Ident) -> String {
 
 /// Finds the rows that reference one that is not there: a NULL among the columns passes.
 pub fn rows_without_referenced(table: &TableFacts, key: &ForeignKey<'_>) -> String {
+    rows_without_counterpart(
+        &table.full_name(),
+        key.columns,
+        &key.references.full_name(),
+        key.referenced,
+    )
+}
+
+/// The same between two relations, by their full names.
+pub fn rows_without_counterpart(relation: &str, columns: &[Ident], others: &str, keys: &[Ident]) -> String {
     let all = |part: &dyn Fn((&Ident, &Ident)) -> String| {
-        let parts: Vec<String> = key.columns.iter().zip(key.referenced).map(part).collect();
+        let parts: Vec<String> = columns.iter().zip(keys).map(part).collect();
         parts.join(" AND ")
     };
     format!(
-        "SELECT * FROM {} t WHERE {} AND NOT EXISTS (SELECT FROM {} r WHERE {})",
-        table.full_name(),
+        "SELECT * FROM {relation} t WHERE {} AND NOT EXISTS (SELECT FROM {others} r WHERE {})",
         all(&|(column, _)| format!("t.{column} IS NOT NULL")),
-        key.references.full_name(),
-        all(&|(column, referenced)| format!("r.{referenced} = t.{column}")),
+        all(&|(column, key)| format!("r.{key} = t.{column}")),
     )
 }

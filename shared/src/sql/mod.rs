@@ -16,6 +16,7 @@ pub mod lock;
 pub mod sync;
 mod table;
 mod type_name;
+pub mod uses;
 pub mod vacuum;
 
 use crate::fence::Fence;

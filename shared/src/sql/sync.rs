@@ -1,9 +1,12 @@
-//! The triggers that keep columns right while and after a `backfill` fills them, for applications that do not know them.
+//! The triggers that keep columns right while and after a `backfill` fills them, for applications that do not know them;
+//! and those that keep the old and the new column of a `change_type` in step.
 //!
 //! An INSERT gets the values where the step's condition holds for the new row. An UPDATE gets them when it changes a
 //! column that the expressions or the condition read, and the condition holds for the row as if the columns were still
 //! empty. Both triggers name every column they touch in their `WHEN`, so PostgreSQL refuses to drop one of those while
 //! they live; nothing else of a row is looked at, and the batches' own updates do not call them.
+//!
+//! A value that does not fit the other type of a `change_type` makes that column NULL and never an application fail.
 
 use crate::id::Digest;
 use crate::name::Ident;
@@ -11,10 +14,11 @@ use crate::plan::{Assignment, ColumnFacts, Comparison, Ordering};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// All that live, as rows of relation (text) and the columns they set (text[]).
+/// All that live, as rows of relation (text), the columns they set (text[]), and the column whose type was changed where
+/// that is what they are for (text).
 pub const LIVE: &str = r"
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),
-       ARRAY(SELECT pg_catalog.json_array_elements_text(a.args -> 'set'))
+       ARRAY(SELECT pg_catalog.json_array_elements_text(a.args -> 'set')), a.args ->> 'retyped'
   FROM pg_catalog.pg_trigger g
   JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_proc f ON f.oid = g.tgfoid
@@ -32,6 +36,9 @@ pub struct Arguments {
     pub reads: BTreeSet<String>,
     /// Of what they compute: two with the same do the same.
     pub digest: String,
+    /// The column whose type is changed, where that is what they are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retyped: Option<String>,
 }
 
 /// The triggers of one step on one table.
@@ -47,6 +54,10 @@ pub struct Sync<'a> {
     pub condition: Option<&'a str>,
     /// The columns that expressions and condition read, without those that are set.
     pub reads: Vec<&'a ColumnFacts>,
+    /// The column whose type is changed, where that is what it is for: a value that does not fit becomes NULL.
+    pub retyped: Option<&'a Ident>,
+    /// What an INSERT does first: a statement of PL/pgSQL.
+    pub first: Option<String>,
 }
 
 impl Sync<'_> {
@@ -60,6 +71,7 @@ impl Sync<'_> {
             set: (self.set.iter()).map(|a| a.column.as_str().to_owned()).collect(),
             reads: self.reads.iter().map(|c| c.name.as_str().to_owned()).collect(),
             digest: Digest::of(meaning.join("\0").as_bytes()).short(),
+            retyped: self.retyped.map(|column| column.as_str().to_owned()),
         }
     }
 
@@ -99,15 +111,33 @@ impl Sync<'_> {
         statements
     }
 
+    /// Drops what [`Sync::create`] made.
+    pub fn end(&self) -> Vec<String> {
+        let function = self.function();
+        let [insert, update] = triggers(&function);
+        let of = |trigger: &Ident| {
+            let on = self.relations.iter();
+            on.map(|relation| (relation.clone(), trigger.clone()))
+                .collect::<Vec<_>>()
+        };
+        let update = Some(&update).filter(|_| !self.reads.is_empty());
+        let triggers: Vec<_> = std::iter::once(&insert).chain(update).flat_map(of).collect();
+        drop_sync(&triggers, &function)
+    }
+
     fn create_function(&self, function: &Ident) -> String {
         let row = self.row(|assignment| format!("NEW.{} AS {}", assignment.column, assignment.column));
         let empty = self.row(|assignment| format!("NULL::{} AS {}", assignment.data_type, assignment.column));
         let values: Vec<String> = (self.set.iter())
             .map(|assignment| {
-                format!(
-                    "  NEW.{} := (SELECT ({}\n) FROM {row});\n",
-                    assignment.column, assignment.value
-                )
+                let (column, value) = (&assignment.column, &assignment.value);
+                let set = format!("  NEW.{column} := (SELECT ({value}\n) FROM {row});\n");
+                match self.retyped {
+                    None => set,
+                    Some(_) => {
+                        format!("  BEGIN\n{set}  EXCEPTION WHEN OTHERS THEN NEW.{column} := NULL;\n  END;\n")
+                    }
+                }
             })
             .collect();
         let guard = self.condition.map_or(String::new(), |condition| {
@@ -118,7 +148,10 @@ impl Sync<'_> {
             )
         });
         let body = format!(
-            "#variable_conflict use_column\nBEGIN\n{guard}{}  RETURN NEW;\nEND",
+            "#variable_conflict use_column\nBEGIN\n{}{guard}{}  RETURN NEW;\nEND",
+            self.first.as_ref().map_or(String::new(), |first| format!(
+                "  IF TG_OP = 'INSERT' THEN\n    {first}\n  END IF;\n"
+            )),
             values.concat()
         );
         // The functions that the expressions call are found as they are here, whoever writes the row.
@@ -215,6 +248,8 @@ mod tests {
             set: &set,
             condition: Some("tax IS NULL"),
             reads: vec![&total, &note],
+            retyped: None,
+            first: None,
         };
         let [function, insert, update] = sync.create().try_into().unwrap();
         assert!(function.contains("(SELECT NEW.\"total\" AS \"total\", NEW.\"note\" AS \"note\", NEW.\"tax\" AS \"tax\") AS \"orders\""), "{function}");

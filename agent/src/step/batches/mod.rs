@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::facts;
 use crate::run::Run;
 use shards::Prepared;
-use shared::plan::{Action, Batches, Facts, Passes, Stage, Upper};
+use shared::plan::{Action, Batches, Passes, Stage, Upper};
 use shared::sql::batch::WAL_WRITTEN;
 
 /// How often rows that move are gone after: what still changes then is changed by applications.
@@ -116,15 +116,16 @@ fn names(batches: &Batches) -> impl Iterator<Item = (u32, String)> {
 /// The loop as it is planned now: partitions may have come and gone.
 async fn look_again(run: &Run<'_>, place: Place<'_>) -> Result<Batches, Error> {
     let change = &place.step().change;
-    let mut facts = Facts {
-        stage: Stage::Begun,
-        ..place.facts()
-    };
+    let mut facts = place.facts(Stage::Begun);
     let mut session = run.database.session().await?;
     facts::inspect(&mut session, &place.tag(run), change, &mut facts).await?;
     let batches = change.plan(&facts)?.into_iter().find_map(|action| match action {
         Action::Batches(batches) => Some(*batches),
-        Action::Transaction(_) | Action::Assert(_) | Action::Outside(_) | Action::Index(_) => None,
+        Action::Transaction(_)
+        | Action::Assert(_)
+        | Action::Outside(_)
+        | Action::Index(_)
+        | Action::LookAgain => None,
     });
     batches.ok_or(Error::Broken("a step that works in batches has none any more"))
 }

@@ -23,9 +23,18 @@ const NOT_UNIQUE: &str = "23505";
 /// `duplicate_table`, which an index is to PostgreSQL too.
 const NAME_TAKEN: &str = "42P07";
 
-pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, create: &Create) -> Result<(), Error> {
-    let mut begun = place.has_begun();
-    published(run, place, create, &mut begun).await
+pub(super) async fn run(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    part: Part,
+    create: &Create,
+) -> Result<(), Error> {
+    let mut begun = !matches!(part, Part::Whole | Part::First);
+    let end = match part {
+        Part::Whole | Part::Last => Part::Last,
+        Part::First | Part::Middle => Part::Middle,
+    };
+    published(run, place, create, end, &mut begun).await
 }
 
 /// The names an index to be built may be found under.
@@ -37,11 +46,12 @@ pub(super) fn names(create: &Create) -> Names<'_> {
     }
 }
 
-/// Goes on until the index is published. With it the step is done, but where it is a part of another one.
+/// Goes on until the index is published. With it the step is done, where `end` says so.
 pub(super) async fn published(
     run: &mut Run<'_>,
     place: Place<'_>,
     create: &Create,
+    end: Part,
     begun: &mut bool,
 ) -> Result<(), Error> {
     let tag = place.tag(run);
@@ -52,7 +62,7 @@ pub(super) async fn published(
         starts: &starts,
         wait: create.wait,
     };
-    let done = go_on(run, place, create, begun, &names, &watched).await;
+    let done = go_on(run, place, create, end, begun, &names, &watched).await;
     if let Err(Error::Replaced { .. } | Error::Foreign { .. }) = &done
         && let Err(error) = drop_orphan(run, create, &names, &watched).await
     {
@@ -85,6 +95,7 @@ async fn go_on(
     run: &mut Run<'_>,
     place: Place<'_>,
     create: &Create,
+    end: Part,
     begun: &mut bool,
     names: &Names<'_>,
     watched: &Watched<'_>,
@@ -94,10 +105,18 @@ async fn go_on(
     loop {
         run.stop_if_asked()?;
         let next = create.next(&observe::seen(run, tag, names, &wanted).await?);
-        let part = if *begun { Part::Last } else { Part::Whole };
+        let part = if *begun || end == Part::Middle {
+            end
+        } else {
+            Part::Whole
+        };
         match &next {
             Next::Done => {
                 return match &create.published {
+                    Published::Index | Published::Constraint if part == Part::Middle && *begun => Ok(()),
+                    Published::Index | Published::Constraint if part == Part::Middle => {
+                        record::only(run, place, Part::First).await
+                    }
                     Published::Index | Published::Constraint => record::only(run, place, part).await,
                     Published::Part { of } => {
                         let attach = texts::attach(of, &create.full_name());
@@ -125,7 +144,7 @@ async fn go_on(
             }
             Next::Drop(index) => drop_leftover(run, watched, &index).await?,
             Next::Build => build(run, names, watched, create).await?,
-            Next::Publish(index) => match publish(run, place, create, &index).await {
+            Next::Publish(index) => match publish(run, place, create, end, &index).await {
                 Err(Error::User { code: Some(code), .. }) if code == NAME_TAKEN => {}
                 published => return published,
             },
@@ -213,29 +232,35 @@ async fn clean(run: &Run<'_>, names: &Names<'_>, watched: &Watched<'_>) -> &'sta
     "nothing is left behind"
 }
 
-/// Gives the index its final name and records the step as done, in one transaction.
-async fn publish(run: &mut Run<'_>, place: Place<'_>, create: &Create, index: &str) -> Result<(), Error> {
+/// Gives the index its final name, and records the step as done where it is then, in one transaction.
+async fn publish(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    create: &Create,
+    end: Part,
+    index: &str,
+) -> Result<(), Error> {
     let named = || {
         vec![
             texts::rename(index, &create.name),
             texts::must_be_valid(&create.full_name()),
         ]
     };
-    let (part, lock, statements) = match &create.published {
-        Published::Index => (Part::Last, Mode::IndexOnly, named()),
+    let (lock, statements) = match &create.published {
+        Published::Index => (Mode::IndexOnly, named()),
         Published::Part { of } => {
             let attach = texts::attach(of, &create.full_name());
             let statements = named().into_iter().chain([attach]).collect();
-            (Part::Middle, Mode::IndexOnly, statements)
+            (Mode::IndexOnly, statements)
         }
         Published::Constraint => {
             let own = own_name(index);
             let add = texts::add_unique(&create.full_table(), &create.name, &own?);
-            (Part::Last, Mode::AccessExclusive, vec![add])
+            (Mode::AccessExclusive, vec![add])
         }
     };
     let publish = Transaction::bounded_all(statements).locking(lock);
-    transaction::run(run, place, part, &publish).await
+    transaction::run(run, place, end, &publish).await
 }
 
 /// The last part of an index' full name.

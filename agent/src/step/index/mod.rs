@@ -20,16 +20,16 @@ mod remove;
 pub(crate) use concurrent::must_be_unlimited;
 pub(crate) use observe::worker as build_at_work;
 
-use super::Place;
+use super::{Part, Place};
 use crate::error::Error;
 use crate::run::Run;
 use shared::index::Work;
 
-pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, work: &Work) -> Result<(), Error> {
+pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, part: Part, work: &Work) -> Result<(), Error> {
     let done = match work {
-        Work::Create(create) => create::run(run, place, create).await,
+        Work::Create(create) => create::run(run, place, part, create).await,
         Work::CreateParts(create) => parts::run(run, place, create).await,
-        Work::Remove(remove) => remove::run(run, place, remove).await,
+        Work::Remove(remove) => remove::run(run, place, part, remove).await,
     };
     run.report(|progress| progress.pace.clear());
     done

@@ -59,7 +59,7 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, whole: &Create) -> 
                     record::only(run, place, Part::First).await?;
                     begun = true;
                 }
-                Box::pin(create::published(run, place, &leaf, &mut begun)).await?;
+                Box::pin(create::published(run, place, &leaf, Part::Middle, &mut begun)).await?;
             }
         }
     }

@@ -15,7 +15,18 @@ use std::time::Duration;
 /// How soon a backend that was cancelled is looked at again.
 const SOON: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) -> Result<(), Error> {
+pub(super) async fn run(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    part: Part,
+    remove: &Remove,
+) -> Result<(), Error> {
+    // What its first and its last transaction record, and one that is both.
+    let (first, last, both) = match part {
+        Part::Whole | Part::Last => (Part::First, Part::Last, Part::Whole),
+        Part::First => (Part::First, Part::Middle, Part::First),
+        Part::Middle => (Part::Middle, Part::Middle, Part::Middle),
+    };
     let tag = place.tag(run);
     let own = remove.temporary();
     let starts: Vec<String> = std::iter::once(own.clone())
@@ -32,7 +43,8 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) ->
         starts: &starts,
         wait: remove.wait,
     };
-    if !place.has_begun() {
+    // Where the removal is all that the step does, its first transaction is behind us once it has begun.
+    if part != Part::Last {
         // A build that is taken back stands in the way of dropping what is there of it.
         let seen = loop {
             let seen = observe::seen(run, &tag, &names, "").await?;
@@ -47,7 +59,7 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) ->
             Some(index) if index.kind == Kind::Partitioned => {
                 let drop = Transaction::bounded(texts::drop_at_once(&index.full_name));
                 let left = remove.next(&seen) != Next::Done;
-                let part = if left { Part::First } else { Part::Whole };
+                let part = if left { first } else { both };
                 transaction::run(run, place, part, &drop).await?;
                 if !left {
                     return Ok(());
@@ -55,15 +67,15 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) ->
             }
             Some(index) if remove.removed == Removed::Constraint => {
                 let drop = texts::drop_constraint(&index.table, &remove.name.name);
-                return transaction::run(run, place, Part::Whole, &Transaction::bounded(drop)).await;
+                return transaction::run(run, place, both, &Transaction::bounded(drop)).await;
             }
             Some(index) => {
                 let rename = texts::rename(&index.full_name, &own.name(run.claim.fence));
                 let rename = Transaction::bounded(rename).locking(Mode::IndexOnly);
-                transaction::run(run, place, Part::First, &rename).await?;
+                transaction::run(run, place, first, &rename).await?;
             }
-            None if remove.next(&seen) == Next::Done => return record::only(run, place, Part::Whole).await,
-            None => record::only(run, place, Part::First).await?,
+            None if remove.next(&seen) == Next::Done => return recorded(run, place, both).await,
+            None => recorded(run, place, first).await?,
         }
     }
     loop {
@@ -84,9 +96,17 @@ pub(super) async fn run(run: &mut Run<'_>, place: Place<'_>, remove: &Remove) ->
                 Ended::Failed(error) => return Err(Error::statement("dropping an index")(error)),
                 Ended::Waited { who } => return Err(given_up(remove, who)),
             },
-            Next::Done | Next::Build | Next::Publish(_) => return record::only(run, place, Part::Last).await,
+            Next::Done | Next::Build | Next::Publish(_) => return recorded(run, place, last).await,
             Next::Refuse(refusal) => return Err(refusal.into()),
         }
+    }
+}
+
+/// Writes the records of a part, where it has any.
+async fn recorded(run: &mut Run<'_>, place: Place<'_>, part: Part) -> Result<(), Error> {
+    match part {
+        Part::Middle => Ok(()),
+        Part::Whole | Part::First | Part::Last => record::only(run, place, part).await,
     }
 }
 

@@ -85,6 +85,9 @@ fn action_text(action: &Action) -> String {
             "--   outside a transaction, under a name of ours until it is done; it blocks neither reads nor writes\n{};",
             index_statement(work)
         ),
+        Action::LookAgain => {
+            "--   what follows is planned again, from what the catalog says by then".to_owned()
+        }
     }
 }
 
@@ -214,5 +217,6 @@ fn action_json(action: &Action) -> Value {
         Action::Assert(assertion) => json!({ "kind": "assert", "statements": [assertion.query] }),
         Action::Outside(outside) => json!({ "kind": "outside_transaction", "statements": [outside.text] }),
         Action::Index(work) => json!({ "kind": "index", "statements": [index_statement(work)] }),
+        Action::LookAgain => json!({ "kind": "look_again", "statements": [] }),
     }
 }

@@ -6,7 +6,7 @@ use crate::context::Global;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use agent::audit::{self, ShownSet};
-use agent::local;
+use agent::local::{self, LiveSync};
 use serde_json::json;
 use shared::ledger::{Goal, Ledger, Line, Order, next};
 use shared::rollout::work::Exit;
@@ -40,6 +40,8 @@ impl Status {
                 "kept_right_by_trigger": syncs.iter().map(|sync| json!({
                     "relation": sync.relation,
                     "columns": sync.columns,
+                    "until": until(sync),
+                    "changed_column": sync.retyped,
                 })).collect::<Vec<_>>(),
                 "next_command": next,
                 "problem": problem,
@@ -64,9 +66,10 @@ impl Status {
                 }
                 for sync in syncs {
                     output::data(&format!(
-                        "kept right by a trigger: {} of {}, until a `drop_sync` step",
+                        "kept right by a trigger: {} of {}, until a `{}` step",
                         sync.columns.join(", "),
-                        sync.relation
+                        sync.relation,
+                        until(&sync)
                     ));
                 }
                 if let Some(problem) = problem {
@@ -98,6 +101,14 @@ fn advice(of: &Of, target: &Target, ledger: &Ledger, lines: &[Line]) -> (Option<
         Ok(work) if work.todos.is_empty() => (None, None),
         Ok(_) => (command("up"), None),
         Err(conflict) => (None, Some(conflict.to_string())),
+    }
+}
+
+/// The step that ends a trigger.
+fn until(sync: &LiveSync) -> &'static str {
+    match sync.retyped {
+        None => "drop_sync",
+        Some(_) => "contract",
     }
 }
 

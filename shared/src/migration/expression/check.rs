@@ -3,10 +3,11 @@
 use super::{Expression, Query, names};
 use crate::migration::lexer::{Flaw, escapes_quote, lex, scan};
 use crate::migration::{Position, parser};
-use crate::name;
+use crate::name::{self, Ident};
 use squawk_lexer::{LiteralKind, TokenKind};
 use squawk_syntax::ast::{self, AstNode};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
+use std::ops::Range;
 
 /// Why a text was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,23 +72,48 @@ fn checked<T>(kind: Kind, text: &str, read: impl FnOnce(&str) -> Result<T, Refus
         })
 }
 
+/// What stands around an expression when it is parsed.
+const AROUND: (&str, &str) = ("SELECT (", "\n)");
+
+/// The tree of exactly one expression.
+fn only_expression(text: &str) -> Result<SyntaxNode, Refusal> {
+    let (before, after) = AROUND;
+    let tree = parsed(before, text, after)?;
+    let end = before.len() + text.len() + after.len();
+    let inner = only_target(&tree)
+        .filter(|target| target.kind() == SyntaxKind::PAREN_EXPR && spans(target, before.len() - 1, end))
+        .and_then(|paren| only_child(&paren))
+        .ok_or_else(|| (0, "it must be exactly one expression".to_owned()))?;
+    if ast::Expr::can_cast(inner.kind()) {
+        Ok(inner)
+    } else {
+        Err((
+            0,
+            "put a sub-select in brackets of its own: `(SELECT ...)`".to_owned(),
+        ))
+    }
+}
+
+/// An expression with another name for a column.
+pub(super) fn renamed(text: &str, from: &Ident, to: &Ident) -> Result<Expression, Error> {
+    let renamed = checked(Kind::Expression, text, |text| {
+        let mut places: Vec<Range<usize>> = names::places(&only_expression(text)?, from).collect();
+        places.sort_by_key(|place| std::cmp::Reverse(place.start));
+        let mut renamed = text.to_owned();
+        for place in places {
+            let begin = AROUND.0.len();
+            renamed.replace_range(place.start - begin..place.end - begin, &to.to_string());
+        }
+        Ok(renamed)
+    })?;
+    expression(&renamed)
+}
+
 /// Reads one expression.
 pub(super) fn expression(text: &str) -> Result<Expression, Error> {
     checked(Kind::Expression, text, |text| {
-        let (before, after) = ("SELECT (", "\n)");
-        let tree = parsed(before, text, after)?;
-        let end = before.len() + text.len() + after.len();
-        let inner = only_target(&tree)
-            .filter(|target| target.kind() == SyntaxKind::PAREN_EXPR && spans(target, before.len() - 1, end))
-            .and_then(|paren| only_child(&paren))
-            .ok_or_else(|| (0, "it must be exactly one expression".to_owned()))?;
-        if !ast::Expr::can_cast(inner.kind()) {
-            return Err((
-                0,
-                "put a sub-select in brackets of its own: `(SELECT ...)`".to_owned(),
-            ));
-        }
-        harmless(&inner, before.len())?;
+        let inner = only_expression(text)?;
+        harmless(&inner, AROUND.0.len())?;
         let name = |error: name::Error| (0, error.to_string());
         Ok(Expression {
             text: text.to_owned(),

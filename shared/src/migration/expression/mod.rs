@@ -47,6 +47,14 @@ impl Expression {
         &self.text
     }
 
+    /// The same with another name for a column.
+    ///
+    /// # Errors
+    /// None that is known: what can be read once can be read again.
+    pub fn with_column(&self, from: &Ident, to: &Ident) -> Result<Self, Error> {
+        check::renamed(&self.text, from, to)
+    }
+
     /// The names it may read as columns of the row; the name of the table itself stands for the whole row.
     ///
     /// With a sub-select ([`Expression::has_subquery`]) those of other tables are among them.

@@ -5,24 +5,38 @@ use crate::name::{self, Ident};
 use squawk_syntax::ast::{self, AstNode, BinOp, PrefixOp};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Unqualified names and the last parts of qualified ones, but no functions, types, arguments' names or relations.
 pub(super) fn columns(expression: &SyntaxNode) -> Result<BTreeSet<Ident>, name::Error> {
-    values(expression)
-        .filter(|node| match node.kind() {
-            SyntaxKind::NAME_REF => {
-                is_name(node)
-                    && !is_callee(node)
-                    && !is_normal_form(node)
-                    && !is_predicate(node)
-                    && is_last_part(node)
-            }
-            // `USING (a)` of a join in a sub-select.
-            SyntaxKind::COLUMN_NAME_REF => true,
-            _ => false,
-        })
+    column_nodes(expression)
         .map(|node| Ident::exact(parser::name(&node)))
         .collect()
+}
+
+/// Where a column is named.
+pub(super) fn places(expression: &SyntaxNode, column: &Ident) -> impl Iterator<Item = Range<usize>> {
+    column_nodes(expression)
+        .filter(|node| parser::name(node) == column.as_str())
+        .filter_map(|node| {
+            let range = node.first_token()?.text_range();
+            Some(range.start().into()..range.end().into())
+        })
+}
+
+fn column_nodes(expression: &SyntaxNode) -> impl Iterator<Item = SyntaxNode> {
+    values(expression).filter(|node| match node.kind() {
+        SyntaxKind::NAME_REF => {
+            is_name(node)
+                && !is_callee(node)
+                && !is_normal_form(node)
+                && !is_predicate(node)
+                && is_last_part(node)
+        }
+        // `USING (a)` of a join in a sub-select.
+        SyntaxKind::COLUMN_NAME_REF => true,
+        _ => false,
+    })
 }
 
 /// The functions it calls, without their schemas. `current_timestamp` and the like count as `now`.

@@ -408,6 +408,29 @@ fn a_type_is_one_type_and_nothing_else() {
 }
 
 /// Pieces that open, close and hide.
+#[test]
+fn a_column_gets_another_name_where_it_is_one() {
+    let (from, to) = (Ident::exact("text").unwrap(), Ident::exact("New").unwrap());
+    for (before, after) in [
+        (
+            "lower((text)::text) = 'text'::text",
+            "lower((\"New\")::text) = 'text'::text",
+        ),
+        (
+            "t.text > text(1) AND \"text\" <> x",
+            "t.\"New\" > text(1) AND \"New\" <> x",
+        ),
+        ("ä || text", "ä || \"New\""),
+        ("x > 1", "x > 1"),
+    ] {
+        let renamed = Expression::parse(before)
+            .unwrap()
+            .with_column(&from, &to)
+            .unwrap();
+        assert_eq!(renamed.text(), after);
+    }
+}
+
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         prop::sample::select(vec![

@@ -43,6 +43,7 @@ impl Kind for DropSync {
         let table = facts.table(&self.table)?;
         table.must_be_a_table()?;
         table.column(&self.column)?;
+        sync::is_of_backfill(table, &self.column)?;
         let statements = sync::end(table, &self.column);
         if statements.is_empty() {
             return Err(Refusal::Input {

@@ -8,6 +8,8 @@ mod add_unique;
 mod assert;
 mod backfill;
 mod batched;
+mod change_type;
+mod contract;
 mod create_index;
 mod create_table;
 mod delete;
@@ -32,8 +34,9 @@ mod vacuuming;
 use crate::id::Digest;
 use crate::migration::checksum;
 use crate::migration::expression::Expression;
-use crate::name::Table;
+use crate::name::{Ident, Table};
 use crate::plan::{Action, Facts, Refusal};
+use crate::sql::TypeName;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -45,6 +48,8 @@ pub use add_unique::AddUnique;
 pub use assert::Assert;
 pub use backfill::{Backfill, NewRows};
 pub use batched::BatchOptions;
+pub use change_type::ChangeType;
+pub use contract::Contract;
 pub use create_index::CreateIndex;
 pub use create_table::{Check, Column, CreateTable};
 pub use delete::Delete;
@@ -84,6 +89,16 @@ pub trait Kind: DeserializeOwned {
 
     /// The enum types whose facts [`Kind::plan`] needs.
     fn types(&self) -> Vec<&Table> {
+        Vec::new()
+    }
+
+    /// The columns about which [`Kind::plan`] must know what needs them: see [`Facts::uses`].
+    fn columns(&self) -> Vec<(&Table, Ident)> {
+        Vec::new()
+    }
+
+    /// The data types that [`Kind::plan`] compares: see [`Facts::type_name`].
+    fn data_types(&self) -> Vec<&TypeName> {
         Vec::new()
     }
 
@@ -182,6 +197,16 @@ macro_rules! steps {
                 match self { $(Self::$variant(step) => step.types(),)* }
             }
 
+            /// See [`Kind::columns`].
+            pub fn columns(&self) -> Vec<(&Table, Ident)> {
+                match self { $(Self::$variant(step) => step.columns(),)* }
+            }
+
+            /// See [`Kind::data_types`].
+            pub fn data_types(&self) -> Vec<&TypeName> {
+                match self { $(Self::$variant(step) => step.data_types(),)* }
+            }
+
             /// See [`Kind::expressions`].
             pub fn expressions(&self) -> Vec<&Expression> {
                 match self { $(Self::$variant(step) => step.expressions(),)* }
@@ -216,6 +241,8 @@ steps! {
     "add_column" => AddColumn,
     "rename_column" => RenameColumn,
     "drop_column" => DropColumn,
+    "change_type" => ChangeType,
+    "contract" => Contract,
     "set_default" => SetDefault,
     "drop_default" => DropDefault,
     "set_not_null" => SetNotNull,

@@ -64,6 +64,8 @@ pub(super) fn decide(
         set,
         condition: step.condition.as_ref().map(Expression::text),
         reads: reads(step, table),
+        retyped: None,
+        first: None,
     };
     let wanted = sync.arguments();
     match table
@@ -78,7 +80,7 @@ pub(super) fn decide(
                 names(&live.columns),
                 table.full_name()
             ),
-            advice: Some("end it first with a `drop_sync` step".to_owned()),
+            advice: Some(end_it(live)),
         }),
         None => Ok(Decision::Create(
             Transaction::bounded_all(sync.create()).locking(Mode::ShareRowExclusive),
@@ -182,14 +184,30 @@ pub(super) fn can_be_renamed(table: &TableFacts, column: &Ident) -> Result<(), R
     }
 }
 
-fn needs(live: &SyncFacts, table: &TableFacts, column: &Ident) -> Refusal {
+/// What stands in the way of a change of a column that a live trigger needs.
+pub(super) fn needs(live: &SyncFacts, table: &TableFacts, column: &Ident) -> Refusal {
     Refusal::Unsafe {
         what: format!(
             "a trigger that keeps {} of {} right needs {column}",
             names(&live.columns),
             table.full_name()
         ),
-        advice: Some("end it first with a `drop_sync` step".to_owned()),
+        advice: Some(end_it(live)),
+    }
+}
+
+fn end_it(live: &SyncFacts) -> String {
+    match &live.retyped {
+        None => "end it first with a `drop_sync` step".to_owned(),
+        Some(column) => format!("end the change of the type of {column} first, with a `contract` step"),
+    }
+}
+
+/// Passes a column that no `change_type` keeps in step with another one.
+pub(super) fn is_of_backfill(table: &TableFacts, column: &Ident) -> Result<(), Refusal> {
+    match (table.syncs.iter()).find(|live| live.retyped.is_some() && live.columns.contains(column)) {
+        Some(live) => Err(needs(live, table, column)),
+        None => Ok(()),
     }
 }
 

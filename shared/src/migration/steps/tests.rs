@@ -91,7 +91,11 @@ fn statements(actions: &[Action]) -> Vec<String> {
         .iter()
         .flat_map(|action| match action {
             Action::Transaction(transaction) => transaction.statements.clone(),
-            Action::Batches(_) | Action::Assert(_) | Action::Outside(_) | Action::Index(_) => {
+            Action::Batches(_)
+            | Action::Assert(_)
+            | Action::Outside(_)
+            | Action::Index(_)
+            | Action::LookAgain => {
                 panic!("{action:?}")
             }
         })
