@@ -2,14 +2,17 @@
 //!
 //! Each comparison alternates its two sides over several rounds and takes medians: absolute times on a shared machine
 //! say little, ratios of neighbours do. Both sides run on the same server with `fsync = on`. An argument (`fleet`,
-//! `batches`, `growth`, `neighbours`) names the only part to run.
+//! `batches`, `growth`, `neighbours`, `stalls`, `indexes`) names the only part to run.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 
 mod batches;
 mod fleet;
 mod growth;
+mod indexes;
+mod load;
 mod neighbours;
+mod stalls;
 mod table;
 
 use anyhow::{Context as _, bail};
@@ -50,6 +53,12 @@ async fn measure() -> anyhow::Result<()> {
     }
     if wanted("neighbours") {
         neighbours::measure().await?;
+    }
+    if wanted("stalls") {
+        stalls::measure().await?;
+    }
+    if wanted("indexes") {
+        indexes::measure().await?;
     }
     Ok(())
 }

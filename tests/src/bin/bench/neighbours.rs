@@ -1,20 +1,12 @@
 //! What applications notice: the latency of their transactions alone, beside batches, and beside one UPDATE.
 
+use crate::load::{self, PER_SECOND, timed};
 use crate::table::{Steps, fill, server};
-use rand::RngExt as _;
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tests::postgres::Database;
 
 const ROWS: u32 = 1_000_000;
 const ROUNDS: usize = 5;
-
-/// Sessions, and how often each begins a transaction whatever the one before took: some 200 a second in all.
-const SESSIONS: u64 = 4;
-const EVERY: Duration = Duration::from_millis(20);
 
 /// How long the load is measured alone and beside batches that take longer.
 const LONG: Duration = Duration::from_secs(12);
@@ -25,8 +17,7 @@ const FULL: &str = "backfill: { table: public.items, set: { gross: net * 1.3 }, 
 /// Prints the 99th percentile of each, and the ratios.
 pub(crate) async fn measure() -> anyhow::Result<()> {
     println!(
-        "Neighbours: 99th percentile of {} transactions a second on the table of {ROWS} rows that is changed, medians of {ROUNDS} rounds",
-        1000 / u64::try_from(EVERY.as_millis())? * SESSIONS
+        "Neighbours: 99th percentile of {PER_SECOND} transactions a second on the table of {ROWS} rows that is changed, medians of {ROUNDS} rounds"
     );
     let server = server().await?;
     let database = server.database("bench").await?;
@@ -76,54 +67,9 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn timed<T>(work: impl Future<Output = T>) -> (Duration, T) {
-    let began = Instant::now();
-    let done = work.await;
-    (began.elapsed(), done)
-}
-
 /// The 99th percentile of the load's latencies while `work` runs.
 async fn beside<T>(database: &Database, work: impl Future<Output = T>) -> anyhow::Result<(Duration, T)> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let sessions =
-        futures_util::future::try_join_all((0..SESSIONS).map(|seed| load(database, seed, stop.clone())));
-    let working = async {
-        // The first transactions of a session read the catalog.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let done = work.await;
-        stop.store(true, Ordering::Relaxed);
-        Ok::<T, anyhow::Error>(done)
-    };
-    let (latencies, done) = tokio::try_join!(sessions, working)?;
-    let mut latencies: Vec<Duration> = latencies.into_iter().flatten().collect();
-    latencies.sort_unstable();
+    let (latencies, done) = load::beside(database, ROWS, work).await?;
     let place = latencies.len() * 99 / 100;
     Ok((latencies.get(place).copied().unwrap_or_default(), done))
-}
-
-/// Reads and changes one row in each transaction. A transaction's latency counts from when it was due: one that waits
-/// delays those behind it, as it would a request's queue.
-async fn load(database: &Database, seed: u64, stop: Arc<AtomicBool>) -> anyhow::Result<Vec<Duration>> {
-    let session = database.connect().await?;
-    let read = session
-        .prepare("SELECT net FROM public.items WHERE id = $1")
-        .await?;
-    let write = session
-        .prepare("UPDATE public.items SET net = net + 1 WHERE id = $1")
-        .await?;
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut latencies = Vec::new();
-    let began = Instant::now();
-    let mut due = EVERY.mul_f64(random.random());
-    while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep_until((began + due).into()).await;
-        let id = i64::from(random.random_range(1..=ROWS));
-        session.query(&read, &[&id]).await?;
-        session.execute(&write, &[&id]).await?;
-        if began.elapsed() > Duration::from_millis(500) {
-            latencies.push(began.elapsed().saturating_sub(due));
-        }
-        due += EVERY;
-    }
-    Ok(latencies)
 }
