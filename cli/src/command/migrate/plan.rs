@@ -5,6 +5,7 @@ use crate::output::{self, Format};
 use agent::local::{PlannedMigration, PlannedStep};
 use serde_json::{Value, json};
 use shared::index::{Published, Removed, Work};
+use shared::lock::Mode;
 use shared::plan::{Action, Batches, Kept, Length, Part, Passes};
 use shared::sql::batch::{Ends, Statements};
 use shared::sql::index as sql;
@@ -59,9 +60,10 @@ fn migration_text(migration: &PlannedMigration) -> String {
 fn action_text(action: &Action) -> String {
     match action {
         Action::Transaction(transaction) => {
-            let note = match transaction.length {
-                Length::Bounded => "one transaction, tried with a short lock timeout",
-                Length::Long => {
+            let note = match (transaction.length, transaction.lock) {
+                (Length::Bounded, Mode::IndexOnly) => "one transaction that locks no table of others",
+                (Length::Bounded, _) => "one transaction, tried with a short lock timeout",
+                (Length::Long, _) => {
                     "one transaction that reads the whole table; it blocks neither reads nor writes"
                 }
             };
@@ -131,7 +133,7 @@ fn batches_text(batches: &Batches) -> String {
     }
     match batches.kept {
         Kept::ByTrigger => lines.push(
-            "--   the trigger keeps rows right that applications write, until a `drop_sync` step ends it"
+            "--   the trigger keeps rows right that applications write, until a later migration ends it"
                 .to_owned(),
         ),
         Kept::ByApplications => lines.push(
