@@ -230,6 +230,43 @@ async fn a_vacuum_of_postgresql_itself_gives_way_and_nobody_waits_for_it() -> an
     .await
 }
 
+/// Who may only reference a table may not lock it by a statement either.
+#[tokio::test]
+async fn a_vacuum_gives_way_also_to_a_role_with_rights_on_one_of_the_tables_only() -> anyhow::Result<()> {
+    let options = Options::default().setting("autovacuum_naptime", "1s");
+    let server = Server::start_with(options).await?;
+    let database = server.fresh_database().await?;
+    database
+        .admin()
+        .await?
+        .batch_execute(&format!(
+            "CREATE ROLE tenant LOGIN PASSWORD 'x'; GRANT CREATE ON DATABASE \"{}\" TO tenant;
+             CREATE TABLE kinds (id bigint PRIMARY KEY); GRANT REFERENCES ON kinds TO tenant;
+             CREATE TABLE t (id bigint, kind bigint, filler text) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+               autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+             ALTER TABLE t OWNER TO tenant;
+             INSERT INTO t SELECT g, NULL, repeat('x', 500) FROM generate_series(1, 20000) g;
+             DELETE FROM t WHERE id % 2 = 0",
+            database.name()
+        ))
+        .await?;
+    let at_work =
+        "SELECT 1 FROM pg_stat_progress_vacuum WHERE relid = 't'::regclass AND phase = 'scanning heap'";
+    server
+        .wait_until(database.name(), at_work, Duration::from_mins(1))
+        .await?;
+    let migrations = Migrations::write(&[(
+        "1_key.yaml",
+        "up:\n  - add_foreign_key: { table: t, columns: [kind], references: { table: kinds } }\n",
+    )])?;
+    let ended = up(&database, &migrations, &[])
+        .env("DATABASE_URL", server.url_as("tenant", "x", database.name()))
+        .run()
+        .await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_prepared_transaction_in_the_way_is_named() -> anyhow::Result<()> {
     let server = Server::start_with(Options::default().setting("max_prepared_transactions", "5")).await?;

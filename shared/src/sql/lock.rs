@@ -5,6 +5,12 @@
 pub const DEADLOCK_TIMEOUT: &str = "
 SELECT s.setting::pg_catalog.int8 FROM pg_catalog.pg_settings s WHERE s.name = 'deadlock_timeout'";
 
+/// Those of some tables that our role may lock as a vacuum does. Parameter: their names, quoted in full (text[]). A right to
+/// reference a table, which is enough for a foreign key, is none to lock it by a statement.
+pub const LOCKABLE: &str = "
+SELECT n.name FROM pg_catalog.unnest($1) n(name)
+ WHERE pg_catalog.has_table_privilege(pg_catalog.to_regclass(n.name), 'UPDATE, DELETE, TRUNCATE')";
+
 /// That a process is a vacuum by PostgreSQL itself. Who may not see its type sees that it is in a database without a user.
 const AUTOVACUUM: &str =
     "coalesce(a.backend_type = 'autovacuum worker', a.datid IS NOT NULL AND a.usesysid IS NULL)";

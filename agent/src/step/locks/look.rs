@@ -48,6 +48,15 @@ pub(super) async fn in_the_way(
     Ok(rows.iter().map(blocker).collect())
 }
 
+/// Those of some tables that our role may lock as a vacuum does.
+pub(super) async fn lockable(run: &Run<'_>, tag: &Tag, tables: &[String]) -> Result<Vec<String>, Error> {
+    let session = run.database.session().await?;
+    let params = [(&tables as &(dyn ToSql + Sync), Type::TEXT_ARRAY)];
+    let doing = "asking which tables may be locked";
+    let rows = session.query(tag, doing, lock::LOCKABLE, &params).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Whom the statements of a step wait for.
 pub(super) async fn blockers(session: &Session, tag: &Tag, start: &str) -> Result<Vec<Blocker>, Error> {
     let params = [(&start as &(dyn ToSql + Sync), Type::TEXT)];

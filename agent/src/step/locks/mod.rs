@@ -77,10 +77,12 @@ impl Locks {
             if let Some(length) = length
                 && others.is_empty()
             {
-                return Ok(Turn {
-                    length,
-                    aside: (!vacuums.is_empty()).then(|| self.aside()),
-                });
+                let aside = if vacuums.is_empty() {
+                    None
+                } else {
+                    self.aside(run, tag).await?
+                };
+                return Ok(Turn { length, aside });
             }
             if !others.is_empty() {
                 self.blockers = others;
@@ -100,12 +102,11 @@ impl Locks {
             .partition(|blocker| blocker.kind == Kind::Autovacuum))
     }
 
-    fn aside(&self) -> (String, Duration) {
-        let tables = self.tables.join(", ");
-        (
-            format!("LOCK TABLE {tables} IN SHARE UPDATE EXCLUSIVE MODE"),
-            self.deadlock_timeout + LONGEST_TRY,
-        )
+    /// Nothing where our role may lock none of the tables: then the vacuum is waited for.
+    async fn aside(&self, run: &Run<'_>, tag: &Tag) -> Result<Option<(String, Duration)>, Error> {
+        let tables = look::lockable(run, tag, &self.tables).await?;
+        let lock = format!("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", tables.join(", "));
+        Ok((!tables.is_empty()).then(|| (lock, self.deadlock_timeout + LONGEST_TRY)))
     }
 
     /// A try of this turn took so long and found the lock taken: pauses, or gives up when the budget is spent.
