@@ -105,8 +105,7 @@ pub async fn repair(database: &Database, index: &Broken, stop: &CancellationToke
             if let Err(error) = rebuilt {
                 let left = broken(database).await?;
                 for left in left.iter().filter(|left| {
-                    let copies = shared::index::is_leftover_of_reindex(&left.name);
-                    copies
+                    shared::index::is_copy_of(&left.name, &index.name)
                         && left.table == index.table
                         && !before.iter().any(|b| b.full_name == left.full_name)
                 }) {

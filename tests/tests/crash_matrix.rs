@@ -135,7 +135,7 @@ const DERIVED: &str =
     "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
  WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1";
 
-static STEPS: [Step; 23] = [
+static STEPS: [Step; 24] = [
     Step {
         name: "sql",
         before: None,
@@ -323,6 +323,17 @@ static STEPS: [Step; 23] = [
         file: ("1_it.yaml", "up:\n  - drop_index: { name: t_n }\n"),
         wrong: "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND NOT indisprimary",
         shape: Shape::Dropped,
+    },
+    Step {
+        name: "reindex",
+        before: Some(
+            "up:\n  - create_index: { table: t, columns: [n], name: t_n }\n  - sql: CREATE TABLE was AS SELECT 't_n'::regclass::oid AS oid\n",
+        ),
+        file: ("1_it.yaml", "up:\n  - reindex: { index: t_n }\n"),
+        wrong: "SELECT abs(1 - count(*)) + count(*) FILTER (WHERE NOT indisvalid OR relname <> 't_n')
+                     + (SELECT count(*) FROM was WHERE oid = 't_n'::regclass)
+                  FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = 't'::regclass AND NOT indisprimary",
+        shape: Shape::Outside,
     },
     Step {
         name: "add_unique",

@@ -266,10 +266,20 @@ pub(super) async fn commit(session: &mut Session, tag: &Tag) -> Result<(), Error
 
 /// A step with nothing to do on this database: only its records.
 pub(super) async fn only(run: &mut Run<'_>, place: Place<'_>, part: Part) -> Result<(), Error> {
+    remembering(run, place, part, None).await
+}
+
+/// The same for a step that remembers something.
+pub(super) async fn remembering(
+    run: &mut Run<'_>,
+    place: Place<'_>,
+    part: Part,
+    detail: Detail<'_>,
+) -> Result<(), Error> {
     let tag = place.tag(run);
     let mut session = run.database.session().await?;
     ledger::begin_fenced(&mut session, run.claim, &tag, ledger::book_limits()).await?;
-    before(run, place, part, &session, &tag, None).await?;
+    before(run, place, part, &session, &tag, detail).await?;
     after(run, place, part, &session, &tag).await?;
     commit(&mut session, &tag).await?;
     run.committed();

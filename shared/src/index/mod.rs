@@ -12,6 +12,7 @@
 //! | `create` | what is to be done next about an index to be built |
 //! | `parts` | the same about one of a partitioned table |
 //! | `remove` | the same about one to be dropped |
+//! | `rebuild` | the same about those to be built anew |
 //! | `repair` | what becomes of an index that is not valid |
 //! | `progress` | how far a statement is, and whom it waits for, for people |
 //!
@@ -23,6 +24,7 @@ mod definition;
 mod name;
 mod parts;
 mod progress;
+mod rebuild;
 mod remove;
 mod repair;
 
@@ -31,8 +33,11 @@ pub use definition::{Definition, Element, Key, Order, Parameter};
 pub use name::{Purpose, Temporary};
 pub use parts::{NextPart, Part, PartKind, name_of_part};
 pub use progress::{Blocker, Progress};
+pub use rebuild::{Began, Found, NextRebuild, Rebuild, Role, Target, is_copy_of, rebuild_refused_in};
 pub use remove::{Missing, Remove, Removed};
-pub use repair::{Broken, Repair, is_leftover_of_reindex};
+pub use repair::{Broken, Repair};
+
+use repair::is_leftover_of_reindex;
 
 use crate::plan::Refusal;
 use std::time::Duration;
@@ -49,6 +54,8 @@ pub enum Work {
     CreateParts(Box<Create>),
     /// It is to be gone.
     Remove(Remove),
+    /// It is to be built anew, alone or with all of its table.
+    Rebuild(Rebuild),
 }
 
 /// A relation of a name that we look for.

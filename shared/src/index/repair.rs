@@ -73,7 +73,7 @@ impl Broken {
 }
 
 /// `name_ccnew`, `name_ccold`, with a number where that was taken.
-pub fn is_leftover_of_reindex(name: &str) -> bool {
+pub(super) fn is_leftover_of_reindex(name: &str) -> bool {
     let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
     name.ends_with("_ccnew") || name.ends_with("_ccold")
 }

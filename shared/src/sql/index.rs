@@ -180,6 +180,75 @@ pub fn reindex(index: &str) -> String {
     format!("REINDEX INDEX CONCURRENTLY {index}")
 }
 
+/// What a row about an index to be built anew holds: see [`crate::index::Found`]. Of `c` (a relation), `i` (`pg_index`), `s`
+/// (its schema), `t` and `n` (its table, or itself, and the table's schema).
+fn found() -> String {
+    format!(
+        r"c.oid, s.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text,
+       n.nspname::pg_catalog.text, t.relname::pg_catalog.text,
+       coalesce(i.indisvalid AND i.indisready AND i.indislive, true), coalesce(i.indisexclusion, false),
+       CASE WHEN i.indexrelid IS NULL THEN '' ELSE {ESSENCE} END,
+       ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, k, true)
+               FROM pg_catalog.generate_series(1, i.indnkeyatts) k ORDER BY k),
+       pg_catalog.pg_get_expr(i.indpred, i.indrelid)"
+    )
+}
+
+/// A relation by name (text, as `to_regclass` reads it), with the indexes of the partitions where it is partitioned or an
+/// index of such a table, and all indexes of the tables in question. Gives the columns of [`found`], and what it has to do
+/// with the name (text): it is the `target`, it is `within` it, or it is only `beside` it on the same table.
+pub fn to_rebuild() -> String {
+    format!(
+        r"
+WITH RECURSIVE tree(oid, kind) AS (
+  SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)
+   UNION ALL
+  SELECT c.oid, c.relkind FROM tree JOIN pg_catalog.pg_inherits h ON h.inhparent = tree.oid
+    JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid WHERE tree.kind IN ('p', 'I'))
+SELECT {}, CASE WHEN c.oid = pg_catalog.to_regclass($1) THEN 'target'
+            WHEN c.oid IN (SELECT tree.oid FROM tree) OR i.indrelid IN (SELECT tree.oid FROM tree) THEN 'within'
+            ELSE 'beside' END
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+  JOIN pg_catalog.pg_class t ON t.oid = coalesce(i.indrelid, c.oid) JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+ WHERE c.oid IN (SELECT tree.oid FROM tree) OR i.indrelid IN (SELECT tree.oid FROM tree)
+    OR i.indrelid IN (SELECT o.indrelid FROM pg_catalog.pg_index o JOIN tree ON tree.oid = o.indexrelid)
+ ORDER BY 5, 6, 3",
+        found()
+    )
+}
+
+/// All indexes of the tables that have one of some indexes, by oid (oid[]). Gives the columns of [`to_rebuild`].
+pub fn rebuilt() -> String {
+    format!(
+        r"
+SELECT {}, 'beside'
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+  JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+  JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+ WHERE i.indrelid IN (SELECT o.indrelid FROM pg_catalog.pg_index o WHERE o.indexrelid = ANY ($1))
+ ORDER BY 5, 6, 3",
+        found()
+    )
+}
+
+/// The query that finds keys that stand more than once in a table. It reads the table itself: an index may be broken.
+pub fn equal_keys(table: &str, keys: &[String], condition: Option<&str>) -> String {
+    let conditions: Vec<String> = (keys.iter().map(|key| format!("{key} IS NOT NULL")))
+        .chain(condition.map(str::to_owned))
+        .collect();
+    let keys = keys.join(", ");
+    format!(
+        "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SELECT {keys}, count(*) FROM {table} WHERE {} GROUP BY {keys} HAVING count(*) > 1",
+        conditions.join(" AND ")
+    )
+}
+
+/// The same for all indexes of a table, as people know it.
+pub fn reindex_table(table: &str) -> String {
+    format!("REINDEX TABLE CONCURRENTLY {table}")
+}
+
 /// All builds at work in the database: the columns of [`WORKERS`], and user, application (text), for how many seconds it
 /// has been at work (float8), the table and the index, which is not known at first (text), the command (text).
 pub const BUILDS: &str = r"

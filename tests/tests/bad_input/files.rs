@@ -170,14 +170,14 @@ async fn yaml() -> anyhow::Result<()> {
             "up:\n  - backfil: {}\n",
             expect![[r#"
                 error: db/1_a.yaml:2:5: unknown step `backfil`
-                  help: did you mean `backfill`? known steps are sql, create_table, rename_table, drop_table, add_column, rename_column, drop_column, change_type, contract, set_default, drop_default, set_not_null, drop_not_null, add_check, add_foreign_key, drop_constraint, add_enum_value, backfill, delete, drop_sync, assert, create_index, drop_index, add_unique, drop_unique
+                  help: did you mean `backfill`? known steps are sql, create_table, rename_table, drop_table, add_column, rename_column, drop_column, change_type, contract, set_default, drop_default, set_not_null, drop_not_null, add_check, add_foreign_key, drop_constraint, add_enum_value, backfill, delete, drop_sync, assert, create_index, drop_index, reindex, add_unique, drop_unique
             "#]],
         ),
         (
             "up:\n  - repack: { table: t }\n",
             expect![[r#"
                 error: db/1_a.yaml:2:5: unknown step `repack`
-                  help: known steps are sql, create_table, rename_table, drop_table, add_column, rename_column, drop_column, change_type, contract, set_default, drop_default, set_not_null, drop_not_null, add_check, add_foreign_key, drop_constraint, add_enum_value, backfill, delete, drop_sync, assert, create_index, drop_index, add_unique, drop_unique
+                  help: known steps are sql, create_table, rename_table, drop_table, add_column, rename_column, drop_column, change_type, contract, set_default, drop_default, set_not_null, drop_not_null, add_check, add_foreign_key, drop_constraint, add_enum_value, backfill, delete, drop_sync, assert, create_index, drop_index, reindex, add_unique, drop_unique
             "#]],
         ),
         (

@@ -41,6 +41,8 @@ pub(super) struct Watched<'a> {
     pub(super) starts: &'a [String],
     /// How long it may wait for other sessions, in all.
     pub(super) wait: Duration,
+    /// What is said before how far it is; empty where the step says all.
+    pub(super) about: &'a str,
 }
 
 /// Runs a statement to its end, if the fence is ours.
@@ -54,9 +56,15 @@ pub(super) async fn run(run: &Run<'_>, watched: &Watched<'_>, statement: &str) -
 pub(super) async fn drop_index(run: &Run<'_>, watched: &Watched<'_>, index: &str) -> Result<Ended, Error> {
     let ended = self::run(run, watched, &texts::drop(index)).await?;
     Ok(match ended {
-        Ended::Failed(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ended::Done,
+        Ended::Failed(error) if is_gone(&error) => Ended::Done,
         ended => ended,
     })
+}
+
+/// Whether a statement failed because its index is not there any more.
+pub(super) fn is_gone(error: &tokio_postgres::Error) -> bool {
+    let gone = [SqlState::UNDEFINED_OBJECT, SqlState::UNDEFINED_TABLE];
+    error.code().is_some_and(|code| gone.contains(code))
 }
 
 /// Drops what we built too late, after we were replaced and somebody else's was published: its name says that it is ours
@@ -163,7 +171,7 @@ async fn watch(run: &Run<'_>, watched: &Watched<'_>, until: Until) -> Result<Str
         };
         let passed = last.elapsed();
         last = Instant::now();
-        run.report(|report| report.pace = progress.to_string());
+        run.report(|report| report.pace = format!("{}{progress}", watched.about));
         if !progress.waits {
             continue;
         }

@@ -61,6 +61,7 @@ pub(super) async fn published(
         tag: &tag,
         starts: &starts,
         wait: create.wait,
+        about: "",
     };
     let done = go_on(run, place, create, end, begun, &names, &watched).await;
     if let Err(Error::Replaced { .. } | Error::Foreign { .. }) = &done

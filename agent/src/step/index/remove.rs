@@ -42,6 +42,7 @@ pub(super) async fn run(
         tag: &tag,
         starts: &starts,
         wait: remove.wait,
+        about: "",
     };
     // Where the removal is all that the step does, its first transaction is behind us once it has begun.
     if part != Part::Last {

@@ -4,7 +4,7 @@ use super::target::Target;
 use crate::output::{self, Format};
 use agent::local::{PlannedMigration, PlannedStep};
 use serde_json::{Value, json};
-use shared::index::{Published, Removed, Work};
+use shared::index::{Published, Removed, Target as Rebuilt, Work};
 use shared::lock::Mode;
 use shared::plan::{Action, Batches, Kept, Length, Part, Passes};
 use shared::sql::batch::{Ends, Statements};
@@ -84,12 +84,22 @@ fn action_text(action: &Action) -> String {
             outside.text.trim_end().trim_end_matches(';')
         ),
         Action::Index(work) => format!(
-            "--   outside a transaction, under a name of ours until it is done; it blocks neither reads nor writes\n{};",
+            "--   outside a transaction, {}\n{};",
+            index_note(work),
             index_statement(work)
         ),
         Action::LookAgain => {
             "--   what follows is planned again, from what the catalog says by then".to_owned()
         }
+    }
+}
+
+fn index_note(work: &Work) -> &'static str {
+    match work {
+        Work::Create(_) | Work::CreateParts(_) | Work::Remove(_) => {
+            "under a name of ours until it is done; it blocks neither reads nor writes"
+        }
+        Work::Rebuild(_) => "index by index, each beside itself; it blocks neither reads nor writes",
     }
 }
 
@@ -113,6 +123,10 @@ fn index_statement(work: &Work) -> String {
         Work::Remove(remove) => match (remove.removed, &remove.table) {
             (Removed::Constraint, Some(table)) => sql::drop_constraint(table, &remove.name.name),
             (Removed::Constraint, None) | (Removed::Index, _) => sql::drop(&remove.name.to_string()),
+        },
+        Work::Rebuild(rebuild) => match &rebuild.target {
+            Rebuilt::Index(index) => sql::reindex(&index.to_string()),
+            Rebuilt::Table(table) => sql::reindex_table(table),
         },
     }
 }

@@ -21,6 +21,7 @@ mod drop_not_null;
 mod drop_sync;
 mod drop_table;
 mod drop_unique;
+mod reindex;
 mod rename_column;
 mod rename_table;
 mod set_default;
@@ -61,6 +62,7 @@ pub use drop_not_null::DropNotNull;
 pub use drop_sync::DropSync;
 pub use drop_table::{DropTable, Rows};
 pub use drop_unique::DropUnique;
+pub use reindex::Reindex;
 pub use rename_column::RenameColumn;
 pub use rename_table::RenameTable;
 pub use set_default::SetDefault;
@@ -257,6 +259,7 @@ steps! {
     "assert" => Assert,
     "create_index" => CreateIndex,
     "drop_index" => DropIndex,
+    "reindex" => Reindex,
     "add_unique" => AddUnique,
     "drop_unique" => DropUnique,
 }
