@@ -8,6 +8,7 @@
 //! | [`fleet`] | many databases with the coordinators and agents that serve them |
 //! | [`proxy`] | the way to a PostgreSQL server, and what can happen on it |
 //! | [`load`] | applications at work on a table, who know what each row must be |
+//! | [`steps`] | every kind of step, with what it must come to |
 //! | [`migrations`] | sets of migration files in a folder |
 //! | [`opened()`] | a database as an agent has it |
 //! | [`tls`] | a certificate authority of our own |
@@ -28,6 +29,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 mod reaper;
+pub mod steps;
 pub mod tls;
 pub mod wait;
 

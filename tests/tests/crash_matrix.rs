@@ -13,6 +13,7 @@ use tests::migrations::Migrations;
 use tests::postgres::{Database, Options, Server};
 use tests::process::{Build, Confiture, Ended, Process};
 use tests::proxy::{AtCommit, Proxy};
+use tests::steps::{STEPS, Shape, Step, TABLE};
 use tokio::sync::OnceCell;
 
 /// How long a holder counts as alive here.
@@ -32,36 +33,6 @@ const FIRED: &str = "a fault on purpose";
 
 /// What the run says that did the work.
 const APPLIED: &str = "1 migration applied";
-
-/// One kind of step: a file with it alone, on a table that it can be met on.
-struct Step {
-    name: &'static str,
-    /// A migration that is applied before, in peace.
-    before: Option<&'static str>,
-    file: (&'static str, &'static str),
-    /// A query that gives one number: 0 when the step has been done, and once.
-    wrong: &'static str,
-    shape: Shape,
-}
-
-/// Which transactions a step consists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    /// So many that each change something and keep books.
-    Transactions(u32),
-    /// A statement of its own between a transaction before it, a check of the fence, and a transaction after it.
-    Outside,
-    /// One that begins, a check of the fence, a statement of its own, one that publishes what it made.
-    Built,
-    /// One that gives it up, a check of the fence, a statement of its own, one that ends.
-    Dropped,
-    /// One that begins, at least four that change rows, one that ends.
-    Batches,
-    /// The same, with one before the end that keeps what a comparison of all rows found.
-    VerifiedBatches,
-    /// One that keeps books, after a query that changed nothing.
-    Assertion,
-}
 
 /// A point of a step's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,255 +73,6 @@ const POINTS: [Point; 7] = [
     Point::BeforeReport,
 ];
 
-/// Forty rows in batches of ten (or of one block of some), and who was changed how often, by a trigger: what the program counts is not believed.
-const TABLE: &str = "
-CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0, note text, spare int);
-INSERT INTO t (note) SELECT 'a' FROM generate_series(1, 40);
-CREATE TABLE touched (id bigint);
-CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
-  $$ BEGIN INSERT INTO touched VALUES (old.id); RETURN NULL; END $$;
-CREATE TRIGGER touch AFTER UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION touch();
-CREATE TABLE strict (id bigint PRIMARY KEY, note text NOT NULL);
-CREATE TABLE keyless (id bigint, n int, ballast text);
-INSERT INTO keyless SELECT g, NULL, repeat('x', 1500) FROM generate_series(1, 40) g;
-CREATE TRIGGER touch AFTER UPDATE OR DELETE ON keyless FOR EACH ROW EXECUTE FUNCTION touch();
-CREATE TABLE parts (id int, strict_id bigint) PARTITION BY RANGE (id);
-CREATE TABLE parts_1 PARTITION OF parts DEFAULT;
-INSERT INTO parts SELECT g FROM generate_series(1, 40) g;
-CREATE TYPE state AS ENUM ('new');
-";
-
-/// Rows that were not touched exactly once, or have not become what they must be.
-const COUNTED: &str =
-    "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
- WHERE n <> 1 OR times IS DISTINCT FROM 1";
-
-/// Indexes beside the primary key that are not the one, or not valid.
-const ONE_INDEX: &str =
-    "SELECT abs(1 - count(*)) + count(*) FILTER (WHERE NOT indisvalid OR relname <> 't_n')
-  FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = 't'::regclass AND NOT indisprimary";
-
-/// The same for a column that is computed from others.
-const DERIVED: &str =
-    "SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
- WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1";
-
-static STEPS: [Step; 24] = [
-    Step {
-        name: "sql",
-        before: None,
-        file: ("1_it.up.sql", "UPDATE t SET n = n + 1;\n"),
-        wrong: COUNTED,
-        shape: Shape::Transactions(1),
-    },
-    Step {
-        name: "sql outside a transaction",
-        before: None,
-        file: (
-            "1_it.up.sql",
-            "-- confiture: transaction=off\nCREATE INDEX CONCURRENTLY t_n ON t (n);\n",
-        ),
-        wrong: "SELECT abs(1 - count(*)) + count(*) FILTER (WHERE NOT indisvalid)
-                  FROM pg_index WHERE indrelid = 't'::regclass AND NOT indisprimary",
-        shape: Shape::Outside,
-    },
-    Step {
-        name: "add_column",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - add_column: { table: t, column: fresh, type: text }\n"),
-        wrong: "SELECT abs(5 - count(*)) + abs(1 - count(*) FILTER (WHERE attname = 'fresh'))
-                  FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0",
-        shape: Shape::Transactions(1),
-    },
-    Step {
-        name: "drop_column",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - drop_column: { table: t, column: spare }\n"),
-        wrong: "SELECT abs(4 - count(*)) + abs(1 - count(*) FILTER (WHERE attisdropped))
-                  FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0",
-        shape: Shape::Transactions(1),
-    },
-    Step {
-        name: "set_not_null",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - set_not_null: { table: t, column: note }\n"),
-        wrong: "SELECT count(*) FROM pg_attribute a WHERE attrelid = 't'::regclass AND attname = 'note'
-                   AND (NOT attnotnull OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = attrelid AND contype = 'c'))",
-        shape: Shape::Transactions(3),
-    },
-    Step {
-        name: "drop_not_null",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - drop_not_null: { table: strict, column: note }\n"),
-        wrong: "SELECT count(*) FROM pg_attribute WHERE attrelid = 'strict'::regclass AND attname = 'note' AND attnotnull",
-        shape: Shape::Transactions(1),
-    },
-    Step {
-        name: "add_check",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - add_check: { table: parts, name: small, check: id < 99 }\n"),
-        wrong: "SELECT abs(2 - count(*)) + count(*) FILTER (WHERE NOT convalidated) FROM pg_constraint WHERE conname = 'small'",
-        shape: Shape::Transactions(3),
-    },
-    Step {
-        name: "add_foreign_key",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - add_foreign_key: { table: parts, name: to_strict, columns: [strict_id], references: { table: strict } }\n",
-        ),
-        wrong: "SELECT abs(2 - count(*)) + count(*) FILTER (WHERE NOT convalidated) FROM pg_constraint WHERE conname = 'to_strict'",
-        shape: Shape::Transactions(3),
-    },
-    Step {
-        name: "create_table",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - create_table: { table: fresh, columns: [{ name: id, type: int }], primary_key: [id] }\n",
-        ),
-        wrong: "SELECT abs(1 - count(*)) FROM pg_class WHERE relname = 'fresh'",
-        shape: Shape::Transactions(1),
-    },
-    Step {
-        name: "rename_table",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - rename_table: { table: strict, to: stricter }\n"),
-        wrong: "SELECT abs(1 - count(*)) FROM pg_class WHERE relname = 'stricter'",
-        shape: Shape::Transactions(1),
-    },
-    Step {
-        name: "add_enum_value",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - add_enum_value: { type: state, value: paid }\n"),
-        wrong: "SELECT abs(2 - count(*)) FROM pg_enum",
-        shape: Shape::Transactions(1),
-    },
-    Step {
-        name: "backfill that reads what it sets",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 10 } }\n",
-        ),
-        wrong: COUNTED,
-        shape: Shape::Batches,
-    },
-    Step {
-        name: "derived backfill",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - backfill: { table: t, set: { spare: n + 7 }, batch: { size: 10 } }\n",
-        ),
-        wrong: DERIVED,
-        shape: Shape::Batches,
-    },
-    Step {
-        name: "backfill that is verified",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - backfill: { table: t, set: { spare: n + 7 }, batch: { size: 10, verify: true } }\n",
-        ),
-        wrong: DERIVED,
-        shape: Shape::VerifiedBatches,
-    },
-    Step {
-        name: "add_column with a default for each row",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - add_column: { table: t, column: fresh, type: uuid, default: gen_random_uuid(), not_null: true, batch: { size: 10 } }\n",
-        ),
-        wrong: "SELECT count(*) FILTER (WHERE times IS DISTINCT FROM 1) + abs(40 - count(DISTINCT fresh))
-                     + (SELECT count(*) FROM pg_attribute a WHERE attrelid = 't'::regclass AND attname = 'fresh'
-                           AND (NOT attnotnull OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = attrelid AND contype = 'c')))
-                  FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)",
-        shape: Shape::Batches,
-    },
-    Step {
-        name: "backfill with a trigger",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - backfill: { table: t, set: { spare: n + 7 }, sync: trigger, batch: { size: 10 } }\n",
-        ),
-        wrong: "SELECT count(*) + (SELECT abs(3 - count(*)) FROM pg_trigger WHERE tgrelid = 't'::regclass)
-                  FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
-                 WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1",
-        shape: Shape::Batches,
-    },
-    Step {
-        name: "drop_sync",
-        before: Some("up:\n  - backfill: { table: t, set: { spare: n + 7 }, sync: trigger }\n"),
-        file: ("1_it.yaml", "up:\n  - drop_sync: { table: t, column: spare }\n"),
-        wrong: "SELECT abs(1 - count(*)) FROM pg_trigger WHERE tgrelid = 't'::regclass",
-        shape: Shape::Transactions(1),
-    },
-    Step {
-        name: "backfill by blocks",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - backfill: { table: keyless, set: { n: 7 }, where: n IS NULL, batch: { size: 10 } }\n",
-        ),
-        wrong: "SELECT count(*) FROM keyless LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)
-                 WHERE n IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1",
-        shape: Shape::Batches,
-    },
-    Step {
-        name: "delete",
-        before: None,
-        file: (
-            "1_it.yaml",
-            "up:\n  - delete: { table: t, where: \"id % 2 = 0\", batch: { size: 10 } }\n",
-        ),
-        wrong: "SELECT abs(20 - count(*)) + count(*) FILTER (WHERE id % 2 = 0)
-                     + (SELECT abs(20 - count(*)) + abs(20 - count(DISTINCT id)) FROM touched) FROM t",
-        shape: Shape::Batches,
-    },
-    Step {
-        name: "create_index",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - create_index: { table: t, columns: [n], name: t_n }\n"),
-        wrong: ONE_INDEX,
-        shape: Shape::Built,
-    },
-    Step {
-        name: "drop_index",
-        before: Some("up:\n  - create_index: { table: t, columns: [n], name: t_n }\n"),
-        file: ("1_it.yaml", "up:\n  - drop_index: { name: t_n }\n"),
-        wrong: "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND NOT indisprimary",
-        shape: Shape::Dropped,
-    },
-    Step {
-        name: "reindex",
-        before: Some(
-            "up:\n  - create_index: { table: t, columns: [n], name: t_n }\n  - sql: CREATE TABLE was AS SELECT 't_n'::regclass::oid AS oid\n",
-        ),
-        file: ("1_it.yaml", "up:\n  - reindex: { index: t_n }\n"),
-        wrong: "SELECT abs(1 - count(*)) + count(*) FILTER (WHERE NOT indisvalid OR relname <> 't_n')
-                     + (SELECT count(*) FROM was WHERE oid = 't_n'::regclass)
-                  FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = 't'::regclass AND NOT indisprimary",
-        shape: Shape::Outside,
-    },
-    Step {
-        name: "add_unique",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - add_unique: { table: t, columns: [n, id], name: t_n }\n"),
-        wrong: ONE_INDEX,
-        shape: Shape::Built,
-    },
-    Step {
-        name: "assert",
-        before: None,
-        file: ("1_it.yaml", "up:\n  - assert: { query: SELECT count(*) = 40 FROM t }\n"),
-        wrong: "SELECT count(*) FROM touched",
-        shape: Shape::Assertion,
-    },
-];
-
 impl Point {
     /// Its name where the program does it to itself.
     fn name(self) -> Option<&'static str> {
@@ -366,26 +88,24 @@ impl Point {
     }
 }
 
-impl Shape {
-    /// At which of the times it comes to a point it is met there; none where it never does.
-    fn turns(self, point: Point) -> &'static [u32] {
-        let (locks, changes, commits): (&[u32], &[u32], &[u32]) = match self {
-            Self::Transactions(1) => (&[1], &[1], &[1]),
-            Self::Transactions(_) => (&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]),
-            Self::Outside => (&[1, 2, 3], &[1], &[1, 2]),
-            Self::Built | Self::Dropped => (&[1, 2, 3], &[1, 2], &[1, 2]),
-            // In the first and in the middle.
-            Self::Batches => (&[1, 3], &[1, 3], &[1, 3]),
-            Self::VerifiedBatches => (&[1, 3, 6], &[1, 3], &[1, 3, 6]),
-            // An assertion changes nothing, so there is no moment after its change.
-            Self::Assertion => (&[1], &[], &[1]),
-        };
-        match point {
-            Point::AfterTakeover | Point::BeforeReport => &[1],
-            Point::AfterFenceLock => locks,
-            Point::AfterChange => changes,
-            Point::BeforeCommit | Point::CommitSent | Point::AfterCommit => commits,
-        }
+/// At which of the times it comes to a point it is met there; none where it never does.
+fn turns(shape: Shape, point: Point) -> &'static [u32] {
+    let (locks, changes, commits): (&[u32], &[u32], &[u32]) = match shape {
+        Shape::Transactions(1) => (&[1], &[1], &[1]),
+        Shape::Transactions(_) => (&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]),
+        Shape::Outside => (&[1, 2, 3], &[1], &[1, 2]),
+        Shape::Built | Shape::Dropped => (&[1, 2, 3], &[1, 2], &[1, 2]),
+        // In the first and in the middle.
+        Shape::Batches => (&[1, 3], &[1, 3], &[1, 3]),
+        Shape::VerifiedBatches => (&[1, 3, 6], &[1, 3], &[1, 3, 6]),
+        // An assertion changes nothing, so there is no moment after its change.
+        Shape::Assertion => (&[1], &[], &[1]),
+    };
+    match point {
+        Point::AfterTakeover | Point::BeforeReport => &[1],
+        Point::AfterFenceLock => locks,
+        Point::AfterChange => changes,
+        Point::BeforeCommit | Point::CommitSent | Point::AfterCommit => commits,
     }
 }
 
@@ -452,7 +172,7 @@ async fn all_of(fault: Fault) -> anyhow::Result<()> {
     let mut cases = Vec::new();
     for step in &STEPS {
         for point in POINTS {
-            let turns = step.shape.turns(point).iter();
+            let turns = turns(step.shape, point).iter();
             cases.extend(turns.map(|turn| Case {
                 step,
                 point,
@@ -646,7 +366,10 @@ async fn an_error_that_passes_is_survived_anywhere_by_the_same_run() -> anyhow::
 async fn what_is_listed_as_never_reached_is_never_reached() -> anyhow::Result<()> {
     let mut never = 0;
     for step in &STEPS {
-        for point in POINTS.iter().filter(|point| step.shape.turns(**point).is_empty()) {
+        for point in POINTS
+            .iter()
+            .filter(|point| turns(step.shape, **point).is_empty())
+        {
             let point = point.name().context("every step commits")?;
             let database = database().await?;
             let migrations = Migrations::write(&[step.file])?;
