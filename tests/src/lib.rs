@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`postgres`] | throw-away PostgreSQL servers, their databases and roles; restart, freeze, kill |
+//! | [`pgbouncer`] | a throw-away PgBouncer before such a server; restart, freeze, kill |
 //! | [`etcd`] | a throw-away etcd; restart, freeze, kill |
 //! | [`process`] | any child process with its output line by line, and the `confiture` binary as one |
 //! | [`fleet`] | many databases with the coordinators and agents that serve them |
@@ -24,6 +25,7 @@ pub mod fleet;
 pub mod load;
 pub mod migrations;
 mod opened;
+pub mod pgbouncer;
 pub mod port;
 pub mod postgres;
 pub mod process;

@@ -6,14 +6,14 @@ use std::process::Command;
 
 /// PostgreSQL refuses to run as root; then the user `postgres`, which the package made, runs it.
 #[derive(Debug, Clone)]
-pub(super) struct Account {
+pub(crate) struct Account {
     programs: PathBuf,
     /// User and group id to change to, when we are root.
     other: Option<(u32, u32)>,
 }
 
 impl Account {
-    pub(super) fn for_servers() -> anyhow::Result<Self> {
+    pub(crate) fn for_servers() -> anyhow::Result<Self> {
         let programs = programs()?;
         let root = rustix::process::geteuid().is_root();
         let other = if root { Some((id("-u")?, id("-g")?)) } else { None };
@@ -22,12 +22,13 @@ impl Account {
 
     /// A command that runs one of PostgreSQL's programs under the account.
     pub(super) fn command(&self, program: &str) -> anyhow::Result<Command> {
-        let path = self.programs.join(program);
+        self.command_of(&self.programs.join(program))
+    }
+
+    /// A command that runs any program under the account.
+    pub(crate) fn command_of(&self, path: &Path) -> anyhow::Result<Command> {
         if !path.exists() {
-            bail!(
-                "there is no {program} in {}; `.ci/setup` installs it",
-                self.programs.display()
-            );
+            bail!("there is no {}; `.ci/setup` installs it", path.display());
         }
         let mut command = match self.other {
             None => Command::new(path),
@@ -56,7 +57,7 @@ impl Account {
     }
 
     /// Makes the account the owner of a file or folder.
-    pub(super) fn give(&self, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn give(&self, path: &Path) -> anyhow::Result<()> {
         let Some((user, group)) = self.other else {
             return Ok(());
         };

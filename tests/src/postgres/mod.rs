@@ -4,7 +4,7 @@
 //! and a fleet refuses what looks like a clone. Everybody logs in with a password (SCRAM), over TCP on 127.0.0.1. The
 //! databases belong to the ordinary role [`OWNER`], with which Confiture works; [`SUPERUSER`] is for the tests.
 
-mod account;
+pub(crate) mod account;
 mod database;
 mod options;
 
