@@ -6,7 +6,8 @@ use crate::step;
 use shared::fence::Fence;
 use shared::index::{Broken, Progress, Repair};
 use shared::sql::{Tag, index as texts};
-use tokio_postgres::types::Type;
+use std::time::Duration;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_util::sync::CancellationToken;
 
 /// Looking claims nothing, and a repair needs no fence: it drops what no query uses.
@@ -14,6 +15,9 @@ const TAG: Tag = Tag {
     place: None,
     fence: Fence::NONE,
 };
+
+/// How often a repair that is to end is told so.
+const TELL_AGAIN: Duration = Duration::from_millis(250);
 
 /// A build at work.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,28 +126,29 @@ pub async fn repair(database: &Database, index: &Broken, stop: &CancellationToke
 async fn run(database: &Database, statement: &str, stop: &CancellationToken) -> Result<(), Error> {
     let mut session = database.direct_session().await?;
     step::must_be_unlimited(&session, &TAG).await?;
-    let pid = session
-        .query(
-            &TAG,
-            "asking which session this is",
-            "SELECT pg_catalog.pg_backend_pid()",
-            &[],
-        )
-        .await?
-        .first()
-        .map(|row| row.get::<_, i32>(0));
     let text = format!("{}{statement}", texts::BuildTag(&TAG));
     let mut work = std::pin::pin!(session.outside(&text));
     let done = tokio::select! {
         done = &mut work => done,
         () = stop.cancelled() => {
-            let other = database.session().await?;
-            other
-                .query(&TAG, "cancelling a repair", texts::CANCEL, &[(&pid, Type::INT4), (&statement, Type::TEXT)])
-                .await?;
-            drop(work.await);
-            return Err(Error::Stopped);
+            // Until it has ended: behind a pooler it may not even have begun.
+            loop {
+                cancel(database, &text).await?;
+                if tokio::time::timeout(TELL_AGAIN, &mut work).await.is_ok() {
+                    return Err(Error::Stopped);
+                }
+            }
         }
     };
     done.map_err(Error::statement("repairing an index"))
+}
+
+/// Ends a statement of ours, wherever it runs.
+async fn cancel(database: &Database, statement: &str) -> Result<(), Error> {
+    let session = database.session().await?;
+    let params = [(&statement as &(dyn ToSql + Sync), Type::TEXT)];
+    session
+        .query(&TAG, "cancelling a repair", texts::CANCEL_STATEMENT, &params)
+        .await
+        .map(drop)
 }

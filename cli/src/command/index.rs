@@ -125,6 +125,9 @@ impl RepairThem {
         let stop = runtime::shutdown::token()?;
         let (mut told, mut failed) = (Vec::new(), 0);
         for index in &broken {
+            if stop.is_cancelled() {
+                break;
+            }
             let done = if self.yes {
                 Some(indexes::repair(&database, index, &stop).await)
             } else {
@@ -164,6 +167,9 @@ impl RepairThem {
             }
             Format::Text if !self.yes => output::note("nothing was changed: --yes does it"),
             Format::Text => {}
+        }
+        if stop.is_cancelled() {
+            return Ok(Exit::Stopped);
         }
         if failed > 0 {
             return Err(Failure::failed(format!(

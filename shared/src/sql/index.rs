@@ -171,6 +171,11 @@ pub const CANCEL: &str = r"
 SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity
  WHERE pid = $1 AND pg_catalog.strpos(query, $2) > 0 AND state <> 'idle' AND datname = pg_catalog.current_database()";
 
+/// Ends a statement wherever it runs: behind a pooler nobody knows its session beforehand. Parameter: all of it (text).
+pub const CANCEL_STATEMENT: &str = r"
+SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity
+ WHERE query = $1 AND state <> 'idle' AND pid <> pg_catalog.pg_backend_pid() AND datname = pg_catalog.current_database()";
+
 /// The limits that a session has by default: `lock_timeout` and `statement_timeout` (text), both `0` where there is none.
 pub const TIMEOUTS: &str =
     "SELECT pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('statement_timeout')";
