@@ -1,19 +1,18 @@
 //! One target database: its pools and what is known of it.
 
+mod sessions;
+
 use crate::connect::Use;
 use crate::error::Error;
-use crate::pool::{Pool, PoolError, Servers, Trouble};
+use crate::pool::{Pool, Servers};
 use crate::session::Session;
-use deadpool::managed::TimeoutType;
 use shared::id::DatabaseName;
-use shared::retry::{self, Retryability};
 use shared::rollout::work::Identity;
 use shared::settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio_postgres::error::SqlState;
 
 /// One target database. Opens connections only when it is used.
 pub struct Database {
@@ -23,10 +22,13 @@ pub struct Database {
     address: String,
     /// For statements that cannot run in a transaction: past a pooler where a direct URL is given.
     outside: Arc<Pool>,
+    outside_address: String,
     limits: Limits,
     kept: Kept,
     /// Whether the last look found a ledger: saves looking again.
     has_ledger: AtomicBool,
+    /// Whether it was said that there is a pooler.
+    told_of_pooler: AtomicBool,
     /// Pieces of work at the moment.
     at_work: AtomicUsize,
     /// Whether it was found to have something to do, and that is not over.
@@ -105,12 +107,13 @@ impl Database {
         let wanted = Arc::new(AtomicBool::new(false));
         let (pool, address) = servers.pool(&settings.url, Use::Transactions, &connection.pool, &wanted)?;
         let direct = settings.direct_url.as_ref().unwrap_or(&settings.url);
-        let (outside, _) = servers.pool(direct, Use::Outside, &connection.pool, &wanted)?;
+        let (outside, outside_address) = servers.pool(direct, Use::Outside, &connection.pool, &wanted)?;
         Ok(Self {
             name: settings.name.clone(),
             labels: settings.labels.clone(),
             pool,
             outside,
+            outside_address,
             limits: Limits {
                 lock: migration.lock_timeout,
                 statement: migration.statement_timeout,
@@ -133,6 +136,7 @@ impl Database {
             commit_micros: AtomicU64::new(0),
             address,
             has_ledger: AtomicBool::new(false),
+            told_of_pooler: AtomicBool::new(false),
             at_work: AtomicUsize::new(0),
             wanted,
         })
@@ -244,109 +248,6 @@ impl Database {
 
     pub(crate) fn limits(&self) -> Limits {
         self.limits
-    }
-
-    pub(crate) async fn session(&self) -> Result<Session, Error> {
-        self.take(&self.pool).await
-    }
-
-    /// A connection for statements that cannot run in a transaction, without limits that would cut them off. Behind a
-    /// pooler, which takes no such options, it has those of its role.
-    pub(crate) async fn direct_session(&self) -> Result<Session, Error> {
-        match self.outside.get().await {
-            Err(PoolError::Backend(Trouble::Postgres(error)))
-                if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) =>
-            {
-                self.session().await
-            }
-            taken => taken.map(Session::new).map_err(|error| self.connect_error(error)),
-        }
-    }
-
-    /// The same, but opened with `options` as libpq has them, and closed after use: for settings that no transaction can
-    /// hold. It takes the place of a connection of the pool.
-    pub(crate) async fn direct_session_with(&self, options: &str) -> Result<Session, Error> {
-        let pool = &self.outside;
-        let mut object = pool.get().await.map_err(|error| self.connect_error(error))?;
-        let reopened = pool.manager().reopen(&mut object, options).await;
-        reopened.map_err(|trouble| self.connect_error(PoolError::Backend(trouble)))?;
-        Ok(Session::used_once(object))
-    }
-
-    async fn take(&self, pool: &Pool) -> Result<Session, Error> {
-        pool.get()
-            .await
-            .map(Session::new)
-            .map_err(|error| self.connect_error(error))
-    }
-
-    fn connect_error(&self, error: PoolError) -> Error {
-        let (why, advice, retry) = match error {
-            PoolError::Timeout(kind) => (
-                match kind {
-                    TimeoutType::Wait => "all connections of the pool stayed in use",
-                    TimeoutType::Create => "the server did not answer in time",
-                    TimeoutType::Recycle => "a pooled connection did not answer in time",
-                }
-                .to_owned(),
-                None,
-                Retryability::Retry,
-            ),
-            PoolError::Backend(Trouble::Postgres(error)) => self.backend_error(&error),
-            PoolError::Backend(silent @ Trouble::Silent) => (silent.to_string(), None, Retryability::Retry),
-            PoolError::Backend(full @ Trouble::Full(_)) => (
-                full.to_string(),
-                Some(
-                    "raise agent.connections_per_server, or give fewer databases of it work at once"
-                        .to_owned(),
-                ),
-                Retryability::Retry,
-            ),
-            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-                ("the pool is closed".to_owned(), None, Retryability::GiveUp)
-            }
-        };
-        Error::Connect {
-            address: self.address.clone(),
-            why,
-            advice,
-            retry,
-        }
-    }
-
-    fn backend_error(&self, error: &tokio_postgres::Error) -> (String, Option<String>, Retryability) {
-        if let Some(error) = error.as_db_error() {
-            let code = error.code().code();
-            let advice = match code {
-                "28P01" | "28000" => Some("check user and password in the URL, and the server's pg_hba.conf"),
-                "3D000" => Some("check the database's name in the URL"),
-                "53300" => Some(
-                    "the server has no connection left: lower connection.pool.max_size, or raise max_connections",
-                ),
-                _ => None,
-            };
-            return (
-                error.message().to_owned(),
-                advice.map(str::to_owned),
-                retry::of_sqlstate(code),
-            );
-        }
-        let source = std::error::Error::source(error).map(ToString::to_string);
-        let why = source.unwrap_or_else(|| error.to_string());
-        // The client's own refusals have no type to tell them by; the test of this file pins their words.
-        if why.contains("password missing") {
-            let advice = "the server asks for a password: give it in the URL, or keep the URL in `url_env` or `url_file`";
-            return (why, Some(advice.to_owned()), Retryability::GiveUp);
-        }
-        if why.contains("does not support TLS") {
-            let advice = "the server has no TLS: let it have a certificate, or say `sslmode=disable` in the URL if the way to it is safe";
-            return (why, Some(advice.to_owned()), Retryability::GiveUp);
-        }
-        (
-            why,
-            Some(format!("is a PostgreSQL server listening at {}?", self.address)),
-            Retryability::Retry,
-        )
     }
 }
 

@@ -324,6 +324,11 @@ fn statement_advice(error: &tokio_postgres::Error) -> Option<&'static str> {
     // `read_only_sql_transaction`; a standby says `feature_not_supported` to READ WRITE.
     let read_only = error.code().code() == "25006"
         || (error.code().code() == "0A000" && error.message().contains("during recovery"));
+    if error.code().code() == "08P01" {
+        return Some(
+            "that is a pooler's answer: its log says more. With query_wait_timeout all server connections of its pool stayed in use: see who holds them, or raise its default_pool_size",
+        );
+    }
     if error.code().code() == "42501" {
         return Some(
             "the role needs USAGE and CREATE on the schema confiture and SELECT, INSERT, UPDATE and DELETE on its tables; or work with the role that created them",

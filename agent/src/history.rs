@@ -2,6 +2,7 @@
 
 use crate::database::Database;
 use crate::error::Error;
+use crate::pooler;
 use shared::fence::Fence;
 use shared::id::{Digest, Direction};
 use shared::ledger::{Conflict, Goal, Ledger, Work, next};
@@ -24,7 +25,10 @@ pub(crate) async fn work<'a>(
     goal: &Goal,
 ) -> Result<Work<'a>, Error> {
     let conflict = match next(set, ledger, goal) {
-        Ok(work) => return Ok(work),
+        Ok(work) => {
+            needs_no_other_session(database, &work).await?;
+            return Ok(work);
+        }
         Err(conflict) => conflict,
     };
     let edited = match &conflict {
@@ -48,6 +52,21 @@ pub(crate) async fn work<'a>(
         conflict: Box::new(conflict),
         difference,
     })
+}
+
+/// Refuses, before anything is done, what would leave something in a session that a pooler lends to others.
+async fn needs_no_other_session(database: &Database, work: &Work<'_>) -> Result<(), Error> {
+    let left =
+        (work.todos.iter()).flat_map(|todo| (todo.done..todo.steps.len()).map(move |index| (todo, index)));
+    let changing = left
+        .into_iter()
+        .find(|(todo, index)| todo.steps[*index].change.changes_session());
+    match changing {
+        Some((todo, index)) if database.own_session().await?.is_none() => {
+            Err(pooler::needs_own_session(&todo.place_of(index)))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The checksum of the script that a version's newest run began with, and that script's file.

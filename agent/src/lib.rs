@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`connect`], `tls`, [`pool`], [`database`], `session` | connections and what may go back to a pool |
+//! | `pooler` | whether a pooler is on the way to a server, and what then cannot be done |
 //! | `ledger`, `holder`, `claim` | the ledger's reading and writing, the fence, the holder |
 //! | `history` | what the ledger says is to be done, and what contradicts it |
 //! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
@@ -34,6 +35,7 @@ pub mod locks;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 pub mod pool;
+mod pooler;
 pub mod probe;
 mod run;
 mod session;

@@ -6,6 +6,7 @@
 
 use crate::connect::{self, Use};
 use crate::error::Error;
+use crate::pooler::{Mark, Standing};
 use deadpool::Runtime;
 use deadpool::managed::{self, Hook, HookError, Metrics, RecycleResult, Timeouts};
 use deadpool_postgres::{ClientWrapper, ManagerConfig, RecyclingMethod};
@@ -70,7 +71,15 @@ struct Member {
 #[derive(Debug)]
 pub(crate) struct Connection {
     client: ClientWrapper,
+    standing: Standing,
     _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Whose the server's session is.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing
+    }
 }
 
 impl Deref for Connection {
@@ -85,6 +94,7 @@ pub(crate) struct Manager {
     inner: deadpool_postgres::Manager,
     config: tokio_postgres::Config,
     tls: MakeRustlsConnect,
+    used: Use,
     server: Arc<Server>,
     /// How long to wait for a place.
     patience: Duration,
@@ -132,6 +142,7 @@ impl Servers {
             inner: opener(&target.config, &target.tls),
             config: target.config,
             tls: target.tls,
+            used,
             server: server.clone(),
             patience: settings.wait_timeout,
             answer_within: settings.create_timeout,
@@ -189,19 +200,32 @@ impl Manager {
     /// Puts a connection that is opened with these `options` (as libpq has them, after those of the URL) in the place of one
     /// of the pool. It is not to go back there.
     pub(crate) async fn reopen(&self, connection: &mut Connection, options: &str) -> Result<(), Trouble> {
-        let mut config = self.config.clone();
-        let options = match config.get_options() {
-            Some(before) => format!("{before} {options}"),
-            None => options.to_owned(),
-        };
-        config.options(options);
-        let manager = opener(&config, &self.tls);
-        let opened = tokio::time::timeout(self.answer_within, managed::Manager::create(&manager)).await;
-        let opened = opened.map_err(|_elapsed| Trouble::Silent)??;
+        let (opened, standing) = self.open(self.open_marked(options)).await?;
         // The place on the server stays: the one before is closed.
         managed::Manager::detach(self, connection);
-        connection.client = opened;
+        (connection.client, connection.standing) = (opened, standing);
         Ok(())
+    }
+
+    /// Opens a connection, and finds out whose the server's session is.
+    async fn open_marked(&self, options: &str) -> Result<(ClientWrapper, Standing), Trouble> {
+        let mark = Mark::random();
+        let mut config = self.config.clone();
+        let before = config.get_options().unwrap_or_default();
+        config.options(format!("{before} {options} {}", mark.option()));
+        let client = managed::Manager::create(&opener(&config, &self.tls)).await?;
+        let standing = mark.standing(&client).await?;
+        Ok((client, standing))
+    }
+
+    async fn open_plain(&self) -> Result<(ClientWrapper, Standing), Trouble> {
+        Ok((managed::Manager::create(&self.inner).await?, Standing::Unknown))
+    }
+
+    /// Within the time that the server may take.
+    async fn open<T>(&self, opening: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+        let opened = tokio::time::timeout(self.answer_within, opening).await;
+        opened.map_err(|_elapsed| Trouble::Silent)?
     }
 }
 
@@ -260,9 +284,13 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Connection, Trouble> {
         let place = self.server.place(self.patience).await?;
-        let opened = tokio::time::timeout(self.answer_within, self.inner.create()).await;
+        let (client, standing) = match self.used {
+            Use::Transactions => self.open(self.open_plain()).await?,
+            Use::Outside => self.open(self.open_marked("")).await?,
+        };
         Ok(Connection {
-            client: opened.map_err(|_elapsed| Trouble::Silent)??,
+            client,
+            standing,
             _place: place,
         })
     }

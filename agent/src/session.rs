@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::pool::Object;
+use crate::pooler;
 use shared::sql::{self, Limits, Tag};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -65,7 +66,7 @@ impl Session {
             client.batch_execute(&opening),
             client.query_typed(&first, params),
         );
-        begun.map_err(Error::statement(doing))?;
+        begun.map_err(pooler::not_begun(doing))?;
         rows.map_err(Error::statement(doing))
     }
 
@@ -89,7 +90,7 @@ impl Session {
             // After a failed statement PostgreSQL takes it for a ROLLBACK.
             client.batch_execute(&end),
         );
-        begun.map_err(Error::statement(doing))?;
+        begun.map_err(pooler::not_begun(doing))?;
         done.map_err(Error::statement(doing))?;
         ended.map_err(Error::statement(doing))?;
         self.state = State::Clean;

@@ -6,6 +6,7 @@ use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::faults::{self, Point};
 use crate::ledger;
+use crate::pooler;
 use crate::run::Run;
 use crate::session::Session;
 use crate::user_error;
@@ -40,7 +41,7 @@ pub(super) async fn run(
     let mut locks = Locks::new(run, place, &tag, transaction.lock).await?;
     loop {
         let turn = locks.turn(run, &tag).await?;
-        let mut session = run.database.session().await?;
+        let mut session = session(run, place, transaction).await?;
         let began = Instant::now();
         // On the heap: a run of many steps is one future.
         let attempt = Box::pin(attempt(run, place, part, transaction, &mut session, &tag, &turn));
@@ -63,6 +64,17 @@ pub(super) async fn run(
             }
             Err(_) if taken => locks.taken(run, &turn, began.elapsed(), seen.blockers).await?,
             Err(error) => return Err(Box::pin(failed(run, place, transaction, error)).await),
+        }
+    }
+}
+
+/// Statements that may change their session get one that is theirs alone.
+async fn session(run: &Run<'_>, place: Place<'_>, transaction: &Transaction) -> Result<Session, Error> {
+    match transaction.session {
+        Effect::Clean => run.database.session().await,
+        Effect::Changed => {
+            let own = run.database.own_session().await?;
+            own.ok_or_else(|| pooler::needs_own_session(&place.todo.place_of(place.index)))
         }
     }
 }

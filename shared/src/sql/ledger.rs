@@ -322,10 +322,11 @@ SELECT pid, query FROM pg_catalog.pg_stat_activity
  WHERE datname = pg_catalog.current_database() AND usename = session_user AND state <> 'idle'
    AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(query, '/*confiture ')";
 
-/// Ends a session if it still runs the same statement. Parameters: pid (int4), statement (text).
+/// Ends a session if it still runs the same statement: one that is idle may be lent to somebody else by a pooler.
+/// Parameters: pid (int4), statement (text).
 pub const TERMINATE: &str = r"
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
- WHERE pid = $1 AND query = $2 AND datname = pg_catalog.current_database()";
+ WHERE pid = $1 AND query = $2 AND state <> 'idle' AND datname = pg_catalog.current_database()";
 
 /// Where the database physically is: system identifier (int8), oid (oid), server version number (int4).
 pub const IDENTITY: &str = r"

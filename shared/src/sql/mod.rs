@@ -13,6 +13,7 @@ pub mod health;
 pub mod index;
 pub mod ledger;
 pub mod lock;
+pub mod pooler;
 pub mod sync;
 mod table;
 mod type_name;

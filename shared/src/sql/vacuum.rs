@@ -32,12 +32,10 @@ pub fn options(lock: Duration, cost_delay: Duration) -> String {
     )
 }
 
-/// Who the session is and whether it is ours alone: its backend (int4) and `lock_timeout` in milliseconds (text), which is
-/// another behind a pooler.
-pub const SESSION: &str = "SELECT pg_catalog.pg_backend_pid(), s.setting FROM pg_catalog.pg_settings s \
-                           WHERE s.name = 'lock_timeout'";
+/// Who the session is: its backend (int4).
+pub const BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
 
-/// Lets the server notice by itself that its client is gone. Not before PostgreSQL 14, and not on every platform.
+/// Lets the server notice by itself that its client is gone; only on a session that is ours alone. Not before PostgreSQL 14, and not on every platform.
 pub const NOTICE_THE_END: &str = "SET client_connection_check_interval = '1s'";
 
 /// The statement. `relation` is quoted in full. Workers of a parallel one would be sessions that nobody counts.

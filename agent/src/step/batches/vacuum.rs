@@ -206,17 +206,16 @@ async fn vacuum(shared: &Shared<'_, '_>, part: &Part) -> Result<End, Error> {
         }
     }
     let delay = vacuum_delay(shared.batches.pacing.max_duty, shared.pacer.duty());
-    let session = database.direct_session_with(&texts::options(LOCK, delay)).await?;
-    let rows = session.query(&tag, DOING, texts::SESSION, &[]).await?;
-    let row = rows
-        .first()
-        .ok_or(Error::Broken("the session does not know itself"))?;
-    let (backend, lock): (i32, &str) = (row.get(0), row.get(1));
-    if lock != LOCK.as_millis().to_string() {
+    let options = texts::options(LOCK, delay);
+    let Some(session) = database.own_session_with(&options).await? else {
         return Ok(End::Never(
             "the connection goes through a pooler, so its settings would be those of others: set `direct_url`",
         ));
-    }
+    };
+    let rows = session.query(&tag, DOING, texts::BACKEND, &[]).await?;
+    let backend: i32 = (rows.first())
+        .ok_or(Error::Broken("the session does not know itself"))?
+        .get(0);
     if session
         .execute(&tag, DOING, texts::NOTICE_THE_END, &[])
         .await

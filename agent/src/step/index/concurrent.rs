@@ -213,7 +213,7 @@ pub(crate) async fn must_be_unlimited(session: &Session, tag: &Tag) -> Result<()
             limits[0], limits[1]
         ),
         advice: Some(
-            "behind a pooler that cannot be changed for one session: give a `direct_url` past the pooler, or let the role have 0 for both (ALTER ROLE .. SET)"
+            "behind a pooler they cannot be changed for one session: give the database a `direct_url` past the pooler, or let the role have 0 for both (ALTER ROLE .. SET)"
                 .to_owned(),
         ),
     }))

@@ -1,6 +1,6 @@
 //! `sql`: statements as the author wrote them, whole in one transaction.
 
-use super::{Kind, Undo};
+use super::{Change, Kind, Undo};
 use crate::lock::Mode;
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::sql_file::{self, excerpt};
@@ -32,7 +32,7 @@ pub enum Session {
     /// They change nothing beyond the transaction.
     Clean,
     /// They hold a session `SET` or `set_config(.., false)`: the connection is closed afterwards, and behind a pooler
-    /// they are refused.
+    /// they are refused, but where a direct URL leads past it.
     Changed,
 }
 
@@ -60,6 +60,19 @@ impl<'de> Deserialize<'de> for Sql {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         sql_file::inline(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Change {
+    /// Whether it may leave something behind in its session.
+    pub fn changes_session(&self) -> bool {
+        matches!(
+            self,
+            Self::Sql(Sql {
+                execution: Execution::Transaction(Session::Changed),
+                ..
+            })
+        )
     }
 }
 
