@@ -7,8 +7,8 @@ use shared::migration::{Change, expression::Expression};
 use shared::name::{Ident, Table};
 use shared::plan::{
     CheckFacts, ColumnFacts, ColumnUses, Dependent, EnumFacts, Facts, ForeignKeyFacts, KeyFacts, Lookup,
-    Nullability, Nulls, Ordering, PartFacts, RelationKind, Sort, SortDirection, Source, Storage, SyncFacts,
-    TableFacts, TypeLookup, UniqueKeyFacts, UniqueKeyKind,
+    MATERIALIZED_VIEW, Nullability, Nulls, Ordering, PartFacts, RelationKind, Sort, SortDirection, Source,
+    Storage, SyncFacts, TableFacts, TypeLookup, UniqueKeyFacts, UniqueKeyKind,
 };
 use shared::retry::Retryability;
 use shared::sql::{self, Commit, Limits, Tag, TypeName};
@@ -295,7 +295,7 @@ impl From<Relation> for TableFacts {
                 'r' => RelationKind::Table,
                 'p' => RelationKind::Partitioned,
                 'v' => RelationKind::Other("view"),
-                'm' => RelationKind::Other("materialized view"),
+                'm' => RelationKind::Other(MATERIALIZED_VIEW),
                 'f' => RelationKind::Other("foreign table"),
                 'S' => RelationKind::Other("sequence"),
                 'i' | 'I' => RelationKind::Other("index"),

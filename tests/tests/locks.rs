@@ -119,6 +119,36 @@ async fn while_an_old_transaction_is_in_the_way_nobody_queues_behind_us() -> any
     Ok(())
 }
 
+/// The statements of a SQL file are read: whom they would wait for is waited for outside the queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_in_the_way_of_a_sql_file_is_waited_for_outside_the_queue() -> anyhow::Result<()> {
+    for (file, tries) in [
+        ("CREATE TABLE n (id int); ALTER TABLE t ADD COLUMN c text;", 1),
+        // A reader is in nobody's way here.
+        (
+            "CREATE INDEX t_id ON t (id); ALTER TABLE t ALTER id SET STATISTICS 5;",
+            1,
+        ),
+    ] {
+        let database = database().await?;
+        let migrations = Migrations::write(&[("1_column.up.sql", file)])?;
+        let report = database.connect().await?;
+        report.batch_execute("BEGIN; SELECT count(*) FROM t").await?;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let mut running = up(&database, &migrations, &[]).start("migrate up")?;
+        if file.contains("COLUMN") {
+            running
+                .wait_for_line("outside its queue, held by pid", Duration::from_secs(20))
+                .await?;
+            report.batch_execute("COMMIT").await?;
+        }
+        let status = running.wait(Duration::from_secs(20)).await?;
+        assert!(status.success(), "{}", running.stderr());
+        assert_eq!(took(&running.stderr())?.tries, tries, "{}", running.stderr());
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tries_that_find_the_lock_taken_keep_to_the_stall_budget() -> anyhow::Result<()> {
     let database = database().await?;

@@ -113,6 +113,87 @@ async fn with_transaction_off_each_statement_is_a_step_that_is_gone_on_from() ->
     Ok(())
 }
 
+/// The same states as of the steps in YAML: a file may be run over what is there, and is told what is something else.
+#[tokio::test]
+async fn statements_about_indexes_go_the_way_of_the_steps() -> anyhow::Result<()> {
+    let database = database().await?;
+    database
+        .execute(
+            "CREATE TABLE p (id int, n int) PARTITION BY LIST (n); CREATE TABLE p_1 PARTITION OF p DEFAULT;
+             CREATE MATERIALIZED VIEW m AS SELECT 1 AS a; CREATE INDEX there ON t (n); CREATE INDEX old ON t (n)",
+        )
+        .await?;
+    let file = "-- confiture: transaction=off
+CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS fresh ON t USING btree (id DESC NULLS LAST, (n + 1) int4_ops) INCLUDE (n)
+  WITH (fillfactor = 70) WHERE n > 5 -- some
+  ;
+CREATE INDEX CONCURRENTLY there ON public.t (n);
+CREATE INDEX CONCURRENTLY p_n ON p (n);
+CREATE INDEX CONCURRENTLY m_a ON m (a);
+DROP INDEX CONCURRENTLY old;
+DROP INDEX CONCURRENTLY IF EXISTS nowhere;
+REINDEX INDEX CONCURRENTLY there;
+REINDEX TABLE CONCURRENTLY t;
+REINDEX TABLE CONCURRENTLY m;
+";
+    let ended = up(&database, &[("1_a.up.sql", file)]).await?;
+    assert_ended(&ended, 0, &[]);
+    assert!(
+        ended.stdout.contains("1 migration applied (9 steps"),
+        "{}",
+        ended.stdout
+    );
+    let there = "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                  WHERE c.relname IN ('fresh', 'there', 'p_n', 'p_n_p_1', 'm_a', 'old') AND i.indisvalid";
+    assert_eq!(database.number(there).await?, 5);
+    let row = database
+        .connect()
+        .await?
+        .query_one("SELECT pg_get_indexdef('fresh'::regclass)", &[])
+        .await?;
+    assert_eq!(
+        row.get::<_, &str>(0),
+        "CREATE UNIQUE INDEX fresh ON public.t USING btree (id DESC NULLS LAST, ((n + 1))) INCLUDE (n) WITH (fillfactor='70') WHERE (n > 5)"
+    );
+    for (number, statement, code, word) in [
+        (
+            2,
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS there ON t (n DESC)",
+            3,
+            "with another definition",
+        ),
+        (
+            3,
+            "CREATE INDEX CONCURRENTLY only_p ON ONLY p (id)",
+            3,
+            "remove ONLY",
+        ),
+        (4, "DROP INDEX CONCURRENTLY nowhere", 2, "does not exist"),
+        (
+            5,
+            "CREATE UNIQUE INDEX CONCURRENTLY twice ON t ((n % 2))",
+            1,
+            "find them with",
+        ),
+    ] {
+        let files = [
+            ("1_a.up.sql".to_owned(), file.to_owned()),
+            (
+                format!("{number}_a.up.sql"),
+                format!("-- confiture: transaction=off\n{statement};\n"),
+            ),
+        ];
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        assert_ended(&up(&database, &files).await?, code, &[word]);
+    }
+    let left = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(database.number(left).await?, 0);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_statement_without_a_transaction_whose_outcome_nobody_could_know_is_refused() -> anyhow::Result<()>
 {

@@ -38,7 +38,7 @@ pub(super) async fn run(
     transaction: &Transaction,
 ) -> Result<(), Error> {
     let tag = place.tag(run);
-    let mut locks = Locks::new(run, place, &tag, transaction.lock).await?;
+    let mut locks = Locks::new(run, place, &tag, transaction).await?;
     loop {
         let turn = locks.turn(run, &tag).await?;
         let mut session = session(run, place, transaction).await?;

@@ -28,6 +28,9 @@ pub struct Definition {
     pub tablespace: Option<Ident>,
     /// Which rows it holds; all when there is none.
     pub condition: Option<Expression>,
+    /// What follows the table's name in the author's own statement, where there is one: then the other parts only serve to
+    /// look for rows with equal keys.
+    pub written: Option<String>,
 }
 
 /// One key of an index.
@@ -164,8 +167,17 @@ impl<'de> Visitor<'de> for Written {
 impl Element {
     /// A column in the ordinary order.
     pub fn of(column: Ident) -> Self {
+        Self::of_key(Key::Column(column))
+    }
+
+    /// An expression in the ordinary order.
+    pub fn of_expression(expression: Expression) -> Self {
+        Self::of_key(Key::Expression(expression))
+    }
+
+    fn of_key(key: Key) -> Self {
         Self {
-            key: Key::Column(column),
+            key,
             order: None,
             nulls: None,
             collation: None,
@@ -288,6 +300,10 @@ impl Definition {
 
     /// What follows the table's name in CREATE INDEX.
     pub fn as_sql(&self) -> String {
+        if let Some(written) = &self.written {
+            // The line feed ends a comment that it may end with.
+            return format!("{written}\n");
+        }
         let list = |items: Vec<String>| items.join(", ");
         let mut parts: Vec<String> = Vec::new();
         parts.extend(self.method.as_ref().map(|method| format!("USING {method}")));

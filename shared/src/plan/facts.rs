@@ -91,6 +91,9 @@ pub enum RelationKind {
     Other(&'static str),
 }
 
+/// What a materialized view is called; it can have indexes.
+pub const MATERIALIZED_VIEW: &str = "materialized view";
+
 /// One relation as the catalog has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableFacts {
@@ -458,6 +461,19 @@ impl TableFacts {
     /// The full name, quoted for SQL.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.schema, self.name)
+    }
+
+    /// Passes what can have indexes.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn must_hold_indexes(&self) -> Result<(), Refusal> {
+        match self.kind {
+            RelationKind::Other(MATERIALIZED_VIEW) => Ok(()),
+            RelationKind::Table | RelationKind::Partitioned | RelationKind::Other(_) => {
+                self.must_be_a_table()
+            }
+        }
     }
 
     /// Passes for ordinary and partitioned tables.

@@ -44,8 +44,9 @@ pub enum Action {
     Batches(Box<Batches>),
     /// A query that must hold; it changes nothing.
     Assert(Assertion),
-    /// A statement that PostgreSQL refuses inside a transaction: recorded as begun, run, verified, recorded as done.
-    Outside(crate::migration::steps::Outside),
+    /// A statement that PostgreSQL refuses inside a transaction and that is safe to repeat: recorded as begun, run, recorded
+    /// as done.
+    Outside(String),
     /// An index built or dropped outside a transaction, in several statements.
     Index(crate::index::Work),
     /// What follows is planned again, from what the catalog says by then.
@@ -65,6 +66,8 @@ pub struct Transaction {
     pub length: Length,
     /// How to take back what the step's transactions before it put in place, when its statements fail for good.
     pub withdraw: Option<Withdraw>,
+    /// Other tables on which it takes a lock, as SQL names them.
+    pub also: Vec<(Mode, String)>,
 }
 
 /// How a step that failed half-way leaves nothing behind that applications would notice.
@@ -112,6 +115,7 @@ impl Transaction {
             lock: Mode::AccessExclusive,
             length: Length::Bounded,
             withdraw: None,
+            also: Vec::new(),
         }
     }
 
@@ -130,6 +134,7 @@ impl Transaction {
             lock: Mode::ShareUpdateExclusive,
             length: Length::Long,
             withdraw: Some(withdraw),
+            also: Vec::new(),
         }
     }
 }

@@ -205,6 +205,7 @@ impl IndexUse {
             with: with.collect::<Result<_, String>>()?,
             tablespace: self.tablespace.clone(),
             condition: self.condition.as_deref().map(expression).transpose()?,
+            written: None,
         })
     }
 }

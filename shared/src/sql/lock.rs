@@ -6,10 +6,10 @@ pub const DEADLOCK_TIMEOUT: &str = "
 SELECT s.setting::pg_catalog.int8 FROM pg_catalog.pg_settings s WHERE s.name = 'deadlock_timeout'";
 
 /// Those of some tables that our role may lock as a vacuum does. Parameter: their names, quoted in full (text[]). A right to
-/// reference a table, which is enough for a foreign key, is none to lock it by a statement.
+/// reference a table, which is enough for a foreign key, is none to lock it by a statement; an index cannot be locked so.
 pub const LOCKABLE: &str = "
-SELECT n.name FROM pg_catalog.unnest($1) n(name)
- WHERE pg_catalog.has_table_privilege(pg_catalog.to_regclass(n.name), 'UPDATE, DELETE, TRUNCATE')";
+SELECT n.name FROM pg_catalog.unnest($1) n(name) JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(n.name)
+ WHERE c.relkind IN ('r', 'p') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')";
 
 /// That a process is a vacuum by PostgreSQL itself. Who may not see its type sees that it is in a database without a user.
 const AUTOVACUUM: &str =

@@ -17,7 +17,9 @@ use crate::error::Error;
 use crate::run::Run;
 use crate::step::Place;
 use shared::lock::{Blocker, Kind, LONGEST_TRY, Mode, Tries, listed};
+use shared::plan::Transaction;
 use shared::sql::Tag;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 pub(crate) use look::blocker;
@@ -31,9 +33,8 @@ pub(super) struct Locks {
     since: Instant,
     budget: Duration,
     deadlock_timeout: Duration,
-    mode: Mode,
-    /// The tables that the step names, quoted in full.
-    tables: Vec<String>,
+    /// The tables that the step names, as SQL names them, by the lock they are wanted for.
+    wanted: Vec<(Mode, Vec<String>)>,
     tries: Tries,
     blockers: Vec<Blocker>,
 }
@@ -48,22 +49,31 @@ pub(super) struct Turn {
     pub(super) aside: Option<(String, Duration)>,
 }
 
+/// The tables of a step by the lock they are wanted for.
+fn wanted(place: Place<'_>, transaction: &Transaction) -> Vec<(Mode, Vec<String>)> {
+    let tables = place.step().change.tables();
+    let own = tables.iter().map(|table| (transaction.lock, table.to_string()));
+    let mut wanted: BTreeMap<Mode, Vec<String>> = BTreeMap::new();
+    for (mode, table) in own.chain(transaction.also.iter().cloned()) {
+        wanted.entry(mode).or_default().push(table);
+    }
+    wanted.into_iter().collect()
+}
+
 impl Locks {
     pub(super) async fn new(
         run: &mut Run<'_>,
         place: Place<'_>,
         tag: &Tag,
-        mode: Mode,
+        transaction: &Transaction,
     ) -> Result<Self, Error> {
         let budget = run.lock_budget(place);
         let deadlock_timeout = look::deadlock_timeout(run, tag).await?;
-        let tables = place.step().change.tables();
         Ok(Self {
             since: Instant::now(),
             budget,
             deadlock_timeout,
-            mode,
-            tables: tables.iter().map(ToString::to_string).collect(),
+            wanted: wanted(place, transaction),
             tries: Tries::new(deadlock_timeout, budget),
             blockers: Vec::new(),
         })
@@ -93,10 +103,10 @@ impl Locks {
 
     /// Vacuums that give way, and the others.
     async fn look(&self, run: &Run<'_>, tag: &Tag) -> Result<(Vec<Blocker>, Vec<Blocker>), Error> {
-        if self.tables.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
+        let mut found = Vec::new();
+        for (mode, tables) in &self.wanted {
+            found.extend(look::in_the_way(run, tag, tables, *mode, LONGEST_TRY).await?);
         }
-        let found = look::in_the_way(run, tag, &self.tables, self.mode, LONGEST_TRY).await?;
         Ok(found
             .into_iter()
             .partition(|blocker| blocker.kind == Kind::Autovacuum))
@@ -104,7 +114,12 @@ impl Locks {
 
     /// Nothing where our role may lock none of the tables: then the vacuum is waited for.
     async fn aside(&self, run: &Run<'_>, tag: &Tag) -> Result<Option<(String, Duration)>, Error> {
-        let tables = look::lockable(run, tag, &self.tables).await?;
+        let mut tables: Vec<String> = (self.wanted.iter())
+            .flat_map(|(_, tables)| tables.iter().cloned())
+            .collect();
+        tables.sort_unstable();
+        tables.dedup();
+        let tables = look::lockable(run, tag, &tables).await?;
         let lock = format!("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", tables.join(", "));
         Ok((!tables.is_empty()).then(|| (lock, self.deadlock_timeout + LONGEST_TRY)))
     }

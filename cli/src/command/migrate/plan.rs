@@ -79,9 +79,9 @@ fn action_text(action: &Action) -> String {
             "--   must give true\n{};",
             assertion.query.trim_end().trim_end_matches(';')
         ),
-        Action::Outside(outside) => format!(
-            "--   outside a transaction, verified afterwards\n{};",
-            outside.text.trim_end().trim_end_matches(';')
+        Action::Outside(statement) => format!(
+            "--   outside a transaction\n{};",
+            statement.trim_end().trim_end_matches(';')
         ),
         Action::Index(work) => format!(
             "--   outside a transaction, {}\n{};",
@@ -231,7 +231,7 @@ fn action_json(action: &Action) -> Value {
             })
         }
         Action::Assert(assertion) => json!({ "kind": "assert", "statements": [assertion.query] }),
-        Action::Outside(outside) => json!({ "kind": "outside_transaction", "statements": [outside.text] }),
+        Action::Outside(statement) => json!({ "kind": "outside_transaction", "statements": [statement] }),
         Action::Index(work) => json!({ "kind": "index", "statements": [index_statement(work)] }),
         Action::LookAgain => json!({ "kind": "look_again", "statements": [] }),
     }

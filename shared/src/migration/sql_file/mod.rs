@@ -6,15 +6,17 @@
 //! Everything is decided from tokens and the syntax tree, never by searching the text: what stands in strings, dollar
 //! quotes, comments and quoted names is never taken for a statement.
 
+mod concurrent;
 mod directives;
 mod finding;
+mod locks;
 mod pieces;
 mod reading;
 mod session;
 mod statement;
 
 use super::lexer::{Flaw, lex, scan};
-use super::steps::{Change, Execution, Outside, Session, Sql, Verify};
+use super::steps::{Change, Execution, Session, Sql};
 use super::{Options, Position, Problem, Step, checksum};
 use crate::id::Digest;
 use directives::{Parse, Transaction};
@@ -90,7 +92,7 @@ fn read(text: &str) -> Result<Parsed, Vec<Finding>> {
             // All else PostgreSQL may judge; a NUL byte it would never see.
             scan.flaws.retain(|(_, flaw)| *flaw == Flaw::Nul);
             findings.extend(flaws(text, &scan));
-            vec![(first, whole(text, Session::Changed))]
+            vec![(first, executed(text, Execution::Transaction(Session::Changed)))]
         }
         Parse::On => {
             let statements = statements(text, &scan, &mut findings);
@@ -144,18 +146,15 @@ fn read_inline(text: &str) -> Result<Sql, Vec<Finding>> {
         ));
     }
     let statements = statements(text, &scan, &mut findings);
-    let sql = if let [
-        Statement {
-            range,
-            class: Class::Outside(verify),
-            ..
-        },
-    ] = statements.as_slice()
-    {
-        outside(&text[range.clone()], verify.clone())
+    let alone = match statements.as_slice() {
+        [statement] => outside(&text[statement.range.clone()], &statement.class),
+        _ => None,
+    };
+    let sql = if let Some(sql) = alone {
+        sql
     } else {
         for statement in &statements {
-            if let Class::Outside(_) = statement.class {
+            if let Class::Outside | Class::Step(_) = statement.class {
                 findings.push(Finding::new(
                     statement.range.start,
                     format!("{} cannot run inside a transaction with others", statement.verb),
@@ -163,7 +162,7 @@ fn read_inline(text: &str) -> Result<Sql, Vec<Finding>> {
                 ));
             }
         }
-        whole(text, session(&statements))
+        whole(text, &statements)
     };
     if !findings.is_empty() || statements.is_empty() {
         findings.sort_by_key(|finding| finding.at);
@@ -175,7 +174,7 @@ fn read_inline(text: &str) -> Result<Sql, Vec<Finding>> {
 /// One step for all statements.
 fn together(text: &str, statements: &[Statement], findings: &mut Vec<Finding>) -> Vec<(usize, Sql)> {
     for statement in statements {
-        if let Class::Outside(_) = statement.class {
+        if let Class::Outside | Class::Step(_) = statement.class {
             findings.push(Finding::new(
                 statement.range.start,
                 format!(
@@ -188,7 +187,7 @@ fn together(text: &str, statements: &[Statement], findings: &mut Vec<Finding>) -
     }
     statements
         .first()
-        .map(|first| (first.range.start, whole(text, session(statements))))
+        .map(|first| (first.range.start, whole(text, statements)))
         .into_iter()
         .collect()
 }
@@ -200,7 +199,7 @@ fn separately(text: &str, statements: &[Statement], findings: &mut Vec<Finding>)
         .map(|statement| {
             let own = &text[statement.range.clone()];
             let sql = match &statement.class {
-                Class::Inside(Session::Clean) => whole(own, Session::Clean),
+                Class::Inside(Session::Clean) => whole(own, std::slice::from_ref(statement)),
                 Class::Inside(Session::Changed) | Class::Together(_) => {
                     findings.push(Finding::new(
                         statement.range.start,
@@ -211,37 +210,57 @@ fn separately(text: &str, statements: &[Statement], findings: &mut Vec<Finding>)
                         ),
                         "remove it, or move it with the statements that need it to a file without `transaction=off`",
                     ));
-                    whole(own, Session::Changed)
+                    executed(own, Execution::Transaction(Session::Changed))
                 }
-                Class::Either => outside(own, Verify::Repeat),
-                Class::Outside(verify) => outside(own, verify.clone()),
+                Class::Either | Class::Outside => executed(own, Execution::Outside),
+                Class::Step(change) => executed(own, Execution::Step(change.clone())),
             };
             (statement.range.start, sql)
         })
         .collect()
 }
 
-fn whole(text: &str, session: Session) -> Sql {
+/// All of a text in one transaction.
+fn whole(text: &str, statements: &[Statement]) -> Sql {
+    // After a SET a name may lead elsewhere than it does for who looks from another session.
+    let sets = |statement: &Statement| {
+        matches!(
+            statement.class,
+            Class::Together(_) | Class::Inside(Session::Changed)
+        )
+    };
+    let exact = statements.iter().any(sets);
+    let locks = statements.iter().flat_map(|statement| &statement.locks);
     Sql {
-        text: text.to_owned(),
-        execution: Execution::Transaction(session),
+        locks: locks
+            .filter(|(_, table)| !exact || table.schema.is_some())
+            .cloned()
+            .collect(),
+        ..executed(text, Execution::Transaction(session(statements)))
     }
 }
 
-fn outside(text: &str, verify: Verify) -> Sql {
+fn executed(text: &str, execution: Execution) -> Sql {
     Sql {
         text: text.to_owned(),
-        execution: Execution::Outside(Outside {
-            text: text.to_owned(),
-            verify,
-        }),
+        execution,
+        locks: Vec::new(),
+    }
+}
+
+/// A statement that only runs outside a transaction.
+fn outside(text: &str, class: &Class) -> Option<Sql> {
+    match class {
+        Class::Outside => Some(executed(text, Execution::Outside)),
+        Class::Step(change) => Some(executed(text, Execution::Step(change.clone()))),
+        Class::Inside(_) | Class::Together(_) | Class::Either => None,
     }
 }
 
 fn session(statements: &[Statement]) -> Session {
     let changed = |statement: &Statement| match statement.class {
         Class::Inside(session) | Class::Together(session) => session == Session::Changed,
-        Class::Either | Class::Outside(_) => false,
+        Class::Either | Class::Outside | Class::Step(_) => false,
     };
     if statements.iter().any(changed) {
         Session::Changed

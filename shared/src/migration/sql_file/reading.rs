@@ -1,10 +1,13 @@
 //! The statements of a text, and all that is wrong with it.
 
 use super::finding::Finding;
+use super::locks;
 use super::pieces::pieces;
 use super::statement::{self, Class};
+use crate::lock::Mode;
 use crate::migration::lexer::{Flaw, Scan};
 use crate::migration::parser;
+use crate::name::Table;
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 use std::ops::Range;
 
@@ -15,6 +18,8 @@ pub(super) struct Statement {
     pub(super) class: Class,
     /// The words it begins with.
     pub(super) verb: String,
+    /// The tables it names, with the locks it takes on them.
+    pub(super) locks: Vec<(Mode, Table)>,
 }
 
 /// All statements of a text; what is wrong with it is added to `findings`.
@@ -38,6 +43,7 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
             match statement::classify(&node, scan) {
                 Ok(class) => statements.push(Statement {
                     verb: statement::verb(&node, 3),
+                    locks: locks::of(&node),
                     range,
                     class,
                 }),

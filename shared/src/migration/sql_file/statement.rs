@@ -1,15 +1,14 @@
 //! What one statement may do, by its syntax tree.
 
-use super::session;
+use super::{concurrent, session};
 use crate::migration::lexer::Scan;
 use crate::migration::parser::{has_token, name, path};
-use crate::migration::steps::{Session, Verify};
-use crate::name::{Ident, Table};
+use crate::migration::steps::{Change, Session};
 use squawk_syntax::ast::{self, AstNode};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 /// How a statement may run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Class {
     /// Inside a transaction, alone or with others.
     Inside(Session),
@@ -17,8 +16,10 @@ pub(super) enum Class {
     Together(Session),
     /// Inside a transaction, or outside of one, where it is safe to repeat.
     Either,
-    /// Outside a transaction only.
-    Outside(Verify),
+    /// Outside a transaction only; safe to repeat.
+    Outside,
+    /// Outside a transaction only; it does what this step does, and is carried out as that.
+    Step(Box<Change>),
 }
 
 /// Why a statement is refused wherever it stands.
@@ -30,7 +31,7 @@ pub(super) struct Refusal {
     pub(super) advice: String,
 }
 
-fn refuse<T>(what: impl Into<String>, advice: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(what: impl Into<String>, advice: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal {
         what: what.into(),
         advice: advice.into(),
@@ -137,10 +138,12 @@ fn together(statement: &SyntaxNode) -> Option<Session> {
 fn outside(statement: &SyntaxNode) -> Result<Option<Class>, Refusal> {
     Ok(Some(match statement.kind() {
         SyntaxKind::CREATE_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => {
-            create_index(statement)?
+            concurrent::create_index(statement)?
         }
-        SyntaxKind::DROP_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => drop_index(statement)?,
-        SyntaxKind::REINDEX => reindex(statement),
+        SyntaxKind::DROP_INDEX if has_token(statement, SyntaxKind::CONCURRENTLY_KW) => {
+            concurrent::drop_index(statement)?
+        }
+        SyntaxKind::REINDEX => concurrent::reindex(statement)?.unwrap_or_else(|| reindex(statement)),
         SyntaxKind::CLUSTER
             if has(statement, SyntaxKind::TABLE_NAME_REF) || has(statement, SyntaxKind::CLUSTER_LEGACY) =>
         {
@@ -153,13 +156,11 @@ fn outside(statement: &SyntaxNode) -> Result<Option<Class>, Refusal> {
             Class::Either
         }
         SyntaxKind::CLUSTER | SyntaxKind::REPACK | SyntaxKind::VACUUM | SyntaxKind::ALTER_SYSTEM => {
-            Class::Outside(Verify::Repeat)
+            Class::Outside
         }
-        SyntaxKind::ALTER_DATABASE if has(statement, SyntaxKind::SET_TABLESPACE) => {
-            Class::Outside(Verify::Repeat)
-        }
+        SyntaxKind::ALTER_DATABASE if has(statement, SyntaxKind::SET_TABLESPACE) => Class::Outside,
         SyntaxKind::DROP_DATABASE | SyntaxKind::DROP_TABLESPACE if has(statement, SyntaxKind::IF_EXISTS) => {
-            Class::Outside(Verify::Repeat)
+            Class::Outside
         }
         SyntaxKind::CREATE_DATABASE
         | SyntaxKind::CREATE_TABLESPACE
@@ -201,11 +202,11 @@ pub(super) fn verb(statement: &SyntaxNode, most: usize) -> String {
     words.join(" ")
 }
 
-fn child(statement: &SyntaxNode, kind: SyntaxKind) -> Option<SyntaxNode> {
+pub(super) fn child(statement: &SyntaxNode, kind: SyntaxKind) -> Option<SyntaxNode> {
     statement.children().find(|child| child.kind() == kind)
 }
 
-fn has(statement: &SyntaxNode, kind: SyntaxKind) -> bool {
+pub(super) fn has(statement: &SyntaxNode, kind: SyntaxKind) -> bool {
     child(statement, kind).is_some()
 }
 
@@ -223,53 +224,6 @@ fn unverifiable<T>(statement: &SyntaxNode, advice: &str) -> Result<T, Refusal> {
     )
 }
 
-fn create_index(statement: &SyntaxNode) -> Result<Class, Refusal> {
-    if child(statement, SyntaxKind::IF_NOT_EXISTS).is_some() {
-        return refuse(
-            "CREATE INDEX CONCURRENTLY IF NOT EXISTS is not allowed: it would succeed over an index that is not valid",
-            "remove IF NOT EXISTS: whether the index is there is looked at anyway",
-        );
-    }
-    let Some(index) = child(statement, SyntaxKind::INDEX).and_then(|index| path(&index).pop()) else {
-        return refuse(
-            "CREATE INDEX CONCURRENTLY needs a name here: without one its outcome cannot be verified after a crash",
-            "write the name of the index after CONCURRENTLY",
-        );
-    };
-    let mut table = child(statement, SyntaxKind::TABLE_RELATION_NAME)
-        .or_else(|| child(statement, SyntaxKind::TABLE_NAME_REF))
-        .map(|table| path(&table))
-        .unwrap_or_default();
-    table.pop();
-    // An index lives in the schema of its table.
-    Ok(Class::Outside(Verify::IndexValid(relation(table.pop(), index)?)))
-}
-
-fn drop_index(statement: &SyntaxNode) -> Result<Class, Refusal> {
-    let indexes: Vec<SyntaxNode> = statement
-        .children()
-        .filter(|child| child.kind() == SyntaxKind::INDEX_REF)
-        .collect();
-    let [index] = indexes.as_slice() else {
-        return refuse(
-            "DROP INDEX CONCURRENTLY takes one index",
-            "write one statement for each",
-        );
-    };
-    let mut parts = path(index);
-    let index = parts.pop().unwrap_or_default();
-    Ok(Class::Outside(Verify::IndexGone(relation(parts.pop(), index)?)))
-}
-
-fn relation(schema: Option<String>, name: String) -> Result<Table, Refusal> {
-    let ident =
-        |name: String| Ident::exact(name).or_else(|error| refuse(error.to_string(), "choose another name"));
-    Ok(Table {
-        schema: schema.map(ident).transpose()?,
-        name: ident(name)?,
-    })
-}
-
 fn reindex(statement: &SyntaxNode) -> Class {
     let one =
         has(statement, SyntaxKind::REINDEX_TARGET_TABLE) || has(statement, SyntaxKind::REINDEX_TARGET_INDEX);
@@ -277,7 +231,7 @@ fn reindex(statement: &SyntaxNode) -> Class {
     if one && !concurrently {
         Class::Either
     } else {
-        Class::Outside(Verify::Repeat)
+        Class::Outside
     }
 }
 
@@ -287,7 +241,7 @@ fn alter_subscription(statement: &SyntaxNode) -> Result<Option<Class>, Refusal> 
     let changes = has(statement, SyntaxKind::ADD_PUBLICATION)
         || has(statement, SyntaxKind::DROP_SUBSCRIPTION_PUBLICATION);
     if has(statement, SyntaxKind::REFRESH_PUBLICATION) || (sets && refreshes) {
-        Ok(Some(Class::Outside(Verify::Repeat)))
+        Ok(Some(Class::Outside))
     } else if changes && refreshes {
         unverifiable(
             statement,

@@ -1,5 +1,4 @@
 use super::*;
-use crate::name::Table;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -46,18 +45,11 @@ fn sqls(text: &str) -> Vec<Sql> {
         .collect()
 }
 
-/// The statements of a file with `transaction=off`, and for those outside a transaction how they are verified.
-fn separate(text: &str) -> Vec<(String, Option<Verify>)> {
+/// The statements of a file with `transaction=off`, and how they run.
+fn separate(text: &str) -> Vec<(String, Execution)> {
     sqls(&format!("-- confiture: transaction=off\n{text}"))
         .into_iter()
-        .map(|sql| match sql.execution {
-            Execution::Transaction(Session::Clean) => (sql.text, None),
-            Execution::Transaction(Session::Changed) => panic!("{}", sql.text),
-            Execution::Outside(outside) => {
-                assert_eq!(outside.text, sql.text);
-                (sql.text, Some(outside.verify))
-            }
-        })
+        .map(|sql| (sql.text, sql.execution))
         .collect()
 }
 
@@ -72,7 +64,8 @@ fn a_file_is_one_step_with_its_whole_text() {
         sqls(text),
         [Sql {
             text: text.to_owned(),
-            execution: Execution::Transaction(Session::Clean)
+            execution: Execution::Transaction(Session::Clean),
+            locks: Vec::new(),
         }]
     );
 }
@@ -356,7 +349,8 @@ fn parse_off_runs_anything_whole_on_a_connection_of_its_own() {
         sqls(text),
         [Sql {
             text: text.to_owned(),
-            execution: Execution::Transaction(Session::Changed)
+            execution: Execution::Transaction(Session::Changed),
+            locks: Vec::new(),
         }]
     );
     assert_eq!(refused("-- confiture: parse=off\nSELECT\0 1").len(), 1);
@@ -476,32 +470,25 @@ fn what_cannot_run_in_a_transaction_needs_transaction_off() {
 }
 
 #[test]
-fn each_statement_without_a_transaction_is_a_step_with_its_verification() {
-    let table = |written: &str| Table::parse(written).unwrap();
+fn each_statement_without_a_transaction_is_a_step_that_can_be_repeated() {
     let of = |text: &str| separate(text).remove(0).1;
-    assert_eq!(
-        of("CREATE INDEX CONCURRENTLY Idx ON t (a)"),
-        Some(Verify::IndexValid(table("idx")))
-    );
-    assert_eq!(
-        of("CREATE INDEX CONCURRENTLY \"Idx\" ON ONLY App.t USING btree (a) WHERE b > 0"),
-        Some(Verify::IndexValid(table("app.\"Idx\"")))
-    );
-    assert_eq!(
-        of("DROP INDEX CONCURRENTLY IF EXISTS app.i"),
-        Some(Verify::IndexGone(table("app.i")))
-    );
-    assert_eq!(of("REINDEX INDEX CONCURRENTLY i"), Some(Verify::Repeat));
-    // PostgreSQL refuses these inside a transaction for partitioned tables.
-    assert_eq!(of("REINDEX TABLE t"), Some(Verify::Repeat));
-    assert_eq!(of("CLUSTER t USING i"), Some(Verify::Repeat));
-    assert_eq!(of("CLUSTER i ON t"), Some(Verify::Repeat));
-    assert_eq!(of("DROP SUBSCRIPTION IF EXISTS s"), Some(Verify::Repeat));
-    assert_eq!(of("CREATE INDEX i ON t (a)"), None);
-    assert_eq!(
-        of("CREATE SUBSCRIPTION s CONNECTION 'c' PUBLICATION p WITH (create_slot = 'off')"),
-        None
-    );
+    // PostgreSQL refuses some of these inside a transaction for partitioned tables.
+    for text in [
+        "REINDEX TABLE t",
+        "REINDEX SCHEMA CONCURRENTLY s",
+        "REINDEX (CONCURRENTLY, TABLESPACE fast) INDEX i",
+        "CLUSTER t USING i",
+        "CLUSTER i ON t",
+        "DROP SUBSCRIPTION IF EXISTS s",
+    ] {
+        assert_eq!(of(text), Execution::Outside, "{text}");
+    }
+    for text in [
+        "CREATE INDEX i ON t (a)",
+        "CREATE SUBSCRIPTION s CONNECTION 'c' PUBLICATION p WITH (create_slot = 'off')",
+    ] {
+        assert_eq!(of(text), Execution::Transaction(Session::Clean), "{text}");
+    }
 
     let text =
         "-- confiture: transaction=off\n/* a */ CREATE TABLE t (a int) ; ;\n-- b\n  VACUUM /* c */ t; -- d\n";
@@ -515,6 +502,78 @@ fn each_statement_without_a_transaction_is_a_step_with_its_verification() {
         [Position { line: 2, column: 9 }, Position { line: 4, column: 3 }]
     );
     assert_ne!(parsed.steps[0].checksum, parsed.steps[1].checksum);
+}
+
+/// What a statement is carried out as: the title of that step, and what it is on its table.
+fn step_of(text: &str) -> String {
+    match separate(text).remove(0).1 {
+        Execution::Step(change) => match &*change {
+            Change::CreateIndex(create) => format!(
+                "{}: {}",
+                change.title(),
+                create.written.as_deref().unwrap_or_default()
+            ),
+            _ => change.title(),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn statements_about_indexes_are_carried_out_as_the_steps_that_do_the_same() {
+    for (text, step) in [
+        (
+            "CREATE INDEX CONCURRENTLY Idx ON t (a)",
+            "create index \"idx\" on \"t\": (a)",
+        ),
+        (
+            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS \"Idx\" ON ONLY App.t USING gist (a gist_ops (siglen = 3) DESC, (b || ';')) INCLUDE (c) WITH (fillfactor = 70) WHERE b > 0 /* x */; -- y",
+            "create unique index \"Idx\" on \"app\".\"t\": USING gist (a gist_ops (siglen = 3) DESC, (b || ';')) INCLUDE (c) WITH (fillfactor = 70) WHERE b > 0 /* x */",
+        ),
+        (
+            "DROP INDEX CONCURRENTLY IF EXISTS app.i",
+            "drop index \"app\".\"i\"",
+        ),
+        (
+            "REINDEX INDEX CONCURRENTLY db.app.i",
+            "rebuild index \"app\".\"i\"",
+        ),
+        (
+            "REINDEX (VERBOSE, CONCURRENTLY) TABLE T",
+            "rebuild the indexes of \"t\"",
+        ),
+    ] {
+        assert_eq!(step_of(text), step, "{text}");
+    }
+}
+
+#[test]
+fn the_tables_of_all_statements_are_known_unless_their_names_may_lead_elsewhere() {
+    let locks = |text: &str| {
+        let locks = sqls(text).remove(0).locks;
+        locks
+            .iter()
+            .map(|(_, table)| table.to_string())
+            .collect::<Vec<_>>()
+    };
+    let text = "ALTER TABLE a ADD b int; DROP TABLE s.c;";
+    assert_eq!(locks(text), ["\"a\"", "\"s\".\"c\""]);
+    assert_eq!(
+        locks(&format!("SET LOCAL search_path = s; {text}")),
+        ["\"s\".\"c\""]
+    );
+    assert_eq!(
+        locks(&format!("-- confiture: parse=off\n{text}")),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn how_a_statement_is_carried_out_does_not_change_its_checksum() {
+    let text = "CREATE INDEX CONCURRENTLY i ON t (a)";
+    let step = &parsed(&format!("-- confiture: transaction=off\n{text};\n")).steps[0];
+    let of_text = checksum::Canonical::new().field("sql", checksum::tokens(text));
+    assert_eq!(step.checksum, checksum::step("sql", &of_text.finish()));
 }
 
 #[test]
@@ -534,8 +593,8 @@ fn what_can_be_neither_verified_nor_repeated_is_refused_either_way() {
         ),
         ("ALTER SUBSCRIPTION s ADD PUBLICATION p", "cannot be verified"),
         ("CREATE INDEX CONCURRENTLY ON t (a)", "needs a name"),
-        ("CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)", "not valid"),
         ("DROP INDEX CONCURRENTLY i, j", "takes one index"),
+        ("DROP INDEX CONCURRENTLY i CASCADE", "cannot drop what needs"),
         ("DISCARD ALL", "DISCARD ALL"),
     ] {
         for head in ["", "-- confiture: transaction=off\n"] {
@@ -569,13 +628,10 @@ fn what_would_have_no_effect_alone_is_refused_with_transaction_off() {
 
 #[test]
 fn sql_in_yaml_obeys_the_same_rules() {
-    assert_eq!(
-        inline("CREATE INDEX CONCURRENTLY i ON t (a);").unwrap().execution,
-        Execution::Outside(Outside {
-            text: "CREATE INDEX CONCURRENTLY i ON t (a)".to_owned(),
-            verify: Verify::IndexValid(Table::parse("i").unwrap()),
-        })
-    );
+    let built = inline("CREATE INDEX CONCURRENTLY i ON t (a);").unwrap();
+    assert_eq!(built.text, "CREATE INDEX CONCURRENTLY i ON t (a)");
+    assert!(matches!(built.execution, Execution::Step(_)), "{built:?}");
+    assert_eq!(inline("VACUUM t;").unwrap().execution, Execution::Outside);
     assert_eq!(
         inline("SET search_path = a; SELECT 1").unwrap().execution,
         Execution::Transaction(Session::Changed)

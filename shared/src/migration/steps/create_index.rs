@@ -41,6 +41,22 @@ pub struct CreateIndex {
     /// How long the build may wait for other sessions, in all.
     #[serde(default)]
     pub wait: Option<Milliseconds>,
+    /// What follows the table's name, where it is a statement of SQL: then that is what the index is.
+    #[serde(skip)]
+    pub written: Option<String>,
+    /// Whether partitions get theirs too.
+    #[serde(skip)]
+    pub extent: Extent,
+}
+
+/// Whether an index of a partitioned table is one of its partitions too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// It is.
+    #[default]
+    Whole,
+    /// It is not: `ON ONLY`, which means nothing where there are no partitions.
+    Only,
 }
 
 /// What is wrong with a budget of a step's `wait`.
@@ -59,6 +75,7 @@ impl CreateIndex {
             with: self.with.clone(),
             tablespace: self.tablespace.clone(),
             condition: self.condition.clone(),
+            written: self.written.clone(),
         }
     }
 }
@@ -99,10 +116,21 @@ impl Kind for CreateIndex {
 
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         let table = facts.table(&self.table)?;
-        table.must_be_a_table()?;
+        table.must_hold_indexes()?;
         let definition = self.definition();
         columns_exist(table, &definition)?;
         let partitioned = table.kind == RelationKind::Partitioned;
+        if partitioned && self.extent == Extent::Only {
+            return Err(Refusal::Unsafe {
+                what: format!(
+                    "{} is partitioned: an index ON ONLY it holds nothing and is not valid, so there is nothing to build concurrently",
+                    table.full_name()
+                ),
+                advice: Some(
+                    "remove ONLY, and it is built partition by partition; or remove CONCURRENTLY".to_owned(),
+                ),
+            });
+        }
         if let Some(foreign) =
             (table.parts.iter()).find(|part| partitioned && part.storage == Storage::Foreign)
         {

@@ -51,7 +51,7 @@ pub use backfill::{Backfill, NewRows};
 pub use batched::BatchOptions;
 pub use change_type::ChangeType;
 pub use contract::Contract;
-pub use create_index::CreateIndex;
+pub use create_index::{CreateIndex, Extent};
 pub use create_table::{Check, Column, CreateTable};
 pub use delete::Delete;
 pub use drop_column::DropColumn;
@@ -67,7 +67,7 @@ pub use rename_column::RenameColumn;
 pub use rename_table::RenameTable;
 pub use set_default::SetDefault;
 pub use set_not_null::SetNotNull;
-pub use sql::{Execution, Outside, Session, Sql, Verify};
+pub use sql::{Execution, Session, Sql};
 pub use sync::Sync;
 pub use vacuuming::Vacuuming;
 

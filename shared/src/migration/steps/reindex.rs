@@ -71,7 +71,7 @@ impl Kind for Reindex {
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         if let Some(table) = &self.table {
             let table = facts.table(table)?;
-            table.must_be_a_table()?;
+            table.must_hold_indexes()?;
             return Ok(vec![self.rebuild(Target::Table(table.full_name()))]);
         }
         let index = self.index.iter().cloned().map(Target::Index);

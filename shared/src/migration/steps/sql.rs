@@ -15,15 +15,19 @@ pub struct Sql {
     pub text: String,
     /// How it runs.
     pub execution: Execution,
+    /// The tables it names in a transaction, with the locks it takes on them, as far as they can be read.
+    pub locks: Vec<(Mode, Table)>,
 }
 
 /// How a `sql` step runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Execution {
     /// In one fenced transaction.
     Transaction(Session),
-    /// PostgreSQL refuses it inside a transaction.
-    Outside(Outside),
+    /// PostgreSQL refuses it inside a transaction, and it is safe to repeat (VACUUM).
+    Outside,
+    /// It does what this step does, and is carried out as that: CREATE INDEX CONCURRENTLY.
+    Step(Box<Change>),
 }
 
 /// Whether statements may leave something behind in their session.
@@ -34,26 +38,6 @@ pub enum Session {
     /// They hold a session `SET` or `set_config(.., false)`: the connection is closed afterwards, and behind a pooler
     /// they are refused, but where a direct URL leads past it.
     Changed,
-}
-
-/// A statement that runs outside a transaction, and how its outcome is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outside {
-    /// The statement.
-    pub text: String,
-    /// How its outcome is known after a crash.
-    pub verify: Verify,
-}
-
-/// How the outcome of a statement outside a transaction is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verify {
-    /// It is safe to repeat (VACUUM, REINDEX ... CONCURRENTLY, DROP INDEX CONCURRENTLY IF EXISTS).
-    Repeat,
-    /// A valid index of this name exists: `CREATE INDEX CONCURRENTLY`.
-    IndexValid(Table),
-    /// No index of this name exists: `DROP INDEX CONCURRENTLY`.
-    IndexGone(Table),
 }
 
 impl<'de> Deserialize<'de> for Sql {
@@ -91,10 +75,13 @@ impl Kind for Sql {
     }
 
     fn tables(&self) -> Vec<&Table> {
-        Vec::new()
+        match &self.execution {
+            Execution::Transaction(_) | Execution::Outside => Vec::new(),
+            Execution::Step(change) => change.tables(),
+        }
     }
 
-    fn plan(&self, _facts: &Facts) -> Result<Vec<Action>, Refusal> {
+    fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         Ok(vec![match &self.execution {
             Execution::Transaction(session) => Action::Transaction(Transaction {
                 statements: vec![self.text.clone()],
@@ -102,8 +89,12 @@ impl Kind for Sql {
                 lock: Mode::AccessExclusive,
                 length: Length::Bounded,
                 withdraw: None,
+                also: (self.locks.iter())
+                    .map(|(mode, table)| (*mode, table.to_string()))
+                    .collect(),
             }),
-            Execution::Outside(outside) => Action::Outside(outside.clone()),
+            Execution::Outside => Action::Outside(self.text.clone()),
+            Execution::Step(change) => return change.plan(facts),
         }])
     }
 

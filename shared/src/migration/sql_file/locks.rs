@@ -1,0 +1,237 @@
+//! Which tables a statement names that it takes a lock on which others wait for.
+//!
+//! It is only said to look who is in the way before the first try, so what is not known here is left out: the statement
+//! is then tried at once. A mode is never said stronger than it is, or readers would be waited for who are in nobody's way.
+
+use super::statement::{child, has};
+use crate::lock::Mode;
+use crate::migration::parser::{has_token, path};
+use crate::name::{Ident, Table};
+use squawk_syntax::{SyntaxKind, SyntaxNode};
+
+/// The names in a statement with the locks it takes on them.
+pub(super) fn of(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
+    let all = |mode: Mode| named(statement, mode).collect();
+    match statement.kind() {
+        SyntaxKind::ALTER_TABLE => alter_table(statement),
+        SyntaxKind::CREATE_TABLE => create_table(statement),
+        SyntaxKind::DROP_TABLE
+        | SyntaxKind::DROP_VIEW
+        | SyntaxKind::DROP_MATERIALIZED_VIEW
+        | SyntaxKind::DROP_INDEX
+        | SyntaxKind::DROP_TRIGGER
+        | SyntaxKind::DROP_RULE
+        | SyntaxKind::DROP_POLICY
+        | SyntaxKind::ALTER_POLICY => all(Mode::AccessExclusive),
+        SyntaxKind::TRUNCATE => below(statement, SyntaxKind::TABLE_LIST, Mode::AccessExclusive),
+        SyntaxKind::CREATE_RULE => below(statement, SyntaxKind::RULE_ON, Mode::AccessExclusive),
+        SyntaxKind::CREATE_POLICY => below(statement, SyntaxKind::ON_TABLE, Mode::AccessExclusive),
+        SyntaxKind::CREATE_TRIGGER => below(statement, SyntaxKind::ON_RELATION, Mode::ShareRowExclusive),
+        SyntaxKind::CREATE_INDEX => below(statement, SyntaxKind::TABLE_RELATION_NAME, Mode::Share),
+        SyntaxKind::REFRESH if !has_token(statement, SyntaxKind::CONCURRENTLY_KW) => {
+            all(Mode::AccessExclusive)
+        }
+        SyntaxKind::LOCK => lock(statement),
+        _ => Vec::new(),
+    }
+}
+
+fn alter_table(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
+    let actions = statement.children().filter_map(|action| action_mode(&action));
+    let Some(mode) = actions.max() else {
+        return Vec::new();
+    };
+    let mut locks = below(statement, SyntaxKind::TABLE_RELATION_NAME, mode);
+    locks.truncate(1);
+    locks.extend(references(statement));
+    let moved = [SyntaxKind::ATTACH_PARTITION, SyntaxKind::DETACH_PARTITION];
+    for action in statement.children().filter(|node| moved.contains(&node.kind())) {
+        locks.extend(named(&action, Mode::AccessExclusive));
+    }
+    locks
+}
+
+/// The lock that an action takes on its table; `None` where it is weak or not known.
+fn action_mode(action: &SyntaxNode) -> Option<Mode> {
+    Some(match action.kind() {
+        SyntaxKind::ADD_CONSTRAINT if has(action, SyntaxKind::FOREIGN_KEY_CONSTRAINT) => {
+            Mode::ShareRowExclusive
+        }
+        SyntaxKind::ALTER_COLUMN if !alters_rows(action) => return None,
+        SyntaxKind::ADD_COLUMN
+        | SyntaxKind::ADD_CONSTRAINT
+        | SyntaxKind::ALTER_COLUMN
+        | SyntaxKind::DROP_COLUMN
+        | SyntaxKind::DROP_CONSTRAINT
+        | SyntaxKind::RENAME_COLUMN
+        | SyntaxKind::RENAME_CONSTRAINT
+        | SyntaxKind::TABLE_RENAME_TO
+        | SyntaxKind::SET_SCHEMA
+        | SyntaxKind::OWNER_TO
+        | SyntaxKind::SET_TABLESPACE
+        | SyntaxKind::SET_LOGGED
+        | SyntaxKind::SET_UNLOGGED
+        | SyntaxKind::ENABLE_RLS
+        | SyntaxKind::DISABLE_RLS
+        | SyntaxKind::FORCE_RLS
+        | SyntaxKind::NO_FORCE_RLS
+        | SyntaxKind::DETACH_PARTITION => Mode::AccessExclusive,
+        SyntaxKind::ENABLE_TRIGGER | SyntaxKind::DISABLE_TRIGGER => Mode::ShareRowExclusive,
+        SyntaxKind::VALIDATE_CONSTRAINT | SyntaxKind::ATTACH_PARTITION => Mode::ShareUpdateExclusive,
+        _ => return None,
+    })
+}
+
+/// Whether an ALTER COLUMN is one of those that nobody may read beside.
+fn alters_rows(action: &SyntaxNode) -> bool {
+    [
+        SyntaxKind::SET_TYPE,
+        SyntaxKind::SET_NOT_NULL,
+        SyntaxKind::DROP_NOT_NULL,
+        SyntaxKind::SET_DEFAULT,
+        SyntaxKind::DROP_DEFAULT,
+    ]
+    .into_iter()
+    .any(|option| has(action, option))
+}
+
+fn create_table(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
+    let mut locks = references(statement);
+    let of = child(statement, SyntaxKind::PARTITION_OF);
+    locks.extend(of.iter().flat_map(|of| named(of, Mode::AccessExclusive)));
+    locks
+}
+
+/// The tables that foreign keys of a statement reference.
+fn references(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
+    let keys = [
+        SyntaxKind::FOREIGN_KEY_CONSTRAINT,
+        SyntaxKind::REFERENCES_CONSTRAINT,
+    ];
+    let keys = statement.descendants().filter(|node| keys.contains(&node.kind()));
+    keys.flat_map(|key| named(&key, Mode::ShareRowExclusive).collect::<Vec<_>>())
+        .collect()
+}
+
+fn lock(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
+    let mode = match child(statement, SyntaxKind::LOCK_MODE_CLAUSE) {
+        None => Mode::AccessExclusive,
+        Some(mode) if has(&mode, SyntaxKind::ACCESS_EXCLUSIVE) => Mode::AccessExclusive,
+        Some(mode) if has(&mode, SyntaxKind::SHARE_ROW_EXCLUSIVE) => Mode::ShareRowExclusive,
+        Some(mode) if has(&mode, SyntaxKind::SHARE_UPDATE_EXCLUSIVE) => Mode::ShareUpdateExclusive,
+        Some(_) => return Vec::new(),
+    };
+    below(statement, SyntaxKind::RELATION_LIST, mode)
+}
+
+/// The names below the parts of a kind.
+fn below(statement: &SyntaxNode, kind: SyntaxKind, mode: Mode) -> Vec<(Mode, Table)> {
+    let parts = statement.children().filter(|part| part.kind() == kind);
+    parts
+        .flat_map(|part| named(&part, mode).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The relations that a part of a statement names.
+fn named(part: &SyntaxNode, mode: Mode) -> impl Iterator<Item = (Mode, Table)> {
+    const NAMES: [SyntaxKind; 4] = [
+        SyntaxKind::TABLE_NAME_REF,
+        SyntaxKind::RELATION_NAME_REF,
+        SyntaxKind::VIEW_REF,
+        SyntaxKind::INDEX_REF,
+    ];
+    let names = part.descendants().filter(|node| NAMES.contains(&node.kind()));
+    names.filter_map(move |name| Some((mode, table(path(&name))?)))
+}
+
+fn table(mut parts: Vec<String>) -> Option<Table> {
+    let name = Ident::exact(parts.pop()?).ok()?;
+    let schema = parts.pop().map(Ident::exact).transpose().ok()?;
+    Some(Table { schema, name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::parser;
+
+    fn locks(text: &str) -> Vec<String> {
+        let statement = parser::parse(text).root.first_child().unwrap();
+        let locks = of(&statement);
+        locks
+            .iter()
+            .map(|(mode, table)| format!("{mode:?} {table}"))
+            .collect()
+    }
+
+    #[test]
+    fn each_statement_names_its_tables_with_the_lock_it_takes() {
+        for (text, expected) in [
+            (
+                "ALTER TABLE ONLY s.t ADD COLUMN a int",
+                &["AccessExclusive \"s\".\"t\""][..],
+            ),
+            (
+                "ALTER TABLE T VALIDATE CONSTRAINT c",
+                &["ShareUpdateExclusive \"t\""],
+            ),
+            (
+                "ALTER TABLE t VALIDATE CONSTRAINT c, ALTER a SET NOT NULL",
+                &["AccessExclusive \"t\""],
+            ),
+            (
+                "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id)",
+                &["ShareRowExclusive \"t\"", "ShareRowExclusive \"u\""],
+            ),
+            (
+                "ALTER TABLE t ADD a int REFERENCES u",
+                &["AccessExclusive \"t\"", "ShareRowExclusive \"u\""],
+            ),
+            ("ALTER TABLE t ALTER a SET STATISTICS 5", &[]),
+            ("ALTER TABLE t ALTER a TYPE bigint", &["AccessExclusive \"t\""]),
+            ("ALTER TABLE t RENAME TO u", &["AccessExclusive \"t\""]),
+            ("ALTER TABLE t RENAME a TO b", &["AccessExclusive \"t\""]),
+            (
+                "ALTER TABLE t ATTACH PARTITION p DEFAULT",
+                &["ShareUpdateExclusive \"t\"", "AccessExclusive \"p\""],
+            ),
+            (
+                "CREATE TABLE p PARTITION OF t DEFAULT",
+                &["AccessExclusive \"t\""],
+            ),
+            (
+                "CREATE TABLE n (a int REFERENCES t)",
+                &["ShareRowExclusive \"t\""],
+            ),
+            (
+                "DROP TABLE IF EXISTS t, s.u CASCADE",
+                &["AccessExclusive \"t\"", "AccessExclusive \"s\".\"u\""],
+            ),
+            ("DROP INDEX i", &["AccessExclusive \"i\""]),
+            ("DROP MATERIALIZED VIEW m", &["AccessExclusive \"m\""]),
+            (
+                "TRUNCATE t, ONLY u",
+                &["AccessExclusive \"t\"", "AccessExclusive \"u\""],
+            ),
+            ("CREATE UNIQUE INDEX i ON t (a) WHERE b IN (1)", &["Share \"t\""]),
+            (
+                "CREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+                &["ShareRowExclusive \"t\""],
+            ),
+            ("DROP TRIGGER x ON t", &["AccessExclusive \"t\""]),
+            (
+                "CREATE POLICY p ON t USING (a IN (SELECT b FROM u))",
+                &["AccessExclusive \"t\""],
+            ),
+            ("LOCK TABLE t", &["AccessExclusive \"t\""]),
+            ("LOCK t IN SHARE ROW EXCLUSIVE MODE", &["ShareRowExclusive \"t\""]),
+            ("LOCK t IN SHARE MODE", &[]),
+            ("REFRESH MATERIALIZED VIEW m", &["AccessExclusive \"m\""]),
+            ("REFRESH MATERIALIZED VIEW CONCURRENTLY m", &[]),
+            ("UPDATE t SET a = 1", &[]),
+            ("CREATE VIEW v AS SELECT 1 FROM t", &[]),
+        ] {
+            assert_eq!(locks(text), expected, "{text}");
+        }
+    }
+}
