@@ -82,7 +82,7 @@ pub async fn migrate(
         Take::Keep,
         options.overrides,
     );
-    let summary = holder::held_while(database, &claim, run.finish()).await?;
+    let summary = holder::held_while(database, &claim, Box::pin(run.finish())).await?;
     faults::reach(Point::BeforeReport).await?;
     Ok(Done { summary, ..done })
 }

@@ -175,7 +175,8 @@ impl<'a> Run<'a> {
         let mut trouble: Option<Backoff> = None;
         let mut seen = self.commits;
         loop {
-            let error = match self.attempt().await {
+            // On the heap: every future around a run would have room for all that a step may need.
+            let error = match Box::pin(self.attempt()).await {
                 Ok(()) => return Ok(self.summary),
                 Err(error) => error,
             };

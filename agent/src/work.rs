@@ -243,7 +243,7 @@ async fn try_execute(
         Take::LeaseAgain(database.name()),
         Overrides::default(),
     );
-    let summary = holder::held_while(database, claim, run.finish()).await?;
+    let summary = holder::held_while(database, claim, Box::pin(run.finish())).await?;
     faults::reach(Point::BeforeReport).await?;
     Ok(Finish::Done(summary))
 }

@@ -39,6 +39,8 @@ struct Constraint<'a> {
     definition: &'a str,
     /// That adding it takes.
     lock: Mode,
+    /// The other table of a foreign key.
+    also: Option<&'a str>,
     /// Whether it is validated, where it is there.
     present: Option<bool>,
     /// Whether it is to be.
@@ -55,7 +57,14 @@ impl Constraint<'_> {
                 "ALTER TABLE {relation} ADD CONSTRAINT {name} {} NOT VALID",
                 self.definition
             );
-            actions.push(Action::Transaction(Transaction::bounded(add).locking(self.lock)));
+            actions.push(Action::Transaction(Transaction {
+                also: self
+                    .also
+                    .map(|table| (self.lock, table.to_owned()))
+                    .into_iter()
+                    .collect(),
+                ..Transaction::bounded(add).locking(self.lock)
+            }));
         }
         if self.validated && self.present != Some(true) {
             let withdraw = Withdraw {
@@ -186,6 +195,7 @@ impl Carry<'_> {
                 name: &name,
                 definition: &definition,
                 lock: Mode::AccessExclusive,
+                also: None,
                 present: present.map(|copy| copy.validated),
                 validated: check.validated,
                 find: sql::rows_against_check(self.table, expression.text()),
@@ -240,6 +250,7 @@ impl Carry<'_> {
             name: &name,
             definition: &format!("CHECK ({condition}\n)"),
             lock: Mode::AccessExclusive,
+            also: None,
             present: present.map(|check| check.validated),
             validated: true,
             find: sql::rows_against_check(self.table, &condition),
@@ -256,6 +267,9 @@ impl Carry<'_> {
                 name,
                 definition: &definition,
                 lock: Mode::ShareRowExclusive,
+                also: [&*key.relation, &*key.references]
+                    .into_iter()
+                    .find(|table| *table != self.relation()),
                 present: present.map(|copy| copy.validated),
                 validated: key.validated,
                 find: sql::rows_without_counterpart(

@@ -98,8 +98,7 @@ impl ChangeType {
             name: &old,
             value: &back,
         };
-        let swap = carry.swap(&self.column, &after);
-        actions.push(Action::Transaction(Transaction::bounded_all(swap)));
+        actions.push(Action::Transaction(carry.swap(&self.column, &after)));
         Ok(actions)
     }
 
@@ -163,8 +162,7 @@ impl ChangeType {
         if !actions.is_empty() {
             actions.push(Action::LookAgain);
         }
-        let swap = carry.swap(&self.column, &After::Dropped);
-        actions.push(Action::Transaction(Transaction::bounded_all(swap)));
+        actions.push(Action::Transaction(carry.swap(&self.column, &After::Dropped)));
         Ok(actions)
     }
 

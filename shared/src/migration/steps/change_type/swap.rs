@@ -2,8 +2,9 @@
 
 use super::carry::{Carry, assignment, is_integer};
 use super::names::{filled, new_name};
+use crate::lock::Mode;
 use crate::name::Ident;
-use crate::plan::{ColumnFacts, IndexRole, Nullability, SequenceUse};
+use crate::plan::{ColumnFacts, IndexRole, Nullability, SequenceUse, Transaction};
 use crate::sql::sync::{Sync, drop_sync};
 use crate::sql::{self, literal};
 
@@ -17,7 +18,7 @@ pub(super) enum After<'a> {
 
 impl Carry<'_> {
     /// The swap: `name` leads to the other column from then on.
-    pub(super) fn swap(&self, name: &Ident, after: &After<'_>) -> Vec<String> {
+    pub(super) fn swap(&self, name: &Ident, after: &After<'_>) -> Transaction {
         let retired = match after {
             After::Kept { name, .. } => (*name).clone(),
             After::Dropped => new_name(name),
@@ -43,7 +44,20 @@ impl Carry<'_> {
             }
             After::Dropped => statements.push(sql::drop_column(self.table, &retired)),
         }
-        statements
+        Transaction {
+            also: self.neighbours(Mode::AccessExclusive),
+            ..Transaction::bounded_all(statements)
+        }
+    }
+
+    /// The other tables of its foreign keys, which are locked too.
+    fn neighbours(&self, mode: Mode) -> Vec<(Mode, String)> {
+        let own = self.relation();
+        (self.uses.foreign_keys.iter())
+            .flat_map(|key| [&key.relation, &key.references])
+            .filter(|relation| **relation != own)
+            .map(|relation| (mode, relation.clone()))
+            .collect()
     }
 
     /// An application that inserts rows without naming columns gives its value to the old one, which has its place.
