@@ -7,11 +7,15 @@ use crate::error::Error;
 use crate::pool::Object;
 use crate::pooler;
 use shared::sql::{self, Limits, Tag};
+use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 /// A statement's parameters with their types.
 pub(crate) type Params<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+/// After how long without an answer it is said that we wait. Statements that are to wait for longer are not sent this way.
+const LATE: Duration = Duration::from_secs(5);
 
 /// One connection out of a pool.
 pub(crate) struct Session {
@@ -61,11 +65,14 @@ impl Session {
         self.state = State::Doubtful;
         let (opening, first) = (sql::begin(tag, limits), format!("{tag}{statement}"));
         let client = self.client();
-        let (begun, rows) = tokio::join!(
-            biased;
-            client.batch_execute(&opening),
-            client.query_typed(&first, params),
-        );
+        let both = async {
+            tokio::join!(
+                biased;
+                client.batch_execute(&opening),
+                client.query_typed(&first, params),
+            )
+        };
+        let (begun, rows) = answered(doing, both).await;
         begun.map_err(pooler::not_begun(doing))?;
         rows.map_err(Error::statement(doing))
     }
@@ -105,8 +112,8 @@ impl Session {
         statement: &str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
-        self.client()
-            .query_typed(&format!("{tag}{statement}"), params)
+        let text = format!("{tag}{statement}");
+        answered(doing, self.client().query_typed(&text, params))
             .await
             .map_err(Error::statement(doing))
     }
@@ -173,4 +180,17 @@ impl Drop for Session {
             drop(Object::take(object));
         }
     }
+}
+
+/// Waits for an answer, and says so where it takes long: a pooler lets its clients wait in silence.
+async fn answered<T>(doing: &'static str, answer: impl Future<Output = T>) -> T {
+    let mut answer = std::pin::pin!(answer);
+    if let Ok(answer) = tokio::time::timeout(LATE, &mut answer).await {
+        return answer;
+    }
+    tracing::warn!(
+        doing,
+        "still no answer of the server: behind a pooler all connections of its pool may be in use (see who holds them, or raise its default_pool_size)"
+    );
+    answer.await
 }

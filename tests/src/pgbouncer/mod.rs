@@ -34,6 +34,8 @@ pub struct Options {
     pub pool_mode: PoolMode,
     /// Server connections for each role in each database.
     pub pool_size: u32,
+    /// Further ones for clients that have waited for five seconds.
+    pub reserve: u32,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
         Self {
             pool_mode: PoolMode::Transaction,
             pool_size: 2,
+            reserve: 5,
         }
     }
 }
@@ -159,8 +162,8 @@ auth_file = {users}
 pool_mode = {pool_mode}
 max_client_conn = 200
 default_pool_size = {}
-reserve_pool_size = 5
+reserve_pool_size = {}
 ",
-        options.pool_size
+        options.pool_size, options.reserve
     )
 }
