@@ -90,6 +90,11 @@ pub struct Connection {
 impl Proxy {
     /// Starts one before a server, in which everything passes.
     pub async fn start(server: &Server) -> anyhow::Result<Self> {
+        Self::before(server.port()).await
+    }
+
+    /// The same before whatever listens on a port and speaks for a server: a pooler.
+    pub async fn before(behind: u16) -> anyhow::Result<Self> {
         let port = Port::claim()?;
         let listener = TcpListener::bind(("127.0.0.1", port.number()))
             .await
@@ -99,7 +104,7 @@ impl Proxy {
             lanes: Mutex::default(),
             kept: watch::Sender::new(0),
         });
-        let accepting = tokio::spawn(accept(listener, server.port(), shared.clone()));
+        let accepting = tokio::spawn(accept(listener, behind, shared.clone()));
         Ok(Self {
             port,
             shared,

@@ -53,7 +53,7 @@ pub(crate) async fn round(server: &mut Server, seed: u64) -> anyhow::Result<Outc
         sessions: 2,
         ..plan(seed)
     };
-    let proxy = lossy(server, seed, &count).await?;
+    let proxy = lossy(server.port(), seed, &count).await?;
     let mut members = Vec::new();
     let mut loads = Vec::new();
     for (name, database) in NAMES.iter().zip(&databases) {
@@ -70,6 +70,7 @@ pub(crate) async fn round(server: &mut Server, seed: u64) -> anyhow::Result<Outc
         count: count.clone(),
         restarts: 1,
         stalled: Vec::new(),
+        pooler: None,
     };
     fight(&mut nemesis, members).await?;
 
@@ -120,7 +121,7 @@ async fn fight(nemesis: &mut Nemesis<'_>, members: Vec<Member>) -> anyhow::Resul
             "rollout {id} does not end in {STUCK:?}:\n{}",
             fleet.logs()
         );
-        nemesis.wait().await;
+        nemesis.wait().await?;
         fleet.wake(Instant::now())?;
         fleet.start_missing(nemesis)?;
         // Less often than among runs: an agent that is killed takes some seconds until it works again.
@@ -143,7 +144,7 @@ async fn fight(nemesis: &mut Nemesis<'_>, members: Vec<Member>) -> anyhow::Resul
             id = fleet.rollout(&migrations).await?;
         }
     }
-    nemesis.make_peace();
+    nemesis.make_peace()?;
     // What was frozen wakes up and must find that it has been replaced.
     fleet.wake(end + STUCK)?;
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -11,6 +11,7 @@ mod nemesis;
 mod runs;
 
 use anyhow::{Context as _, ensure};
+use runs::Way;
 use std::io::Write as _;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use tests::process::Build;
 
 /// Rounds of an everyday test run.
 const EVERYDAY: u64 = 20;
+const EVERYDAY_POOLED: u64 = 2;
 const EVERYDAY_OF_FLEETS: u64 = 2;
 
 /// An everyday test run begins no further round after this time: a busy machine does fewer.
@@ -115,8 +117,15 @@ async fn is_ready(server: &Server) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_that_compete_under_fire_change_each_row_exactly_once() -> anyhow::Result<()> {
     let _alone = ALONE.lock().await;
-    let round = async |server: &mut Server, seed| runs::round(server, seed, None).await;
+    let round = async |server: &mut Server, seed| runs::round(server, seed, Way::Direct, None).await;
     all_of("competing runs", seeds(EVERYDAY)?, round).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_compete_under_fire_behind_a_pooler_change_each_row_exactly_once() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().await;
+    let round = async |server: &mut Server, seed| runs::round(server, seed, Way::Pooled, None).await;
+    all_of("competing runs behind PgBouncer", seeds(EVERYDAY_POOLED)?, round).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +161,7 @@ async fn every_planted_mistake_is_noticed() -> anyhow::Result<()> {
             let mut noticed = None;
             for seed in first..first + WITHIN {
                 is_ready(&server).await?;
-                let outcome = runs::round(&mut server, seed, Some(planted)).await?;
+                let outcome = runs::round(&mut server, seed, Way::Direct, Some(planted)).await?;
                 if let Some(violation) = outcome.violations.first() {
                     let line = violation.lines().next().unwrap_or_default();
                     noticed = Some(format!("in round {}: {line}", seed - first + 1));

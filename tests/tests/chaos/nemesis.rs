@@ -5,6 +5,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tests::pgbouncer::PgBouncer;
 use tests::postgres::{Database, Server, Shutdown};
 use tests::proxy::{AtCommit, Connection, Proxy};
 use tokio::time::Instant;
@@ -16,9 +17,9 @@ pub(crate) type Count = Arc<AtomicU64>;
 /// harmed faster than it works.
 const MOST: u64 = 50;
 
-/// A proxy that loses some COMMITs and some of their answers.
-pub(crate) async fn lossy(server: &Server, seed: u64, count: &Count) -> anyhow::Result<Proxy> {
-    let proxy = Proxy::start(server).await?;
+/// A proxy, before a server or a pooler, that loses some COMMITs and some of their answers.
+pub(crate) async fn lossy(behind: u16, seed: u64, count: &Count) -> anyhow::Result<Proxy> {
+    let proxy = Proxy::before(behind).await?;
     let (mut rng, count) = (StdRng::seed_from_u64(seed), count.clone());
     proxy.at_commit(move |_| {
         let end = match rng.random_range(0..100) {
@@ -44,6 +45,38 @@ pub(crate) struct Nemesis<'a> {
     pub(crate) restarts: u32,
     /// Connections on which nothing moves, and until when.
     pub(crate) stalled: Vec<(Instant, Connection)>,
+    /// Where one is on the way.
+    pub(crate) pooler: Option<Pooler>,
+}
+
+/// A pooler, and until when it stands still.
+pub(crate) struct Pooler {
+    pub(crate) pgbouncer: PgBouncer,
+    pub(crate) frozen_until: Option<Instant>,
+}
+
+impl Pooler {
+    /// It stands still for some time, or dies and is started again.
+    async fn harm(&mut self, rng: &mut StdRng) -> anyhow::Result<()> {
+        if rng.random_bool(0.5) && self.frozen_until.is_none() {
+            self.pgbouncer.freeze()?;
+            let time = Duration::from_millis(rng.random_range(200..1_500));
+            self.frozen_until = Some(Instant::now() + time);
+            return Ok(());
+        }
+        self.frozen_until = None;
+        self.pgbouncer.kill()?;
+        self.pgbouncer.resume().await
+    }
+
+    /// Wakes it when its time has come.
+    fn wake(&mut self, now: Instant) -> anyhow::Result<()> {
+        if self.frozen_until.is_some_and(|until| until <= now) {
+            self.frozen_until = None;
+            self.pgbouncer.thaw()?;
+        }
+        Ok(())
+    }
 }
 
 impl Nemesis<'_> {
@@ -58,7 +91,7 @@ impl Nemesis<'_> {
     }
 
     /// A moment without faults.
-    pub(crate) async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
         let pause = self.rng.random_range(10..120);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let now = Instant::now();
@@ -70,10 +103,18 @@ impl Nemesis<'_> {
                 connection.cut();
             }
         }
+        self.pooler.as_mut().map_or(Ok(()), |pooler| pooler.wake(now))
     }
 
-    /// One fault of the server or of a connection.
+    /// One fault of the server, of the pooler or of a connection.
     pub(crate) async fn strike(&mut self) -> anyhow::Result<()> {
+        if let Some(pooler) = &mut self.pooler
+            && self.rng.random_bool(0.2)
+        {
+            pooler.harm(&mut self.rng).await?;
+            self.did();
+            return Ok(());
+        }
         match self.rng.random_range(0..10) {
             0..4 => self.terminate().await?,
             4..7 => {
@@ -120,10 +161,12 @@ impl Nemesis<'_> {
     }
 
     /// No more faults: what stands still goes on.
-    pub(crate) fn make_peace(&mut self) {
+    pub(crate) fn make_peace(&mut self) -> anyhow::Result<()> {
         self.proxy.at_commit(|_| AtCommit::Pass);
         for (_, connection) in self.stalled.drain(..) {
             connection.resume();
         }
+        let now = Instant::now() + Duration::from_hours(1);
+        self.pooler.as_mut().map_or(Ok(()), |pooler| pooler.wake(now))
     }
 }

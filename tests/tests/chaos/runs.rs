@@ -2,7 +2,7 @@
 //! says that all is done.
 
 use crate::Outcome;
-use crate::nemesis::{Count, Nemesis, lossy};
+use crate::nemesis::{Count, Nemesis, Pooler, lossy};
 use anyhow::{Context as _, bail};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tests::load::{Load, Plan};
 use tests::migrations::Migrations;
+use tests::pgbouncer::{Options, PgBouncer};
 use tests::postgres::{Database, Server};
 use tests::process::{Build, Confiture, Process};
 use tokio::time::Instant;
@@ -61,8 +62,21 @@ pub(crate) fn plan(seed: u64) -> Plan {
     }
 }
 
+/// What is on the way to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Direct,
+    /// A PgBouncer with a pool of two.
+    Pooled,
+}
+
 /// One round; `planted` is the mistake that the program makes on purpose.
-pub(crate) async fn round(server: &mut Server, seed: u64, planted: Option<&str>) -> anyhow::Result<Outcome> {
+pub(crate) async fn round(
+    server: &mut Server,
+    seed: u64,
+    way: Way,
+    planted: Option<&str>,
+) -> anyhow::Result<Outcome> {
     let mut rng = StdRng::seed_from_u64(seed);
     let count = Count::default();
     let database = server.fresh_database().await?;
@@ -71,7 +85,15 @@ pub(crate) async fn round(server: &mut Server, seed: u64, planted: Option<&str>)
     database.execute(SLOW).await?;
     let load = Load::start(&database, plan);
     let migrations = Migrations::write(&[("1_count.yaml", COUNT)])?;
-    let proxy = lossy(server, seed, &count).await?;
+    let pooler = match way {
+        Way::Direct => None,
+        Way::Pooled => Some(Pooler {
+            pgbouncer: PgBouncer::start(server, Options::default()).await?,
+            frozen_until: None,
+        }),
+    };
+    let behind = (pooler.as_ref()).map_or(server.port(), |pooler| pooler.pgbouncer.port());
+    let proxy = lossy(behind, seed, &count).await?;
     let mut command = Confiture::new(["migrate", "up", "--migrations"])
         .build(planted.map_or(Build::Faults, |_| Build::PlantedBugs))
         .arg(migrations.path())
@@ -89,6 +111,7 @@ pub(crate) async fn round(server: &mut Server, seed: u64, planted: Option<&str>)
         proxy,
         count: count.clone(),
         stalled: Vec::new(),
+        pooler,
     };
     let mut outcome = Outcome::default();
     fight(&mut nemesis, &mut starts, &mut outcome).await?;
@@ -117,7 +140,7 @@ async fn fight(nemesis: &mut Nemesis<'_>, starts: &mut Starts, outcome: &mut Out
         while rivals.len() < RIVALS {
             rivals.push(starts.next(nemesis)?);
         }
-        nemesis.wait().await;
+        nemesis.wait().await?;
         match nemesis.rng.random_range(0..10) {
             _ if nemesis.is_tired() => {}
             0 => nemesis.strike().await?,
@@ -127,7 +150,7 @@ async fn fight(nemesis: &mut Nemesis<'_>, starts: &mut Starts, outcome: &mut Out
         done |= bury(&mut rivals, outcome)?;
         lose_patience(nemesis, starts, &mut rivals)?;
     }
-    nemesis.make_peace();
+    nemesis.make_peace()?;
     let rest = Instant::now() + STUCK;
     while !rivals.is_empty() {
         for rival in &mut rivals {
