@@ -54,7 +54,7 @@ impl Database {
         if !self.told_of_pooler.swap(true, Ordering::Relaxed) {
             tracing::info!(
                 database = %self.name, address = self.outside_address,
-                "a pooler is on the way to the server: statements outside transactions keep one of its connections, with the limits of their role"
+                "a pooler is on the way to the server: a statement outside transactions keeps one of its connections while it runs, under the limits of its role, which a direct_url past the pooler would spare"
             );
         }
         Ok(None)

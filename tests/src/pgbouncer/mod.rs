@@ -36,6 +36,8 @@ pub struct Options {
     pub pool_size: u32,
     /// Further ones for clients that have waited for five seconds.
     pub reserve: u32,
+    /// Startup parameters that it leaves out instead of refusing the client: names with commas.
+    pub ignored: &'static str,
 }
 
 impl Default for Options {
@@ -45,6 +47,7 @@ impl Default for Options {
             pool_mode: PoolMode::Transaction,
             pool_size: 2,
             reserve: 5,
+            ignored: "",
         }
     }
 }
@@ -163,7 +166,8 @@ pool_mode = {pool_mode}
 max_client_conn = 200
 default_pool_size = {}
 reserve_pool_size = {}
+ignore_startup_parameters = {}
 ",
-        options.pool_size, options.reserve
+        options.pool_size, options.reserve, options.ignored
     )
 }
