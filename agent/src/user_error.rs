@@ -22,13 +22,24 @@ pub(crate) fn of(
     tag: &Tag,
     place: Place<'_>,
 ) -> Error {
+    behind(error, text, passed, &tag.to_string(), place)
+}
+
+/// The same for a text that was sent behind something else.
+pub(crate) fn behind(
+    error: &tokio_postgres::Error,
+    text: &str,
+    passed: usize,
+    lead: &str,
+    place: Place<'_>,
+) -> Error {
     let code = error.code().map(|code| code.code().to_owned());
     let position = error.as_db_error().and_then(|error| match error.position() {
         Some(ErrorPosition::Original(position)) => usize::try_from(*position).ok(),
         Some(ErrorPosition::Internal { .. }) | None => None,
     });
-    let tag_length = tag.to_string().chars().count();
-    let offset = position.and_then(|position| position.checked_sub(tag_length + 1));
+    let lead = lead.chars().count();
+    let offset = position.and_then(|position| position.checked_sub(lead + 1));
     let marked = offset.map(|offset| text.char_indices().nth(offset).map_or(text.len(), |(at, _)| at));
     // An error without the server's word is the connection's: which statement was at work does not matter.
     let statement = error.as_db_error().and_then(|_| failing(text, passed, marked));

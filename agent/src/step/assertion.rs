@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::run::Run;
 use crate::user_error;
 use shared::plan::Assertion;
-use shared::sql::{Commit, Limits};
+use shared::sql::{Commit, Limits, assertion as texts};
 
 pub(super) async fn run(
     run: &mut Run<'_>,
@@ -39,10 +39,11 @@ pub(super) async fn run(
             .map_err(Error::statement("opening a read-only transaction"))?;
         let rows = session
             .client()
-            .query_typed(&format!("{tag}{}", assertion.query), &[])
+            .query_typed(&format!("{tag}{}", texts::assertion(&assertion.query)), &[])
             .await;
         session.rollback(&tag).await;
-        let rows = rows.map_err(|error| user_error::of(&error, &assertion.query, 0, &tag, place))?;
+        let lead = format!("{tag}{}", texts::LEAD);
+        let rows = rows.map_err(|error| user_error::behind(&error, &assertion.query, 0, &lead, place))?;
         let failed = || {
             assertion
                 .message
@@ -50,12 +51,12 @@ pub(super) async fn run(
                 .unwrap_or_else(|| format!("{} is not true", assertion.query.trim()))
         };
         match rows.as_slice() {
-            [row] if row.len() == 1 => match row.try_get::<_, Option<bool>>(0) {
-                Ok(Some(true)) => {}
-                Ok(Some(false) | None) => return Err(Error::Assertion(failed())),
-                Err(_) => return Err(Error::Assertion("its query must give a boolean".to_owned())),
-            },
             [] => return Err(Error::Assertion(failed())),
+            [row] if row.get::<_, i64>(0) == 1 => match row.get::<_, Option<&str>>(1) {
+                Some("true") => {}
+                Some("false" | "null") | None => return Err(Error::Assertion(failed())),
+                Some(_) => return Err(Error::Assertion("its query must give a boolean".to_owned())),
+            },
             _ => {
                 return Err(Error::Assertion(
                     "its query must give one row with one boolean".to_owned(),

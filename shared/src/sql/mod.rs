@@ -4,6 +4,7 @@
 //! [`literal`] where the protocol takes none (`SET LOCAL`). Our own statements name every schema, `pg_catalog` too,
 //! and never depend on `search_path` or role.
 
+pub mod assertion;
 pub mod audit;
 pub mod batch;
 mod change;

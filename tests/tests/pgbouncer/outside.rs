@@ -1,10 +1,11 @@
 //! Statements outside transactions, and those that change their session.
 
-use crate::{Pooled, SOON, expect};
+use crate::{Pooled, SOON, expect, server};
 use anyhow::ensure;
 use std::time::Duration;
 use tests::eventually;
 use tests::migrations::Migrations;
+use tests::pgbouncer::{Options, PgBouncer};
 use tests::process::{Build, Confiture};
 
 const TABLE: &str =
@@ -127,6 +128,33 @@ async fn a_repair_that_is_interrupted_ends_although_nobody_knows_its_session() -
     pooled.nothing_left().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_assertion_of_any_type_prepares_nothing() -> anyhow::Result<()> {
+    Build::Faults.make().await?;
+    let types = "CREATE TYPE state AS ENUM ('new'); CREATE DOMAIN answer AS boolean";
+    for (query, code, word) in [
+        ("SELECT true::answer", 0, "1 migration applied"),
+        ("SELECT false::answer", 1, "does not hold: SELECT false::answer"),
+        ("SELECT 'new'::state", 1, "must give a boolean"),
+        ("SELECT true AS a, true AS a", 1, "one row with one boolean"),
+        (
+            "SELECT g > 0 FROM generate_series(1, 2) g",
+            1,
+            "one row with one boolean",
+        ),
+        ("SELECT nothing", 1, "column \"nothing\" does not exist"),
+    ] {
+        let pooled = Pooled::with(types).await?;
+        let file = format!("up:\n  - assert: {{ query: \"{query}\" }}\n");
+        let migrations = Migrations::write(&[("1_it.yaml", &file)])?;
+        let ended = pooled.migrate(&["up"], &migrations).run().await?;
+        expect(&ended, code, word)?;
+        // They look at sessions that were lent to nobody else since.
+        pooled.neighbours().await?.saw_nothing().await?;
+    }
+    Ok(())
+}
+
 /// A first migration, and one that sets something for the rest of its session.
 const SETS: [(&str, &str); 2] = [
     ("1_first.up.sql", "CREATE TABLE first (id int);\n"),
@@ -147,12 +175,64 @@ async fn statements_that_change_their_session_run_past_the_pooler_or_not_at_all(
         expect(&refused, 3, "direct_url")?;
         expect(&refused, 3, "2_sets.up.sql")?;
     }
+    // One that leaves out what we ask of a session of our own.
+    let options = Options {
+        ignored: "options",
+        ..Options::default()
+    };
+    let other = PgBouncer::start(server().await?, options).await?;
+    let url = other.url(server().await?, &pooled.database);
+    let other_way = Pooled {
+        database: pooled.database.clone(),
+        url,
+    };
+    let refused = other_way.migrate(&["up"], &migrations).run().await?;
+    expect(&refused, 3, "direct_url")?;
     let made = "SELECT count(*) FROM pg_tables WHERE tablename IN ('first', 'second', 'fence')";
     assert_eq!(pooled.database.number(made).await?, 0, "nothing was changed");
     let past = with_direct_url(&pooled, &["migrate", "up"], &migrations)?
         .run()
         .await?;
     expect(&past, 0, "2 migrations applied")?;
+    neighbours.saw_nothing().await?;
+    pooled.nothing_left().await
+}
+
+/// Dense rows that nobody else vacuums.
+const DENSE: &str =
+    "CREATE TABLE t (k bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0, pad text)
+                       WITH (autovacuum_enabled = off);
+                     INSERT INTO t (pad) SELECT md5(g::text) FROM generate_series(1, 30000) g;
+                     CREATE INDEX ON t (pad); CREATE INDEX ON t (n); ANALYZE t";
+
+const VACUUMED: &str = "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 1000, target: 20ms, workers: 1, vacuum: true } }\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vacuums_between_batches_run_past_the_pooler_only() -> anyhow::Result<()> {
+    Build::Faults.make().await?;
+    let vacuums = "SELECT vacuum_count::bigint FROM pg_stat_user_tables WHERE relname = 't'";
+    let pooled = Pooled::with(DENSE).await?;
+    let neighbours = pooled.neighbours().await?;
+    let migrations = Migrations::write(&[("1_it.yaml", VACUUMED)])?;
+    let without = pooled.migrate(&["up"], &migrations).run().await?;
+    expect(
+        &without,
+        0,
+        "so its settings would be those of others: set `direct_url`",
+    )?;
+    assert_eq!(pooled.database.number(vacuums).await?, 0);
+    neighbours.saw_nothing().await?;
+
+    let pooled = Pooled::with(DENSE).await?;
+    let neighbours = pooled.neighbours().await?;
+    let past = with_direct_url(&pooled, &["migrate", "up"], &migrations)?
+        .run()
+        .await?;
+    expect(&past, 0, "1 migration applied")?;
+    eventually("a vacuum to be counted", SOON, || async {
+        Ok((pooled.database.number(vacuums).await? > 0).then_some(()))
+    })
+    .await?;
     neighbours.saw_nothing().await?;
     pooled.nothing_left().await
 }
