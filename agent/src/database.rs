@@ -54,6 +54,8 @@ impl Drop for AtWork<'_> {
 pub(crate) struct Limits {
     pub(crate) lock: Duration,
     pub(crate) statement: Duration,
+    /// From when on sessions that are idle in a transaction and in the way are ended.
+    pub(crate) cancel_idle: Option<Duration>,
     /// Most connections of the pool.
     pub(crate) connections: usize,
 }
@@ -117,6 +119,7 @@ impl Database {
             limits: Limits {
                 lock: migration.lock_timeout,
                 statement: migration.statement_timeout,
+                cancel_idle: migration.cancel_idle_in_transaction,
                 connections: connection.pool.max_size,
             },
             kept: Kept {

@@ -13,7 +13,7 @@ use crate::step::{self, Place, Seen};
 use crate::work::{Control, Evidence, StepResult};
 use shared::batch::Size;
 use shared::ledger::{Goal, Todo};
-use shared::lock::{STALL_BUDGET, Stall};
+use shared::lock::{Ended, STALL_BUDGET, Stall};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::work::{Progress, Summary};
@@ -49,6 +49,8 @@ pub(crate) struct Run<'a> {
 pub struct Overrides {
     /// Budget for waiting for locks.
     pub lock_timeout: Option<Duration>,
+    /// From when on sessions that are idle in a transaction and in the way are ended.
+    pub cancel_idle_in_transaction: Option<Duration>,
 }
 
 /// What the batches of one step took in this run.
@@ -76,6 +78,8 @@ pub(crate) struct Locking {
     tries: u64,
     /// Time in the queue and outside it.
     pub(crate) waited: Duration,
+    /// Sessions in the way that were ended.
+    pub(crate) ended: Vec<Ended>,
     /// All stall before the step at work.
     before: Duration,
 }
@@ -88,6 +92,7 @@ impl Locking {
             deadlock_timeout: None,
             tries: 0,
             waited: Duration::ZERO,
+            ended: Vec::new(),
             before: Duration::ZERO,
         }
     }
@@ -271,6 +276,7 @@ impl<'a> Run<'a> {
                 lock_tries,
                 lock_wait,
                 stall,
+                ended: std::mem::take(&mut self.locks.ended),
                 elapsed: started.elapsed(),
             });
         }
@@ -291,6 +297,13 @@ impl<'a> Run<'a> {
         (self.overrides.lock_timeout)
             .or(place.todo.script.options.lock_timeout)
             .unwrap_or(self.database.limits().lock)
+    }
+
+    /// From when on sessions that are idle in a transaction and in the way may be ended; `None` where they may not.
+    pub(crate) fn cancel_idle(&self, place: Place<'_>) -> Option<Duration> {
+        (self.overrides.cancel_idle_in_transaction)
+            .or(place.todo.script.options.cancel_idle_in_transaction)
+            .or(self.database.limits().cancel_idle)
     }
 
     /// Something was committed.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use shared::fence::Fence;
 use shared::id::{Direction, SetName, StoreId};
 use shared::ledger::Goal;
+use shared::lock::Ended;
 use shared::migration::{Set, Version};
 use shared::rollout::message::Located;
 use shared::rollout::work::{Finish, Identity, Look, Order, Progress};
@@ -39,7 +40,7 @@ pub struct Control {
 }
 
 /// What one step took in this run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StepResult {
     /// Of which migration.
     pub version: Version,
@@ -69,6 +70,8 @@ pub struct StepResult {
     pub lock_wait: Duration,
     /// How long sessions of others waited behind it: the wall time in which at least one did.
     pub stall: Duration,
+    /// Sessions in the way that were ended, as the operator allowed.
+    pub ended: Vec<Ended>,
     /// How long it took.
     pub elapsed: Duration,
 }

@@ -17,6 +17,7 @@ pub fn opened(url: &str) -> anyhow::Result<Database> {
         machine: settings::Machine::default(),
     };
     let migration = settings::Migration {
+        cancel_idle_in_transaction: None,
         lock_timeout: Duration::from_secs(1),
         statement_timeout: Duration::from_secs(10),
         max_replica_lag: Duration::from_secs(2),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tests::eventually;
 use tests::migrations::Migrations;
-use tests::postgres::{Database, Options, Server};
+use tests::postgres::{Database, Options, Server, Session};
 use tests::process::Confiture;
 use tokio::task::JoinHandle;
 
@@ -407,5 +407,111 @@ async fn the_views_on_locks_show_who_blocks_whom_in_this_database_only() -> anyh
     holder.batch_execute("COMMIT").await?;
     blocked.await??;
     behind.await??;
+    Ok(())
+}
+
+/// Opens a transaction that has read `t` and then does nothing.
+async fn idle(url: &str, application: &str) -> anyhow::Result<Session> {
+    let session = Session::open(url).await?;
+    session
+        .batch_execute(&format!(
+            "SET application_name = '{application}'; BEGIN; SELECT count(*) FROM t"
+        ))
+        .await?;
+    Ok(session)
+}
+
+const CANCELLING: &str = "cancel_blockers: { idle_in_transaction: 2s }\nup:\n  - add_column: { table: t, column: c, type: text }\n";
+
+/// Only where it is asked for, only who does nothing for so long, and nobody of a copy of the database with the same oids.
+#[tokio::test]
+async fn a_session_idle_in_its_transaction_is_ended_where_that_is_asked_for() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.fresh_database().await?;
+    database.execute(TABLE).await?;
+    let copy = server.copy(&database).await?;
+    let elsewhere = idle(copy.url(), "elsewhere").await?;
+    let bystander = Session::open(database.url()).await?;
+    bystander.batch_execute("BEGIN; SELECT 1").await?;
+    let forgotten = idle(database.url(), "forgotten").await?;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+
+    let plain = Migrations::write(&[("1_column.yaml", COLUMN)])?;
+    let ended = up(&database, &plain, &["--lock-timeout", "1500"]).run().await?;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    forgotten.batch_execute("SELECT 1").await?;
+
+    let cancelling = Migrations::write(&[("1_column.yaml", CANCELLING)])?;
+    let ended = up(&database, &cancelling, &[]).run().await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(forgotten.batch_execute("SELECT 1").await.is_err());
+    bystander.batch_execute("COMMIT").await?;
+    elsewhere.batch_execute("COMMIT").await?;
+    let done = ended
+        .stderr
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|event| event["event"] == "step_done")
+        .context("no step is done")?;
+    let sessions = done["ended_sessions"].as_array().context("those ended")?;
+    assert_eq!(sessions.len(), 1, "{done}");
+    assert_eq!(sessions[0]["application"], "forgotten");
+    let reason = sessions[0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("idle in transaction for"), "{reason}");
+    assert!(
+        ended.stderr.contains("a session in the way was ended"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!ended.stderr.contains("elsewhere"), "{}", ended.stderr);
+    Ok(())
+}
+
+/// Superusers, who may replicate, and those whom the role may not end are waited for.
+#[tokio::test]
+async fn whom_nobody_may_end_is_waited_for() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.fresh_database().await?;
+    database.execute(TABLE).await?;
+    let admin = database.admin().await?;
+    admin
+        .batch_execute(
+            "CREATE ROLE reader LOGIN PASSWORD 'x'; CREATE ROLE mirror LOGIN REPLICATION PASSWORD 'x'; GRANT mirror TO confiture;
+             GRANT SELECT ON t TO reader, mirror",
+        )
+        .await?;
+    let migrations = Migrations::write(&[("1_column.yaml", CANCELLING)])?;
+    let url = |role: &str| server.url_as(role, "x", database.name());
+    let refused = async || {
+        up(&database, &migrations, &["--lock-timeout", "1500"])
+            .run()
+            .await
+    };
+
+    let superuser = database.admin().await?;
+    superuser.batch_execute("BEGIN; SELECT count(*) FROM t").await?;
+    for session in [superuser, idle(&url("mirror"), "mirror").await?] {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        let ended = refused().await?;
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        session.batch_execute("COMMIT").await?;
+    }
+
+    let session = idle(&url("reader"), "reader").await?;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let ended = refused().await?;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("this role may not: that needs"),
+        "{}",
+        ended.stderr
+    );
+    session.batch_execute("SELECT 1").await?;
+    admin
+        .batch_execute("GRANT pg_signal_backend, pg_read_all_stats TO confiture")
+        .await?;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    up(&database, &migrations, &[]).succeed().await?;
+    assert!(session.batch_execute("SELECT 1").await.is_err());
     Ok(())
 }

@@ -62,7 +62,11 @@ pub(super) async fn run(
                 run.committed();
                 return Ok(());
             }
-            Err(_) if taken => locks.taken(run, &turn, began.elapsed(), seen.blockers).await?,
+            Err(_) if taken => {
+                locks
+                    .taken(run, &tag, &turn, began.elapsed(), seen.blockers)
+                    .await?;
+            }
             Err(error) => return Err(Box::pin(failed(run, place, transaction, error)).await),
         }
     }

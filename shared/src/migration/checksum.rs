@@ -109,7 +109,11 @@ pub fn script(options: &Options, steps: &[Step]) -> Digest {
     let nanoseconds = |duration: Duration| duration.as_nanos();
     let canonical = Canonical::new()
         .optional("lock_timeout", options.lock_timeout.map(nanoseconds))
-        .optional("statement_timeout", options.statement_timeout.map(nanoseconds));
+        .optional("statement_timeout", options.statement_timeout.map(nanoseconds))
+        .optional(
+            "cancel_idle_in_transaction",
+            options.cancel_idle_in_transaction.map(nanoseconds),
+        );
     let canonical = steps.iter().fold(canonical, |canonical, step| {
         canonical.field("step", step.checksum)
     });
@@ -175,6 +179,7 @@ mod tests {
             &Options {
                 lock_timeout: Some(Duration::from_mins(1)),
                 statement_timeout: None,
+                cancel_idle_in_transaction: None,
             },
             &[],
         );

@@ -81,6 +81,8 @@ pub struct Options {
     pub lock_timeout: Option<Duration>,
     /// The longest single statement; zero switches the limit off.
     pub statement_timeout: Option<Duration>,
+    /// Sessions that stand in the way of a lock, idle in their transaction for longer than this, are ended.
+    pub cancel_idle_in_transaction: Option<Duration>,
 }
 
 /// One typed change.

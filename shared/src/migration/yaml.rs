@@ -3,6 +3,7 @@
 use super::{Change, Options, Position, Problem, Script, Step, checksum};
 use crate::settings::duration::{self, Milliseconds, Zero};
 use crate::yaml::{self, Entry, Node, Value};
+use serde::Deserialize;
 use std::time::Duration;
 
 /// What a YAML file says.
@@ -16,7 +17,21 @@ pub(super) struct Parsed {
     pub(super) down: Option<Script>,
 }
 
-const KEYS: &[&str] = &["name", "lock_timeout", "statement_timeout", "up", "down"];
+const KEYS: &[&str] = &[
+    "name",
+    "lock_timeout",
+    "statement_timeout",
+    "cancel_blockers",
+    "up",
+    "down",
+];
+
+/// `cancel_blockers: { idle_in_transaction }`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CancelBlockers {
+    idle_in_transaction: Milliseconds,
+}
 
 /// Reads a file.
 ///
@@ -70,6 +85,7 @@ impl Reader<'_> {
                 "name" => name = self.name(entry),
                 "lock_timeout" => options.lock_timeout = self.timeout(entry, Zero::Refused),
                 "statement_timeout" => options.statement_timeout = self.timeout(entry, Zero::Off),
+                "cancel_blockers" => options.cancel_idle_in_transaction = self.cancel_blockers(entry),
                 "up" => up = Some(self.steps(entry)),
                 "down" => down = Some(self.steps(entry)),
                 unknown => {
@@ -121,6 +137,14 @@ impl Reader<'_> {
         let duration = self.value::<Milliseconds>(entry)?.0;
         duration::bounded(duration, zero)
             .map_err(|why| self.problem(Some(entry.value.at), &format!("{}: {why}", entry.key), None))
+            .ok()
+    }
+
+    fn cancel_blockers(&mut self, entry: &Entry) -> Option<Duration> {
+        let duration = self.value::<CancelBlockers>(entry)?.idle_in_transaction.0;
+        let key = "cancel_blockers.idle_in_transaction";
+        duration::bounded(duration, Zero::Refused)
+            .map_err(|why| self.problem(Some(entry.value.at), &format!("{key}: {why}"), None))
             .ok()
     }
 
@@ -367,6 +391,16 @@ mod tests {
         assert!(said("lock_timeout: 0").starts_with("m.yaml:1:15: lock_timeout: it must be more than zero"));
         assert!(said("statement_timeout: 30d").contains("at most 24 days"));
         assert!(said("lock_timeout: soon").contains("`soon` is not a duration"));
+        assert!(said("cancel_blockers: { idle_in_transaction: 0 }").contains("it must be more than zero"));
+        assert!(said("cancel_blockers: { idle: 5min }").contains("idle_in_transaction"));
+        let parsed = parse(
+            "m.yaml",
+            "cancel_blockers: { idle_in_transaction: 5min }\nup:\n- sql: SELECT 1\n",
+        );
+        assert_eq!(
+            parsed.unwrap().up.options.cancel_idle_in_transaction,
+            Some(Duration::from_mins(5))
+        );
         assert!(said("name: ''").starts_with("m.yaml:1:7: name: it is empty"));
         assert!(said("name: \"a\\nb\"").contains("it must be one line"));
         assert!(parse("m.yaml", "statement_timeout: 0\nup:\n- sql: SELECT 1\n").is_ok());

@@ -116,6 +116,8 @@ pub struct Migration {
     pub lock_timeout: Duration,
     /// The longest single statement; zero switches the limit off; default 300 s.
     pub statement_timeout: Duration,
+    /// Sessions that stand in the way of a lock, idle in their transaction for longer than this, are ended; by default none.
+    pub cancel_idle_in_transaction: Option<Duration>,
     /// Replicas may be this late before batches are slowed down; default 2 s. At five times as much they stop.
     pub max_replica_lag: Duration,
     /// A query of the operator's: while it gives a number above zero, or true, no batch begins.

@@ -33,6 +33,7 @@ pub(super) const KEYS: &[&str] = &[
     "connection.pool.recycle_timeout",
     "migration.lock_timeout",
     "migration.statement_timeout",
+    "migration.cancel_blockers.idle_in_transaction",
     "migration.batch_log_retention",
     "migration.max_replica_lag",
     "migration.throttle_query",

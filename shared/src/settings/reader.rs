@@ -123,6 +123,14 @@ impl Reader {
         .unwrap_or(default)
     }
 
+    /// The same where there is no default; never zero.
+    pub(super) fn optional_duration(&mut self, key: &str, plain: Duration) -> Option<Duration> {
+        self.parsed(key, |text| {
+            let duration = duration::parse(text, plain).map_err(|error| error.to_string())?;
+            duration::bounded(duration, Zero::Refused)
+        })
+    }
+
     /// A path; a relative one in the file is resolved against the file's folder, and so is the default.
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
         let text = self.text(key)?;

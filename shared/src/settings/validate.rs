@@ -493,6 +493,8 @@ fn migration(reader: &mut Reader) -> Migration {
             Duration::from_mins(5),
             Zero::Off,
         ),
+        cancel_idle_in_transaction: reader
+            .optional_duration("migration.cancel_blockers.idle_in_transaction", MILLISECOND),
         max_replica_lag: reader.duration(
             "migration.max_replica_lag",
             SECOND,

@@ -11,6 +11,25 @@ pub const LOCKABLE: &str = "
 SELECT n.name FROM pg_catalog.unnest($1) n(name) JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(n.name)
  WHERE c.relkind IN ('r', 'p') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')";
 
+/// Ends those of some sessions (pids, int4[]) that have been idle in a transaction for longer than some seconds (float8):
+/// clients of this database, no superusers, none who may replicate, none of ours. Gives pid (int4), user, application
+/// (text), seconds idle and since the transaction began (float8), statement (text), and whether it was ended (bool): NULL
+/// where our role may not, or is not shown what the session does.
+pub const END_IDLE: &str = r"
+SELECT a.pid, a.usename::pg_catalog.text, a.application_name,
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.state_change),
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start), pg_catalog.left(a.query, 120),
+       CASE WHEN a.state IS NOT NULL
+             AND (pg_catalog.pg_has_role(a.usesysid, 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
+            THEN pg_catalog.pg_terminate_backend(a.pid) END
+  FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+ WHERE a.pid = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid()
+   AND a.datname = pg_catalog.current_database() AND NOT r.rolsuper AND NOT r.rolreplication
+   AND (a.state IS NULL
+        OR (a.backend_type = 'client backend' AND a.state IN ('idle in transaction', 'idle in transaction (aborted)')
+            AND pg_catalog.clock_timestamp() - a.state_change > pg_catalog.make_interval(secs => $2)
+            AND NOT pg_catalog.starts_with(a.query, '/*confiture')))";
+
 /// That a process is a vacuum by PostgreSQL itself. Who may not see its type sees that it is in a database without a user.
 const AUTOVACUUM: &str =
     "coalesce(a.backend_type = 'autovacuum worker', a.datid IS NOT NULL AND a.usesysid IS NULL)";

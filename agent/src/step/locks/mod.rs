@@ -10,6 +10,7 @@
 //!                                    +--got it--> done
 //! ```
 
+mod cancel;
 mod look;
 mod watch;
 
@@ -19,7 +20,7 @@ use crate::step::Place;
 use shared::lock::{Blocker, Kind, LONGEST_TRY, Mode, Tries, listed};
 use shared::plan::Transaction;
 use shared::sql::Tag;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub(crate) use look::blocker;
@@ -37,6 +38,10 @@ pub(super) struct Locks {
     wanted: Vec<(Mode, Vec<String>)>,
     tries: Tries,
     blockers: Vec<Blocker>,
+    /// For how long a session in the way may be idle in its transaction before it is ended; `None` is for ever.
+    cancel_idle: Option<Duration>,
+    /// Sessions that our role may not end.
+    forbidden: BTreeSet<i32>,
 }
 
 /// One try.
@@ -76,6 +81,8 @@ impl Locks {
             wanted: wanted(place, transaction),
             tries: Tries::new(deadlock_timeout, budget),
             blockers: Vec::new(),
+            cancel_idle: run.cancel_idle(place),
+            forbidden: BTreeSet::new(),
         })
     }
 
@@ -96,6 +103,7 @@ impl Locks {
             }
             if !others.is_empty() {
                 self.blockers = others;
+                self.cancel(run, tag).await?;
             }
             self.wait(run, POLL).await?;
         }
@@ -128,6 +136,7 @@ impl Locks {
     pub(super) async fn taken(
         &mut self,
         run: &mut Run<'_>,
+        tag: &Tag,
         turn: &Turn,
         took: Duration,
         seen: Vec<Blocker>,
@@ -135,6 +144,7 @@ impl Locks {
         run.locks.missed(took);
         if !seen.is_empty() {
             self.blockers = seen;
+            self.cancel(run, tag).await?;
         }
         let pause = self.tries.failed(took.min(turn.length), rand::random());
         self.wait(run, pause).await
@@ -165,6 +175,10 @@ impl Locks {
             "" => "who held it could not be seen".to_owned(),
             blockers => format!("held by {blockers}"),
         };
+        let forbidden = |blocker: &Blocker| blocker.pid.is_some_and(|pid| self.forbidden.contains(&pid));
+        if self.blockers.iter().any(forbidden) {
+            who += "; `cancel_blockers` might end it, but this role may not: that needs the session's own role, or pg_signal_backend with pg_read_all_stats";
+        }
         if self.tries.next(run.locks.stall_left()).is_none() {
             let budget = run.locks.stall_budget();
             who = format!(

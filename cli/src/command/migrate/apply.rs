@@ -49,6 +49,10 @@ struct How {
     /// Budget for waiting for locks, over all attempts: milliseconds, or with a unit [default: 30s]
     #[arg(long, value_name = "MS", value_parser = milliseconds)]
     lock_timeout: Option<Duration>,
+    /// End sessions that stand in the way of a lock, idle in their transaction for longer than this: milliseconds, or with
+    /// a unit; never superusers, replication or other databases
+    #[arg(long, value_name = "TIME", value_parser = milliseconds)]
+    cancel_idle_in_transaction: Option<Duration>,
     /// How long to wait for another run on this database: seconds, or with a unit
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = seconds)]
     wait: Duration,
@@ -114,6 +118,7 @@ async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Glob
         goal,
         overrides: Overrides {
             lock_timeout: how.lock_timeout,
+            cancel_idle_in_transaction: how.cancel_idle_in_transaction,
         },
         wait: how.wait,
         living: if how.take_over {

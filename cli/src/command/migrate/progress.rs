@@ -5,6 +5,7 @@ use agent::work::StepResult;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
 use shared::batch::Outlook;
+use shared::lock::Ended;
 use shared::rollout::work::Progress;
 use std::future::Future;
 use std::io::IsTerminal as _;
@@ -121,7 +122,8 @@ impl Display {
         match &self.to {
             To::Events => output::note(&step_event(step).to_string()),
             // Other steps are as long as their line.
-            To::Bar(_) | To::Lines if step.batches == 0 && step.lock_wait < WORTH_TELLING => {}
+            To::Bar(_) | To::Lines
+                if step.batches == 0 && step.lock_wait < WORTH_TELLING && step.ended.is_empty() => {}
             To::Bar(bar) => bar.suspend(|| output::note(&step_line(step))),
             To::Lines => output::note(&step_line(step)),
         }
@@ -218,17 +220,34 @@ fn step_line(step: &StepResult) -> String {
     )
 }
 
+/// A session that was in the way.
+fn ended(ended: &Ended) -> serde_json::Value {
+    json!({
+        "pid": ended.pid,
+        "user": ended.user,
+        "application": ended.application,
+        "idle_s": ended.idle,
+        "transaction_s": ended.age,
+        "query": ended.query,
+        "reason": ended.reason(),
+    })
+}
+
 /// What getting locks took, where that is worth telling.
 fn locks(step: &StepResult) -> String {
+    let sessions: Vec<String> = (step.ended.iter())
+        .map(|session| format!("; ended a session in the way: {session}"))
+        .collect();
+    let sessions = sessions.concat();
     if step.lock_wait < WORTH_TELLING && step.stall.is_zero() {
-        return String::new();
+        return sessions;
     }
     let stall = match step.stall {
         Duration::ZERO => "nobody waited behind it".to_owned(),
         stall => format!("others waited {:.2} s behind it", stall.as_secs_f64()),
     };
     format!(
-        ", waited {:.2} s for locks in {} {}, {stall}",
+        ", waited {:.2} s for locks in {} {}, {stall}{sessions}",
         step.lock_wait.as_secs_f64(),
         step.lock_tries,
         if step.lock_tries == 1 { "try" } else { "tries" },
@@ -275,6 +294,7 @@ fn step_event(step: &StepResult) -> serde_json::Value {
         "lock_tries": step.lock_tries,
         "lock_wait_ms": milliseconds(step.lock_wait),
         "stall_ms": milliseconds(step.stall),
+        "ended_sessions": step.ended.iter().map(ended).collect::<Vec<_>>(),
         "elapsed_ms": milliseconds(step.elapsed),
     })
 }

@@ -41,7 +41,13 @@ pub(super) enum Parse {
 }
 
 /// The directives there are.
-const KNOWN: [&str; 4] = ["lock_timeout", "statement_timeout", "transaction", "parse"];
+const KNOWN: [&str; 5] = [
+    "lock_timeout",
+    "statement_timeout",
+    "cancel_idle_in_transaction",
+    "transaction",
+    "parse",
+];
 
 /// Reads the comments before the first statement. All that is wrong is added to `findings`.
 pub(super) fn read(scan: &Scan<'_>, findings: &mut Vec<Finding>) -> Directives {
@@ -95,6 +101,14 @@ pub(super) fn read(scan: &Scan<'_>, findings: &mut Vec<Finding>) -> Directives {
                     })
                 }),
                 "statement_timeout" => timeout(value, &mut directives.options.statement_timeout),
+                "cancel_idle_in_transaction" => {
+                    let target = &mut directives.options.cancel_idle_in_transaction;
+                    timeout(value, target).or_else(|| {
+                        (*target == Some(Duration::ZERO)).then(|| {
+                            "it would end every session in the way: give a time such as 5min".to_owned()
+                        })
+                    })
+                }
                 "transaction" => switch(value, |on| {
                     directives.transaction = if on { Transaction::One } else { Transaction::Each };
                 }),

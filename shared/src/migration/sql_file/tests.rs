@@ -366,6 +366,7 @@ fn directives_are_read_from_the_head() {
     let both = Options {
         lock_timeout: Some(Duration::from_mins(1)),
         statement_timeout: Some(Duration::from_mins(5)),
+        cancel_idle_in_transaction: None,
     };
     for text in [
         "-- confiture: lock_timeout=60s statement_timeout=5min transaction=on parse=on\nSELECT 1",
