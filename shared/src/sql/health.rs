@@ -42,7 +42,8 @@ const MOST_WAITERS: u32 = 50;
 /// The probe: one row, one JSON text, its keys named as in [`crate::batch::Sample`], times with `_ms`. Parameter: the
 /// tables at work, by oid (oid[]).
 pub fn probe(server: Server) -> String {
-    // Until 14 nobody noted since when a lock is waited for; the statement's start is not far from it.
+    // Until 14 nobody noted since when a lock is waited for; the statement's start is not far from it. Who may not see
+    // that either sees when our transaction began: nobody has waited for it longer.
     let waiting_since = if server.version >= 140_000 {
         "l.waitstart"
     } else {
@@ -96,8 +97,9 @@ SELECT pg_catalog.json_build_object(
   'lock_wait_ms', (SELECT CASE WHEN pg_catalog.count(*) = 0 THEN 0 ELSE {lock_wait} END
        FROM (SELECT l.pid, {waited_from} AS since FROM locks l JOIN activity a ON a.pid = l.pid
               WHERE NOT l.granted AND a.datid = me.database AND NOT a.ours ORDER BY 2 LIMIT {MOST_WAITERS}) w
-      WHERE EXISTS (SELECT FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(w.pid)) b(pid)
-                      JOIN activity a ON a.pid = b.pid WHERE a.ours)),
+       JOIN LATERAL (SELECT pg_catalog.min(a.xact_start) AS since
+                       FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(w.pid)) b(pid)
+                       JOIN activity a ON a.pid = b.pid WHERE a.ours HAVING pg_catalog.count(*) > 0) o ON true),
   'active', (SELECT CASE WHEN me.sees_all THEN pg_catalog.count(*) ELSE nullif(pg_catalog.count(*), 0) END
        FROM activity a WHERE a.state = 'active' AND a.wait_event IS NULL AND NOT a.ours
         AND a.backend_type IN ('client backend', 'parallel worker')),
@@ -123,7 +125,7 @@ SELECT pg_catalog.json_build_object(
               WHERE p.database = pg_catalog.current_database()) o)
   )::pg_catalog.text FROM me",
         replica_lag = milliseconds("pg_catalog.max(r.lag)"),
-        lock_wait = milliseconds("pg_catalog.max(pg_catalog.clock_timestamp() - w.since)"),
+        lock_wait = milliseconds("pg_catalog.max(pg_catalog.clock_timestamp() - coalesce(w.since, o.since))"),
         oldest = milliseconds("pg_catalog.clock_timestamp() - pg_catalog.min(o.since)"),
     )
 }
