@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 export RUST_TEST_THREADS ?= 4
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test chaos check bench build setup fmt clippy purity doc deny
+.PHONY: demo test test-matrix chaos check bench build setup fmt clippy purity doc deny
 .DEFAULT_GOAL := build
 
 demo: setup ## migrate twelve databases on three servers, and watch
@@ -14,6 +14,11 @@ demo: setup ## migrate twelve databases on three servers, and watch
 
 test: setup ## every test, against servers that it starts itself
 	cargo test --workspace --locked
+
+MAJORS ?= 13 14 15 16 17 18
+test-matrix: ## MAJORS="13 18" [SUITES="ddl indexes"]: on servers of other majors, which are fetched
+	@.ci/setup matrix
+	@.ci/matrix $(MAJORS)
 
 chaos: setup ## ROUNDS=1000 [SEED=42]: applications, competing runs and a fleet under random faults
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) cargo test --package tests --test chaos --locked

@@ -20,6 +20,14 @@ impl Account {
         Ok(Self { programs, other })
     }
 
+    /// The same with the programs that Debian installed: what `CONFITURE_POSTGRES` names may be a server alone.
+    pub(super) fn installed(&self) -> anyhow::Result<Self> {
+        Ok(Self {
+            programs: installed()?,
+            ..self.clone()
+        })
+    }
+
     /// A command that runs one of PostgreSQL's programs under the account.
     pub(super) fn command(&self, program: &str) -> anyhow::Result<Command> {
         self.command_of(&self.programs.join(program))
@@ -68,9 +76,13 @@ impl Account {
 
 /// The newest server installed, or the one that `CONFITURE_POSTGRES` names (a folder with `initdb` in it).
 fn programs() -> anyhow::Result<PathBuf> {
-    if let Some(given) = std::env::var_os("CONFITURE_POSTGRES") {
-        return Ok(given.into());
+    match std::env::var_os("CONFITURE_POSTGRES") {
+        Some(given) => Ok(given.into()),
+        None => installed(),
     }
+}
+
+fn installed() -> anyhow::Result<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

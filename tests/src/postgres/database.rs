@@ -60,6 +60,12 @@ impl Database {
     pub async fn number(&self, query: &str) -> anyhow::Result<i64> {
         self.connect().await?.number(query).await
     }
+
+    /// Its server's `server_version_num`: 150018 is PostgreSQL 15.18.
+    pub async fn server_version(&self) -> anyhow::Result<i64> {
+        self.number("SELECT current_setting('server_version_num')::bigint")
+            .await
+    }
 }
 
 /// A connection of the tests' own, closed when dropped.

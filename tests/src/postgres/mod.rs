@@ -101,7 +101,7 @@ impl Server {
             options: self.options.clone(),
         };
         let data = standby.folder.path().join("data");
-        let mut command = self.account.command("pg_basebackup")?;
+        let mut command = self.account.installed()?.command("pg_basebackup")?;
         command.args([
             "--write-recovery-conf",
             "--checkpoint=fast",
@@ -126,7 +126,7 @@ impl Server {
 
     /// Schema and rows of a database as SQL, but for the schemas named.
     pub async fn dump(&self, database: &Database, but: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.account.command("pg_dump")?;
+        let mut command = self.account.installed()?.command("pg_dump")?;
         command.args(["--no-owner", "--no-privileges", "--inserts", "--dbname"]);
         command.arg(database.url());
         command.args(but.iter().map(|schema| format!("--exclude-schema={schema}")));
@@ -296,7 +296,7 @@ impl Server {
         self.account.give(&secret)?;
         let data = self.folder.path().join("data");
         let mut command = self.account.command("initdb")?;
-        command.args(["--no-sync", "--no-instructions", "--no-locale", "--encoding=UTF8"]);
+        command.args(["--no-sync", "--no-locale", "--encoding=UTF8"]);
         command.args(["--auth=scram-sha-256", &format!("--username={SUPERUSER}")]);
         command.arg("--pwfile").arg(&secret).arg("-D").arg(&data);
         let mut initdb = Process::start("initdb", command)?;
