@@ -215,6 +215,17 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Why a step failed: what others did to its tables may be the work of whoever replaced us.
+    async fn cause(&self, error: Error) -> Error {
+        if error.retryability() == Retryability::Retry {
+            return error;
+        }
+        match ledger::check(self.database, self.claim).await {
+            Err(replaced @ Error::Replaced { .. }) => replaced,
+            Ok(()) | Err(_) => error,
+        }
+    }
+
     async fn attempt(&mut self) -> Result<(), Error> {
         let set = self.set;
         let ledger = {
@@ -254,9 +265,10 @@ impl<'a> Run<'a> {
                 (progress.workers, progress.pace) = (0, String::new());
             });
             let started = Instant::now();
-            step::carry_out(self, place)
-                .await
-                .map_err(|error| place.wrap(self.database.name(), error))?;
+            if let Err(error) = step::carry_out(self, place).await {
+                let error = self.cause(error).await;
+                return Err(place.wrap(self.database.name(), error));
+            }
             self.summary.steps += 1;
             self.size = None;
             let tally = std::mem::take(&mut self.tally);

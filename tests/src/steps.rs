@@ -30,6 +30,9 @@ pub enum Shape {
     Batches,
     /// The same, with one before the end that keeps what a comparison of all rows found.
     VerifiedBatches,
+    /// One on a copy, one that begins, one that divides the rows, at least four that change them, one that keeps what a
+    /// comparison of all rows found, two for a constraint, one that ends.
+    Changed,
     /// One that keeps books, after a query that changed nothing.
     Assertion,
 }
@@ -68,7 +71,7 @@ const DERIVED: &str =
  WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1";
 
 /// All of them.
-pub static STEPS: [Step; 25] = [
+pub static STEPS: [Step; 27] = [
     Step {
         name: "sql",
         before: None,
@@ -107,6 +110,29 @@ pub static STEPS: [Step; 25] = [
         file: ("1_it.yaml", "up:\n  - drop_column: { table: t, column: spare }\n"),
         wrong: "SELECT abs(4 - count(*)) + abs(1 - count(*) FILTER (WHERE attisdropped))
                   FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "change_type",
+        before: None,
+        file: (
+            "1_it.yaml",
+            "up:\n  - change_type: { table: t, column: n, type: bigint, batch: { size: 10 } }\n",
+        ),
+        wrong: "SELECT count(*) FILTER (WHERE n <> 0 OR confiture_old_n <> 0 OR times IS DISTINCT FROM 1) + abs(40 - count(*))
+                     + (SELECT abs(1 - count(*) FILTER (WHERE attname = 'n' AND atttypid = 'bigint'::regtype AND attnotnull))
+                             + count(*) FILTER (WHERE attname = 'confiture_new_n')
+                          FROM pg_attribute WHERE attrelid = 't'::regclass)
+                     + (SELECT count(*) FROM pg_constraint WHERE conrelid = 't'::regclass AND contype = 'c')
+                  FROM t LEFT JOIN (SELECT id, count(*) AS times FROM touched GROUP BY id) c USING (id)",
+        shape: Shape::Changed,
+    },
+    Step {
+        name: "contract",
+        before: Some("up:\n  - change_type: { table: t, column: n, type: bigint }\n"),
+        file: ("1_it.yaml", "up:\n  - contract: { table: t, column: n }\n"),
+        wrong: "SELECT abs(4 - count(*)) + (SELECT abs(1 - count(*)) FROM pg_trigger WHERE tgrelid = 't'::regclass)
+                  FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped",
         shape: Shape::Transactions(1),
     },
     Step {

@@ -98,6 +98,7 @@ fn turns(shape: Shape, point: Point) -> &'static [u32] {
         // In the first and in the middle.
         Shape::Batches => (&[1, 3], &[1, 3], &[1, 3]),
         Shape::VerifiedBatches => (&[1, 3, 6], &[1, 3], &[1, 3, 6]),
+        Shape::Changed => (&[1, 2, 5, 9, 11], &[1, 2, 4, 8, 9], &[2, 9, 10]),
         // An assertion changes nothing, so there is no moment after its change.
         Shape::Assertion => (&[1], &[], &[1]),
     };
@@ -117,7 +118,7 @@ impl Case {
             Shape::Outside | Shape::Built | Shape::Dropped => 2,
             Shape::Assertion => 1,
             // Its end is none of those it is met at.
-            Shape::Batches | Shape::VerifiedBatches => u32::MAX,
+            Shape::Batches | Shape::VerifiedBatches | Shape::Changed => u32::MAX,
         };
         match self.point {
             Point::BeforeReport => true,
