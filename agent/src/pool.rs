@@ -284,9 +284,10 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Connection, Trouble> {
         let place = self.server.place(self.patience).await?;
+        // On the heap: whoever takes a connection has room for it, and few have to open one.
         let (client, standing) = match self.used {
-            Use::Transactions => self.open(self.open_plain()).await?,
-            Use::Outside => self.open(self.open_marked("")).await?,
+            Use::Transactions => Box::pin(self.open(self.open_plain())).await?,
+            Use::Outside => Box::pin(self.open(self.open_marked(""))).await?,
         };
         Ok(Connection {
             client,

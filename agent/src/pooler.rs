@@ -55,20 +55,28 @@ pub(crate) fn refuses_options(error: &tokio_postgres::Error) -> bool {
 /// Why a transaction could not begin.
 pub(crate) fn not_begun(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Error {
     move |source| {
-        match source.as_db_error() {
-        // PgBouncer gives one code to all that it says; the test with a real one pins these words.
-        Some(error)
-            if *error.code() == SqlState::PROTOCOL_VIOLATION
-                && error.message().contains("statement pooling mode") =>
-        {
+        if refuses_transactions(&source) {
             Error::Refused(Refusal::Unsafe {
-                what: "the pooler on the way to this database is in statement mode, in which there are no transactions; nothing was changed".to_owned(),
-                advice: Some("let it have `pool_mode = transaction` for this database, or give a URL past it".to_owned()),
+                what: STATEMENT_MODE.to_owned(),
+                advice: Some(TRANSACTION_MODE.to_owned()),
             })
+        } else {
+            Error::Statement { doing, source }
         }
-        _ => Error::Statement { doing, source },
     }
-    }
+}
+
+const STATEMENT_MODE: &str =
+    "the pooler on the way to this database is in statement mode, in which no transaction can begin";
+
+const TRANSACTION_MODE: &str =
+    "let it have `pool_mode = transaction` for this database, or give a URL past it";
+
+/// PgBouncer has one code for all that it says; the test with a real one pins these words.
+fn refuses_transactions(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| {
+        *error.code() == SqlState::PROTOCOL_VIOLATION && error.message().contains("statement pooling mode")
+    })
 }
 
 /// Why a step that needs a session of its own is refused.

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::pool::Object;
 use crate::pooler;
 use shared::sql::{self, Limits, Tag};
+use std::pin::Pin;
 use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -72,7 +73,7 @@ impl Session {
                 client.query_typed(&first, params),
             )
         };
-        let (begun, rows) = answered(doing, both).await;
+        let (begun, rows) = answered(doing, Box::pin(both)).await;
         begun.map_err(pooler::not_begun(doing))?;
         rows.map_err(Error::statement(doing))
     }
@@ -113,7 +114,7 @@ impl Session {
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
         let text = format!("{tag}{statement}");
-        answered(doing, self.client().query_typed(&text, params))
+        answered(doing, Box::pin(self.client().query_typed(&text, params)))
             .await
             .map_err(Error::statement(doing))
     }
@@ -182,9 +183,9 @@ impl Drop for Session {
     }
 }
 
-/// Waits for an answer, and says so where it takes long: a pooler lets its clients wait in silence.
-async fn answered<T>(doing: &'static str, answer: impl Future<Output = T>) -> T {
-    let mut answer = std::pin::pin!(answer);
+/// Waits for an answer, and says so where it takes long: a pooler lets its clients wait in silence. On the heap: a run of
+/// many steps is one future.
+async fn answered<T>(doing: &'static str, mut answer: Pin<Box<impl Future<Output = T>>>) -> T {
     if let Ok(answer) = tokio::time::timeout(LATE, &mut answer).await {
         return answer;
     }

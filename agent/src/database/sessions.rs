@@ -21,7 +21,7 @@ impl Database {
     /// A connection for statements that cannot run in a transaction, without limits that would cut them off. Behind a
     /// pooler it has those of its role: nothing is set there, since others would get it.
     pub(crate) async fn direct_session(&self) -> Result<Session, Error> {
-        match self.own().await? {
+        match Box::pin(self.own()).await? {
             Some(object) => Ok(Session::new(object)),
             None => self.session().await,
         }
@@ -29,13 +29,13 @@ impl Database {
 
     /// The same, of which the server's session is ours alone; none behind a pooler.
     pub(crate) async fn own_session(&self) -> Result<Option<Session>, Error> {
-        Ok(self.own().await?.map(Session::new))
+        Ok(Box::pin(self.own()).await?.map(Session::new))
     }
 
     /// The same, opened with `options` as libpq has them, and closed after use: for settings that no transaction can hold.
     /// It takes the place of a connection of the pool.
     pub(crate) async fn own_session_with(&self, options: &str) -> Result<Option<Session>, Error> {
-        let Some(mut object) = self.own().await? else {
+        let Some(mut object) = Box::pin(self.own()).await? else {
             return Ok(None);
         };
         let reopened = self.outside.manager().reopen(&mut object, options).await;
