@@ -6,7 +6,6 @@ use crate::error::Error;
 use crate::ledger;
 use crate::session::Session;
 use crate::work::Evidence;
-use shared::fence::Fence;
 use shared::id::{Holder, SetName};
 use shared::ledger::Ledger;
 use shared::rollout::work::Identity;
@@ -24,10 +23,7 @@ const KNOWS_ACCEPTED: i32 = 2;
 /// The first format that keeps what verification found.
 const KNOWS_EVIDENCE: i32 = 3;
 
-const TAG: Tag = Tag {
-    place: None,
-    fence: Fence::NONE,
-};
+const TAG: Tag = Tag::OF_NO_RUN;
 
 /// What a ledger holds.
 #[derive(Debug, Clone, PartialEq)]

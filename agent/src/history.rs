@@ -3,7 +3,6 @@
 use crate::database::Database;
 use crate::error::Error;
 use crate::pooler;
-use shared::fence::Fence;
 use shared::id::{Digest, Direction};
 use shared::ledger::{Conflict, Goal, Ledger, Work, next};
 use shared::migration::{Script, Set, Version};
@@ -26,7 +25,7 @@ pub(crate) async fn work<'a>(
 ) -> Result<Work<'a>, Error> {
     let conflict = match next(set, ledger, goal) {
         Ok(work) => {
-            needs_no_other_session(database, &work).await?;
+            Box::pin(needs_no_other_session(database, &work)).await?;
             return Ok(work);
         }
         Err(conflict) => conflict,
@@ -84,10 +83,7 @@ fn begun_with<'a>(set: &'a Set, ledger: &Ledger, version: &Version) -> Option<(D
 /// The lines in which a file differs from the text that was applied; nothing where that text is not to be had.
 async fn difference(database: &Database, applied: Digest, file: &str) -> Option<String> {
     let session = database.session().await.ok()?;
-    let tag = Tag {
-        place: None,
-        fence: Fence::NONE,
-    };
+    let tag = Tag::OF_NO_RUN;
     let checksum = applied.to_string();
     let rows = session
         .query(

@@ -3,7 +3,6 @@
 use crate::database::Database;
 use crate::error::Error;
 use crate::step;
-use shared::fence::Fence;
 use shared::index::{Broken, Progress, Repair};
 use shared::sql::{Tag, index as texts};
 use std::time::Duration;
@@ -11,10 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_util::sync::CancellationToken;
 
 /// Looking claims nothing, and a repair needs no fence: it drops what no query uses.
-const TAG: Tag = Tag {
-    place: None,
-    fence: Fence::NONE,
-};
+const TAG: Tag = Tag::OF_NO_RUN;
 
 /// How often a repair that is to end is told so.
 const TELL_AGAIN: Duration = Duration::from_millis(250);

@@ -25,10 +25,7 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(500);
 
 /// A reading run claims nothing.
-const READING: Tag = Tag {
-    place: None,
-    fence: Fence::NONE,
-};
+const READING: Tag = Tag::OF_NO_RUN;
 
 /// What a run without a coordinator is to do.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,6 @@
 use crate::database::Database;
 use crate::error::Error;
 use crate::step::blocker;
-use shared::fence::Fence;
 use shared::lock::{Jam, Waiting};
 use shared::sql::{Tag, lock};
 use std::collections::BTreeSet;
@@ -11,10 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 /// A look claims nothing.
-const TAG: Tag = Tag {
-    place: None,
-    fence: Fence::NONE,
-};
+const TAG: Tag = Tag::OF_NO_RUN;
 
 /// Who waits for a lock in this database, and for whom.
 ///

@@ -9,7 +9,6 @@ use crate::holder;
 use crate::ledger::{self, Take};
 use crate::run::{Overrides, Run};
 use serde::{Deserialize, Serialize};
-use shared::fence::Fence;
 use shared::id::{Direction, SetName, StoreId};
 use shared::ledger::Goal;
 use shared::lock::Ended;
@@ -23,10 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A look claims nothing.
-const READING: Tag = Tag {
-    place: None,
-    fence: Fence::NONE,
-};
+const READING: Tag = Tag::OF_NO_RUN;
 
 /// How a run is watched and ended.
 #[derive(Debug, Clone)]

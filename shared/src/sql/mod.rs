@@ -42,6 +42,14 @@ pub struct Tag {
     pub fence: Fence,
 }
 
+impl Tag {
+    /// Of statements that belong to no run.
+    pub const OF_NO_RUN: Self = Self {
+        place: None,
+        fence: Fence::NONE,
+    };
+}
+
 /// What each of our tags begins with.
 pub const TAG_START: &str = "/*confiture ";
 
