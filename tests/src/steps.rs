@@ -71,7 +71,7 @@ const DERIVED: &str =
  WHERE spare IS DISTINCT FROM 7 OR times IS DISTINCT FROM 1";
 
 /// All of them.
-pub static STEPS: [Step; 27] = [
+pub static STEPS: [Step; 33] = [
     Step {
         name: "sql",
         before: None,
@@ -175,6 +175,51 @@ pub static STEPS: [Step; 27] = [
             "up:\n  - create_table: { table: fresh, columns: [{ name: id, type: int }], primary_key: [id] }\n",
         ),
         wrong: "SELECT abs(1 - count(*)) FROM pg_class WHERE relname = 'fresh'",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "set_default",
+        before: None,
+        file: (
+            "1_it.yaml",
+            "up:\n  - set_default: { table: t, column: note, default: \"'b'\", previous: \"NULL\" }\n",
+        ),
+        wrong: "SELECT abs(1 - count(*)) FROM pg_attrdef WHERE pg_get_expr(adbin, adrelid) = '''b''::text'",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "drop_default",
+        before: None,
+        file: ("1_it.yaml", "up:\n  - drop_default: { table: t, column: n, previous: \"0\" }\n"),
+        wrong: "SELECT count(*) FROM pg_attrdef WHERE adrelid = 't'::regclass",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "rename_column",
+        before: None,
+        file: ("1_it.yaml", "up:\n  - rename_column: { table: t, column: note, to: remark }\n"),
+        wrong: "SELECT abs(1 - count(*)) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'remark'",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "drop_constraint",
+        before: Some("up:\n  - add_check: { table: t, name: small, check: id < 99 }\n"),
+        file: ("1_it.yaml", "up:\n  - drop_constraint: { table: t, name: small }\n"),
+        wrong: "SELECT count(*) FROM pg_constraint WHERE conname = 'small'",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "drop_unique",
+        before: Some("up:\n  - add_unique: { table: t, columns: [n, id], name: t_n }\n"),
+        file: ("1_it.yaml", "up:\n  - drop_unique: { table: t, name: t_n }\n"),
+        wrong: "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND NOT indisprimary",
+        shape: Shape::Transactions(1),
+    },
+    Step {
+        name: "drop_table",
+        before: None,
+        file: ("1_it.yaml", "up:\n  - drop_table: { table: keyless }\n"),
+        wrong: "SELECT count(*) FROM pg_class WHERE relname = 'keyless'",
         shape: Shape::Transactions(1),
     },
     Step {
