@@ -6,7 +6,8 @@
 //! is made by the proxy before the server.
 
 use anyhow::{Context as _, ensure};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 use tests::migrations::Migrations;
@@ -168,8 +169,34 @@ fn migrate_up(url: &str, migrations: &Migrations) -> Confiture {
         .env("CONFITURE_HOLDER_TIME", HOLDER_TIME)
 }
 
+/// What each kind of step makes of the catalog when nothing happens to it.
+type Catalogs = BTreeMap<&'static str, Vec<String>>;
+
+/// None where the server's catalog cannot be dumped: then it is compared on the servers where it can.
+async fn catalogs() -> anyhow::Result<Catalogs> {
+    let server = server().await?;
+    if !server.is_dumped().await? {
+        return Ok(Catalogs::new());
+    }
+    let plain = STEPS.iter().map(|step| async move {
+        let (database, migrations) = prepared(step).await?;
+        let up = migrate_up(database.url(), &migrations);
+        up.succeed().await.context(step.name)?;
+        Ok((step.name, server.catalog(&database).await?))
+    });
+    futures_util::stream::iter(plain)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
+}
+
 /// All cases of one fault, many at once; says all that went wrong, not only the first.
 async fn all_of(fault: Fault) -> anyhow::Result<()> {
+    all_with(fault, &Catalogs::new()).await
+}
+
+/// The same, and what has become of the catalog in each.
+async fn all_with(fault: Fault, catalogs: &Catalogs) -> anyhow::Result<()> {
     let mut cases = Vec::new();
     for step in &STEPS {
         for point in POINTS {
@@ -184,7 +211,7 @@ async fn all_of(fault: Fault) -> anyhow::Result<()> {
     }
     let count = cases.len();
     let done = futures_util::stream::iter(cases)
-        .map(|case| async move { (case, Box::pin(meet(case)).await) })
+        .map(|case| async move { (case, Box::pin(meet(case, catalogs)).await) })
         .buffer_unordered(AT_ONCE);
     let failed: Vec<String> = done
         .filter_map(|(case, ended)| async move { ended.err().map(|error| format!("{case}: {error:#}")) })
@@ -199,14 +226,20 @@ async fn all_of(fault: Fault) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn meet(case: Case) -> anyhow::Result<()> {
+/// A database on which a step can be met, and its migration not yet applied.
+async fn prepared(step: &Step) -> anyhow::Result<(Database, Migrations)> {
     let database = database().await?;
     let migrations = Migrations::write(&[])?;
-    if let Some(before) = case.step.before {
+    if let Some(before) = step.before {
         migrations.put("0_before.yaml", before)?;
         migrate_up(database.url(), &migrations).succeed().await?;
     }
-    migrations.put(case.step.file.0, case.step.file.1)?;
+    migrations.put(step.file.0, step.file.1)?;
+    Ok((database, migrations))
+}
+
+async fn meet(case: Case, catalogs: &Catalogs) -> anyhow::Result<()> {
+    let (database, migrations) = prepared(case.step).await?;
     let again = migrate_up(database.url(), &migrations);
     match case.point.name() {
         Some(point) => inside(case, point, &again).await?,
@@ -214,7 +247,16 @@ async fn meet(case: Case) -> anyhow::Result<()> {
     }
     let last = again.run().await?;
     expect(&last, 0)?;
-    is_done_once(case.step, &database).await
+    is_done_once(case.step, &database).await?;
+    if let Some(catalog) = catalogs.get(case.step.name) {
+        let found = server().await?.catalog(&database).await?;
+        ensure!(
+            found == *catalog,
+            "the catalog is not what it is without a fault:\n{}",
+            found.join("\n")
+        );
+    }
+    Ok(())
 }
 
 /// The program does it to itself.
@@ -349,7 +391,7 @@ async fn is_done_once(step: &Step, database: &Database) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_dies_anywhere_is_followed_by_the_next() -> anyhow::Result<()> {
-    all_of(Fault::Exit).await
+    all_with(Fault::Exit, &catalogs().await?).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -372,8 +414,7 @@ async fn what_is_listed_as_never_reached_is_never_reached() -> anyhow::Result<()
             .filter(|point| turns(step.shape, **point).is_empty())
         {
             let point = point.name().context("every step commits")?;
-            let database = database().await?;
-            let migrations = Migrations::write(&[step.file])?;
+            let (database, migrations) = prepared(step).await?;
             let up = migrate_up(database.url(), &migrations);
             let ended = up.env("CONFITURE_FAULT", format!("{point}:exit")).run().await?;
             expect(&ended, 0).with_context(|| format!("{}, {point}", step.name))?;

@@ -6,6 +6,7 @@
 
 pub(crate) mod account;
 mod database;
+mod dump;
 mod options;
 
 pub use database::{Database, Session};
@@ -122,19 +123,6 @@ impl Server {
             .with_context(|| format!("writing {}", conf.display()))?;
         standby.resume().await?;
         Ok(standby)
-    }
-
-    /// Schema and rows of a database as SQL, but for the schemas named.
-    pub async fn dump(&self, database: &Database, but: &[&str]) -> anyhow::Result<String> {
-        let mut command = self.account.installed()?.command("pg_dump")?;
-        command.args(["--no-owner", "--no-privileges", "--inserts", "--dbname"]);
-        command.arg(database.url());
-        command.args(but.iter().map(|schema| format!("--exclude-schema={schema}")));
-        let mut dump = Process::start("pg_dump", command)?;
-        if !dump.wait(START).await?.success() {
-            bail!("pg_dump failed: {}", dump.stderr());
-        }
-        Ok(dump.stdout())
     }
 
     /// The one server of this test process, for tests that do nothing to the server itself.
