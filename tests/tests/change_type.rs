@@ -66,29 +66,9 @@ fn expect(ended: &Ended, code: i32) -> anyhow::Result<String> {
     Ok(format!("{}{}", ended.stdout, ended.stderr))
 }
 
-/// The schema as `pg_dump` writes it, without ours and without what differs from run to run.
+/// The schema as `pg_dump` writes it, without ours.
 async fn schema(database: &Database) -> anyhow::Result<String> {
-    let dumped = tokio::process::Command::new("/usr/lib/postgresql/15/bin/pg_dump")
-        .args([
-            "--schema-only",
-            "--no-owner",
-            "--exclude-schema=confiture",
-            "--dbname",
-        ])
-        .arg(database.url())
-        .output()
-        .await
-        .context("running pg_dump")?;
-    ensure!(
-        dumped.status.success(),
-        "{}",
-        String::from_utf8_lossy(&dumped.stderr)
-    );
-    let text = String::from_utf8(dumped.stdout)?;
-    let lines = text
-        .lines()
-        .filter(|line| !line.starts_with("--") && !line.starts_with('\\') && !line.is_empty());
-    Ok(lines.collect::<Vec<_>>().join("\n"))
+    Ok(Server::shared().await?.catalog(database).await?.join("\n"))
 }
 
 /// Inserts, changes and deletes rows as an application that knows nothing of the change, until it is told to stop.
