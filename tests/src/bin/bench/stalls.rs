@@ -7,7 +7,7 @@ use crate::table::{Steps, fill, server};
 use std::time::Duration;
 use tests::postgres::{Database, Server};
 
-const ROWS: u32 = 1_000_000;
+const ROWS: u32 = 500_000;
 const ROUNDS: usize = 5;
 
 /// How long the transaction stays open.
