@@ -8,6 +8,7 @@ pub(crate) mod account;
 mod database;
 mod dump;
 mod options;
+mod standby;
 
 pub use database::{Database, Session};
 pub use options::{Durability, Options};
@@ -87,42 +88,6 @@ impl Server {
             ))
             .await?;
         Ok(server)
-    }
-
-    /// A hot standby of this server, caught up with it.
-    pub async fn standby(&self) -> anyhow::Result<Self> {
-        let folder = Directory::new()?;
-        self.account.give(folder.path())?;
-        let mut standby = Self {
-            process: None,
-            port: Port::claim()?,
-            folder,
-            account: self.account.clone(),
-            password: self.password.clone(),
-            options: self.options.clone(),
-        };
-        let data = standby.folder.path().join("data");
-        let mut command = self.account.installed()?.command("pg_basebackup")?;
-        command.args([
-            "--write-recovery-conf",
-            "--checkpoint=fast",
-            "--no-sync",
-            "--dbname",
-        ]);
-        command
-            .arg(self.url_as(SUPERUSER, &self.password, "postgres"))
-            .arg("-D")
-            .arg(&data);
-        let mut copy = Process::start("pg_basebackup", command)?;
-        if !copy.wait(START).await?.success() {
-            bail!("pg_basebackup failed: {}", copy.stderr());
-        }
-        let conf = data.join("postgresql.auto.conf");
-        let settings = std::fs::read_to_string(&conf).context("reading the copy's settings")?;
-        std::fs::write(&conf, format!("{settings}port = {}\n", standby.port()))
-            .with_context(|| format!("writing {}", conf.display()))?;
-        standby.resume().await?;
-        Ok(standby)
     }
 
     /// The one server of this test process, for tests that do nothing to the server itself.
