@@ -307,14 +307,14 @@ impl<'a> Run<'a> {
     /// How long locks are waited for, in all: as the command line, the migration or the settings say.
     pub(crate) fn lock_budget(&self, place: Place<'_>) -> Duration {
         (self.overrides.lock_timeout)
-            .or(place.todo.script.options.lock_timeout)
+            .or(place.option(|options| options.lock_timeout))
             .unwrap_or(self.database.limits().lock)
     }
 
     /// From when on sessions that are idle in a transaction and in the way may be ended; `None` where they may not.
     pub(crate) fn cancel_idle(&self, place: Place<'_>) -> Option<Duration> {
         (self.overrides.cancel_idle_in_transaction)
-            .or(place.todo.script.options.cancel_idle_in_transaction)
+            .or(place.option(|options| options.cancel_idle_in_transaction))
             .or(self.database.limits().cancel_idle)
     }
 

@@ -16,10 +16,7 @@ pub(super) async fn run(
     let tag = place.tag(run);
     let defaults = run.database.limits();
     let statement = place
-        .todo
-        .script
-        .options
-        .statement_timeout
+        .option(|options| options.statement_timeout)
         .unwrap_or(defaults.statement);
     let limits = Limits {
         lock: run.lock_budget(place),

@@ -19,7 +19,7 @@ use crate::facts;
 use crate::run::Run;
 use shared::id::DatabaseName;
 use shared::ledger::Todo;
-use shared::migration::Step;
+use shared::migration::{Options, Step};
 use shared::plan::{Action, Facts, Stage};
 use shared::sql::Tag;
 
@@ -37,6 +37,11 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     pub(crate) fn step(&self) -> &Step {
         &self.todo.steps[self.index]
+    }
+
+    /// What the step overrides, or else its migration.
+    pub(crate) fn option<T>(&self, of: impl Fn(&Options) -> Option<T>) -> Option<T> {
+        of(&self.step().options).or_else(|| of(&self.todo.script.options))
     }
 
     /// Counted from 1.

@@ -125,7 +125,7 @@ async fn attempt(
 fn statement_limit(run: &Run<'_>, place: Place<'_>, transaction: &Transaction) -> Option<Duration> {
     match transaction.length {
         Length::Bounded => {
-            let own = place.todo.script.options.statement_timeout;
+            let own = place.option(|options| options.statement_timeout);
             Some(own.unwrap_or(run.database.limits().statement)).filter(|limit| !limit.is_zero())
         }
         Length::Long => None,

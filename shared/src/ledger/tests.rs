@@ -13,6 +13,7 @@ fn step(body: &Value) -> Step {
         at: Position { line: 1, column: 1 },
         checksum: Digest::of(text.as_bytes()),
         change,
+        options: Options::default(),
     }
 }
 

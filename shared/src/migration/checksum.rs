@@ -106,18 +106,22 @@ pub fn step(kind: &str, canonical: &str) -> Digest {
 
 /// The checksum of the steps of one direction with what they override.
 pub fn script(options: &Options, steps: &[Step]) -> Digest {
+    let canonical = overridden(Canonical::new(), options);
+    let canonical = steps.iter().fold(canonical, |canonical, step| {
+        overridden(canonical.field("step", step.checksum), &step.options)
+    });
+    digest(&canonical.finish())
+}
+
+fn overridden(canonical: Canonical, options: &Options) -> Canonical {
     let nanoseconds = |duration: Duration| duration.as_nanos();
-    let canonical = Canonical::new()
+    canonical
         .optional("lock_timeout", options.lock_timeout.map(nanoseconds))
         .optional("statement_timeout", options.statement_timeout.map(nanoseconds))
         .optional(
             "cancel_idle_in_transaction",
             options.cancel_idle_in_transaction.map(nanoseconds),
-        );
-    let canonical = steps.iter().fold(canonical, |canonical, step| {
-        canonical.field("step", step.checksum)
-    });
-    digest(&canonical.finish())
+        )
 }
 
 fn digest(canonical: &str) -> Digest {

@@ -94,6 +94,8 @@ pub struct Step {
     pub checksum: Digest,
     /// What it does.
     pub change: Change,
+    /// What it overrides: before what its migration does.
+    pub options: Options,
 }
 
 impl Set {

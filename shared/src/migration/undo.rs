@@ -20,6 +20,7 @@ impl Script {
                     at: step.at,
                     checksum: step.checksum,
                     change: *change,
+                    options: step.options.clone(),
                 }),
                 Undo::Nothing => {}
                 Undo::Impossible { .. } if self.changes_only_added_columns(index) => {}

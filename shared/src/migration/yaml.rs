@@ -26,6 +26,9 @@ const KEYS: &[&str] = &[
     "down",
 ];
 
+/// What a migration overrides, and each of its steps.
+const OPTIONS: &[&str] = &["lock_timeout", "statement_timeout", "cancel_blockers"];
+
 /// `cancel_blockers: { idle_in_transaction }`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,9 +86,7 @@ impl Reader<'_> {
         for entry in entries {
             match entry.key.as_str() {
                 "name" => name = self.name(entry),
-                "lock_timeout" => options.lock_timeout = self.timeout(entry, Zero::Refused),
-                "statement_timeout" => options.statement_timeout = self.timeout(entry, Zero::Off),
-                "cancel_blockers" => options.cancel_idle_in_transaction = self.cancel_blockers(entry),
+                key if OPTIONS.contains(&key) => self.option(entry, &mut options),
                 "up" => up = Some(self.steps(entry)),
                 "down" => down = Some(self.steps(entry)),
                 unknown => {
@@ -138,6 +139,14 @@ impl Reader<'_> {
         duration::bounded(duration, zero)
             .map_err(|why| self.problem(Some(entry.value.at), &format!("{}: {why}", entry.key), None))
             .ok()
+    }
+
+    fn option(&mut self, entry: &Entry, options: &mut Options) {
+        match entry.key.as_str() {
+            "lock_timeout" => options.lock_timeout = self.timeout(entry, Zero::Refused),
+            "statement_timeout" => options.statement_timeout = self.timeout(entry, Zero::Off),
+            _ => options.cancel_idle_in_transaction = self.cancel_blockers(entry),
+        }
     }
 
     fn cancel_blockers(&mut self, entry: &Entry) -> Option<Duration> {
@@ -215,14 +224,21 @@ impl Reader<'_> {
             self.problem(Some(item.at), &what, Some(&known()));
             return None;
         };
-        let [entry] = entries.as_slice() else {
-            self.problem(
-                Some(item.at),
-                "a step has exactly one key, its kind",
-                Some("begin each step with a `- ` of its own, and indent what belongs to it"),
+        let (overrides, kinds): (Vec<&Entry>, Vec<&Entry>) =
+            (entries.iter()).partition(|entry| OPTIONS.contains(&entry.key.as_str()));
+        let [entry] = kinds.as_slice() else {
+            let what = format!(
+                "a step has exactly one key, its kind, and beside it at most {}",
+                OPTIONS.join(", ")
             );
+            let advice = "begin each step with a `- ` of its own, and indent what belongs to it";
+            self.problem(Some(item.at), &what, Some(advice));
             return None;
         };
+        let mut options = Options::default();
+        for entry in overrides {
+            self.option(entry, &mut options);
+        }
         let change = match Change::deserialize(&entry.key, &entry.value) {
             None => {
                 let nearest = yaml::nearest(&entry.key, Change::KNOWN.iter().copied());
@@ -254,6 +270,7 @@ impl Reader<'_> {
             at: entry.at,
             checksum,
             change,
+            options,
         })
     }
 
@@ -401,6 +418,13 @@ mod tests {
             parsed.unwrap().up.options.cancel_idle_in_transaction,
             Some(Duration::from_mins(5))
         );
+        let parsed = parse(
+            "m.yaml",
+            "lock_timeout: 9s\nup:\n- sql: SELECT 1\n  lock_timeout: 2s\n- sql: SELECT 2\n",
+        );
+        let steps = parsed.unwrap().up.steps;
+        assert_eq!(steps[0].options.lock_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(steps[1].options, Options::default());
         assert!(said("name: ''").starts_with("m.yaml:1:7: name: it is empty"));
         assert!(said("name: \"a\\nb\"").contains("it must be one line"));
         assert!(parse("m.yaml", "statement_timeout: 0\nup:\n- sql: SELECT 1\n").is_ok());

@@ -183,9 +183,9 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - sql: SELECT 1\n    assert: x\n",
             expect![[r#"
-            error: db/1_a.yaml:2:5: a step has exactly one key, its kind
-              help: begin each step with a `- ` of its own, and indent what belongs to it
-        "#]],
+                error: db/1_a.yaml:2:5: a step has exactly one key, its kind, and beside it at most lock_timeout, statement_timeout, cancel_blockers
+                  help: begin each step with a `- ` of its own, and indent what belongs to it
+            "#]],
         ),
         (
             "up:\n  - drop_column: { table: t, colum: x }\n",

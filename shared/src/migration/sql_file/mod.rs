@@ -291,6 +291,7 @@ fn finish(
                 at: places.at(at),
                 checksum: change.checksum(),
                 change,
+                options: Options::default(),
             }
         })
         .collect();
