@@ -25,7 +25,9 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
                      SELECT pg_catalog.json_agg(pg_catalog.json_build_object('column', a.attname,
                                 'descending', i.indoption[u.place - 1] & 1 = 1, 'nulls_first', i.indoption[u.place - 1] & 2 = 2)
                                 ORDER BY u.place) AS columns,
-                            pg_catalog.bool_and(a.attnotnull AND o.opcdefault
+                            pg_catalog.bool_and(a.attnotnull AND o.opcdefault AND NOT EXISTS (
+                                    SELECT FROM pg_catalog.pg_constraint w WHERE w.conrelid = p.oid AND w.contype = 'n'
+                                       AND NOT w.convalidated AND w.conkey = ARRAY[a.attnum])
                                 AND i.indcollation[u.place - 1] = a.attcollation) AS usable
                        FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY u(attnum, place)
                        JOIN pg_catalog.pg_attribute a ON a.attrelid = p.oid AND a.attnum = u.attnum
@@ -57,7 +59,9 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
        WHERE g.tgrelid = ANY (tree.oids) AND g.tgparentid = 0),
   'bytes', pg_catalog.pg_table_size(c.oid),
   'columns', (SELECT coalesce(pg_catalog.json_agg(x ORDER BY x.attnum), '[]') FROM (
-      SELECT a.attnum, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS data_type, a.attnotnull AS not_null,
+      SELECT a.attnum, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS data_type,
+             a.attnotnull AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint w
+                 WHERE w.conrelid = c.oid AND w.contype = 'n' AND NOT w.convalidated AND w.conkey = ARRAY[a.attnum]) AS not_null,
              CASE WHEN a.attcollation <> y.typcollation THEN (SELECT pg_catalog.format('%I.%I', e.nspname, l.collname)
                  FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace e ON e.oid = l.collnamespace
                 WHERE l.oid = a.attcollation) END AS collation,
