@@ -515,3 +515,18 @@ async fn whom_nobody_may_end_is_waited_for() -> anyhow::Result<()> {
     assert!(session.batch_execute("SELECT 1").await.is_err());
     Ok(())
 }
+
+/// Half a minute is what a migration has where nobody says otherwise.
+#[tokio::test]
+async fn a_step_has_a_budget_of_its_own() -> anyhow::Result<()> {
+    let database = Server::shared().await?.fresh_database().await?;
+    database.execute(TABLE).await?;
+    let reader = idle(database.url(), "reader").await?;
+    let impatient = format!("{COLUMN}    lock_timeout: 700ms\n");
+    let migrations = Migrations::write(&[("1_column.yaml", &impatient)])?;
+    let ended = up(&database, &migrations, &[]).run().await?;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("700 ms"), "{}", ended.stderr);
+    reader.batch_execute("COMMIT").await?;
+    Ok(())
+}
