@@ -310,6 +310,8 @@ async fn a_foreign_key_killed_between_partitions_is_finished_or_undone() -> anyh
         writing
             .batch_execute("LOCK TABLE t_22 IN ROW EXCLUSIVE MODE")
             .await?;
+        // Long enough to be waited for outside the queue, by the change of that partition alone.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
         case.killed_when(
             "SELECT count(*) = 2 AND bool_and(convalidated) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace",
         )

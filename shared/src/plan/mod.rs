@@ -66,6 +66,8 @@ pub struct Transaction {
     pub length: Length,
     /// How to take back what the step's transactions before it put in place, when its statements fail for good.
     pub withdraw: Option<Withdraw>,
+    /// The tables on which it takes its lock, as SQL names them; those that the step names where there are none.
+    pub on: Vec<String>,
     /// Other tables on which it takes a lock, as SQL names them.
     pub also: Vec<(Mode, String)>,
 }
@@ -115,8 +117,16 @@ impl Transaction {
             lock: Mode::AccessExclusive,
             length: Length::Bounded,
             withdraw: None,
+            on: Vec::new(),
             also: Vec::new(),
         }
+    }
+
+    /// The same, which locks these tables, not all that the step names.
+    #[must_use]
+    pub fn on(mut self, tables: &[&str]) -> Self {
+        self.on = tables.iter().map(|table| (*table).to_owned()).collect();
+        self
     }
 
     /// The same with another lock.
@@ -134,6 +144,7 @@ impl Transaction {
             lock: Mode::ShareUpdateExclusive,
             length: Length::Long,
             withdraw: Some(withdraw),
+            on: Vec::new(),
             also: Vec::new(),
         }
     }

@@ -56,8 +56,21 @@ pub(super) struct Turn {
 
 /// The tables of a step by the lock they are wanted for.
 fn wanted(place: Place<'_>, transaction: &Transaction) -> Vec<(Mode, Vec<String>)> {
-    let tables = place.step().change.tables();
-    let own = tables.iter().map(|table| (transaction.lock, table.to_string()));
+    let named = || {
+        place
+            .step()
+            .change
+            .tables()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
+    let tables: Vec<String> = if transaction.on.is_empty() {
+        named()
+    } else {
+        transaction.on.clone()
+    };
+    let own = tables.into_iter().map(|table| (transaction.lock, table));
     let mut wanted: BTreeMap<Mode, Vec<String>> = BTreeMap::new();
     for (mode, table) in own.chain(transaction.also.iter().cloned()) {
         wanted.entry(mode).or_default().push(table);

@@ -206,7 +206,10 @@ fn add_and_validate(
 ) {
     if present.is_none() {
         let add = sql::add_foreign_key(relation, key, Validity::NotValid);
-        let add = Transaction::bounded(add).locking(Mode::ShareRowExclusive);
+        let references = key.references.full_name();
+        let add = Transaction::bounded(add)
+            .locking(Mode::ShareRowExclusive)
+            .on(&[relation, &references]);
         actions.push(Action::Transaction(Transaction {
             // Where it is the first, there is nothing yet to take back.
             withdraw: (!actions.is_empty()).then(|| withdraw.clone()),
@@ -214,10 +217,10 @@ fn add_and_validate(
         }));
     }
     if !present.is_some_and(|present| present.validated) {
-        actions.push(Action::Transaction(Transaction::long(
-            sql::validate_constraint(relation, key.name),
-            withdraw.clone(),
-        )));
+        let validate = sql::validate_constraint(relation, key.name);
+        actions.push(Action::Transaction(
+            Transaction::long(validate, withdraw.clone()).on(&[relation]),
+        ));
     }
 }
 

@@ -89,6 +89,7 @@ impl Kind for Sql {
                 lock: Mode::AccessExclusive,
                 length: Length::Bounded,
                 withdraw: None,
+                on: Vec::new(),
                 also: (self.locks.iter())
                     .map(|(mode, table)| (*mode, table.to_string()))
                     .collect(),
