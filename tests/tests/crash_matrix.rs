@@ -256,6 +256,10 @@ async fn meet(case: Case, catalogs: &Catalogs) -> anyhow::Result<()> {
             found.join("\n")
         );
     }
+    // A thousand databases would fill the disk.
+    let admin = server().await?.admin("postgres").await?;
+    let drop = format!("DROP DATABASE {} WITH (FORCE)", database.name());
+    admin.batch_execute(&drop).await?;
     Ok(())
 }
 
