@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 export RUST_TEST_THREADS ?= 4
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-matrix chaos check bench build setup fmt clippy purity doc deny
+.PHONY: demo test test-matrix chaos simulate check bench build setup fmt clippy purity doc deny
 .DEFAULT_GOAL := build
 
 demo: setup ## migrate twelve databases on three servers, and watch
@@ -22,6 +22,10 @@ test-matrix: ## MAJORS="13 18" [SUITES="ddl indexes"]: on servers of other major
 
 chaos: setup ## ROUNDS=1000 [SEED=42]: applications, competing runs and a fleet under random faults
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) cargo test --package tests --test chaos --locked
+
+simulate: setup ## SEEDS=1000000 [FROM=0]: the rollouts of so many random fleets, without servers
+	SIMULATION_SEEDS=$(or $(SEEDS),100000) SIMULATION_FROM=$(or $(FROM),0) \
+		cargo test --package shared --lib --release --locked every_rollout_ends
 
 bench: setup ## measure against plain PostgreSQL
 	cargo build --release --locked --workspace --bin confiture --bin bench

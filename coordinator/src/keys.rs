@@ -5,7 +5,8 @@
 //! lease/<database>                Lease       bound to the agent's lease; its `created` is the fence's token
 //! database/<name>                 Database    who serves it, and what each says about it
 //! rollout/<id>/spec/<n>           Spec        in pieces, with all its databases
-//! rollout/<id>/phase              Phase       written last when founded, removed first when forgotten
+//! rollout/<id>/course             Course      written last when founded, removed first when forgotten
+//! rollout/<id>/action/<n>         Action      what someone asked of it
 //! rollout/<id>/database/<name>    Assignment  from the first time it is not `Waiting` any more
 //! bundle/<digest>                 Manifest
 //! piece/<digest>/<n>              bytes
@@ -49,8 +50,13 @@ pub(crate) fn spec_piece(rollout: &RolloutId, piece: usize) -> String {
     format!("{ROLLOUTS}{rollout}/spec/{piece:06}")
 }
 
-pub(crate) fn phase(rollout: &RolloutId) -> String {
-    format!("{ROLLOUTS}{rollout}/phase")
+pub(crate) fn course(rollout: &RolloutId) -> String {
+    format!("{ROLLOUTS}{rollout}/course")
+}
+
+pub(crate) fn action(rollout: &RolloutId, number: usize) -> String {
+    // Padded, so that the order of keys is the order of actions.
+    format!("{ROLLOUTS}{rollout}/action/{number:06}")
 }
 
 pub(crate) fn assignment(rollout: &RolloutId, database: &DatabaseName) -> String {
@@ -69,7 +75,8 @@ pub(crate) fn bundle_piece(digest: &Digest, piece: usize) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum OfRollout<'a> {
     Spec,
-    Phase,
+    Course,
+    Action,
     Assignment(&'a str),
 }
 
@@ -77,7 +84,8 @@ pub(crate) enum OfRollout<'a> {
 pub(crate) fn of_rollout(key: &str) -> Option<(&str, OfRollout<'_>)> {
     let (id, rest) = key.strip_prefix(ROLLOUTS)?.split_once('/')?;
     let what = match rest.split_once('/') {
-        None if rest == "phase" => OfRollout::Phase,
+        None if rest == "course" => OfRollout::Course,
+        Some(("action", _)) => OfRollout::Action,
         Some(("spec", _)) => OfRollout::Spec,
         Some(("database", name)) => OfRollout::Assignment(name),
         None | Some(_) => return None,
@@ -135,14 +143,18 @@ mod tests {
         let id = RolloutId::from_random(7);
         let name = DatabaseName::try_from("orders.eu-1").unwrap();
         let id = id.clone();
-        assert_eq!(of_rollout(&phase(&id)), Some((id.as_str(), OfRollout::Phase)));
+        assert_eq!(of_rollout(&course(&id)), Some((id.as_str(), OfRollout::Course)));
+        assert_eq!(
+            of_rollout(&action(&id, 3)),
+            Some((id.as_str(), OfRollout::Action))
+        );
         assert_eq!(
             of_rollout(&spec_piece(&id, 3)),
             Some((id.as_str(), OfRollout::Spec))
         );
         let of = OfRollout::Assignment("orders.eu-1");
         assert_eq!(of_rollout(&assignment(&id, &name)), Some((id.as_str(), of)));
-        for strange in ["rollout/x", "rollout/x/y", "agent/x/phase", "rollout/x/phase/y"] {
+        for strange in ["rollout/x", "rollout/x/y", "agent/x/course", "rollout/x/course/y"] {
             assert_eq!(of_rollout(strange), None, "{strange}");
         }
     }

@@ -4,7 +4,8 @@ use crate::keys::{self, OfRollout};
 use crate::store::{Entry, Error, Store};
 use shared::id::{AgentId, DatabaseName, RolloutId};
 use shared::rollout::book::Change;
-use shared::rollout::{Assignment, Book, Fleet, Phase, Rollout, Spec, Time};
+use shared::rollout::control::Action;
+use shared::rollout::{Assignment, Book, Course, Fleet, Rollout, Spec, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a store holds.
@@ -66,7 +67,8 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
 #[derive(Default)]
 struct Parts {
     specs: BTreeMap<String, Vec<u8>>,
-    phases: BTreeMap<String, Phase>,
+    courses: BTreeMap<String, Course>,
+    actions: BTreeMap<String, Vec<Action>>,
     records: BTreeMap<String, BTreeMap<DatabaseName, Assignment>>,
 }
 
@@ -82,8 +84,12 @@ impl Parts {
         match what {
             // Entries come in the order of their keys.
             OfRollout::Spec => self.specs.entry(id).or_default().extend(entry.value),
-            OfRollout::Phase => {
-                self.phases.insert(id, keys::decode(&entry.key, &entry.value)?);
+            OfRollout::Course => {
+                self.courses.insert(id, keys::decode(&entry.key, &entry.value)?);
+            }
+            OfRollout::Action => {
+                let action = keys::decode(&entry.key, &entry.value)?;
+                self.actions.entry(id).or_default().push(action);
             }
             OfRollout::Assignment(database) => {
                 let database = DatabaseName::try_from(database);
@@ -96,19 +102,24 @@ impl Parts {
     }
 
     fn fragments(&self) -> BTreeSet<RolloutId> {
-        let all = self.specs.keys().chain(self.records.keys());
-        all.filter(|id| !self.phases.contains_key(*id))
+        let all = self
+            .specs
+            .keys()
+            .chain(self.records.keys())
+            .chain(self.actions.keys());
+        all.filter(|id| !self.courses.contains_key(*id))
             .filter_map(|id| RolloutId::try_from(id.as_str()).ok())
             .collect()
     }
 
     fn rollouts(mut self) -> Result<Vec<Rollout>, Error> {
         let mut rollouts = Vec::new();
-        for (id, phase) in self.phases {
+        for (id, course) in self.courses {
             let key = format!("{}{id}/spec/", keys::ROLLOUTS);
             let spec: Spec = keys::decode(&key, &self.specs.remove(&id).unwrap_or_default())?;
             let records = self.records.remove(&id).unwrap_or_default();
-            rollouts.push(Rollout::restored(spec, phase, records));
+            let actions = self.actions.remove(&id).unwrap_or_default();
+            rollouts.push(Rollout::restored(spec, course, records, actions));
         }
         Ok(rollouts)
     }

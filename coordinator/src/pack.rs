@@ -6,7 +6,7 @@ use crate::leader;
 use crate::store::{Condition, LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Transaction, Write};
 use shared::id::{DatabaseName, RolloutId};
 use shared::rollout::book::Change;
-use shared::rollout::{Effect, Fleet, Spec};
+use shared::rollout::{Course, Effect, Fleet, Spec};
 use std::collections::BTreeSet;
 
 /// Kept free of the store's limit for one transaction: keys and framing count on the way too.
@@ -58,13 +58,13 @@ pub(crate) fn group(change: Change, fleet: &Fleet) -> Group {
 }
 
 /// The groups that found a rollout: it exists with the last of them.
-pub(crate) fn founding(spec: &Spec, phase: &shared::rollout::Phase) -> Vec<Group> {
+pub(crate) fn founding(spec: &Spec, course: &Course) -> Vec<Group> {
     let bytes = keys::encode(spec);
     let pieces = bytes.chunks(keys::PIECE_BYTES).enumerate();
     let mut groups: Vec<_> = pieces
         .map(|(n, piece)| Group::of(put(keys::spec_piece(&spec.id, n), piece.to_vec())))
         .collect();
-    groups.push(Group::of(put(keys::phase(&spec.id), keys::encode(phase))));
+    groups.push(Group::of(put(keys::course(&spec.id), keys::encode(course))));
     groups
 }
 
@@ -86,7 +86,13 @@ impl Group {
 
     fn add(&mut self, rollout: &RolloutId, effect: Effect) {
         match effect {
-            Effect::Phase(phase) => self.writes.push(put(keys::phase(rollout), keys::encode(&phase))),
+            Effect::Course(course) => self
+                .writes
+                .push(put(keys::course(rollout), keys::encode(&course))),
+            Effect::Acted(number, action) => {
+                let key = keys::action(rollout, number);
+                self.writes.push(put(key, keys::encode(&action)));
+            }
             Effect::Record(database, assignment) => {
                 let key = keys::assignment(rollout, &database);
                 self.writes.push(put(key, keys::encode(&assignment)));

@@ -54,10 +54,10 @@ impl Service for Script {
     ) -> Result<Response<Self::WatchRolloutStream>, Status> {
         Err(Status::unimplemented("not asked for here"))
     }
-    async fn abort_rollout(
+    async fn control_rollout(
         &self,
-        _: Request<v1::AbortRolloutRequest>,
-    ) -> Result<Response<v1::AbortRolloutResponse>, Status> {
+        _: Request<v1::ControlRolloutRequest>,
+    ) -> Result<Response<v1::ControlRolloutResponse>, Status> {
         self.answer()
     }
     async fn list_databases(

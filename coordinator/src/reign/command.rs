@@ -2,8 +2,9 @@
 
 use shared::id::{AgentId, DatabaseName, Digest, RequestId, RolloutId, SetName};
 use shared::migration::Version;
+use shared::rollout::book::AskError;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
-use shared::rollout::{Policy, Selector, show, view};
+use shared::rollout::{Policy, Selector, Verb, show, view, waves};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,13 +25,14 @@ pub(crate) enum Command {
         wish: Box<Wish>,
         reply: oneshot::Sender<Result<Founded, Refusal>>,
     },
-    /// A rollout is to be aborted.
-    Abort {
+    /// Something is asked of a rollout.
+    Control {
         /// Its id, or the beginning of it.
         id: String,
+        verb: Verb,
         by: String,
         reason: String,
-        reply: oneshot::Sender<Result<view::Rollout, show::Error>>,
+        reply: oneshot::Sender<Result<Controlled, NoControl>>,
     },
     /// The store was put back or rebuilt: its leases are to count before all others.
     Recover {
@@ -104,6 +106,26 @@ pub(crate) enum FoundedBy {
     Earlier,
 }
 
+/// What came of something asked of a rollout.
+pub(crate) struct Controlled {
+    pub(crate) rollout: view::Rollout,
+    /// Whether it changed anything.
+    pub(crate) changed: bool,
+}
+
+/// Why nothing is done about what was asked of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoControl {
+    #[error(transparent)]
+    Search(#[from] show::Error),
+    #[error("cannot {verb} rollout {rollout}")]
+    Impossible {
+        verb: &'static str,
+        rollout: RolloutId,
+        source: AskError,
+    },
+}
+
 /// Why a rollout is not founded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -114,4 +136,11 @@ pub(crate) enum Refusal {
     OtherContent { request: RequestId, rollout: RolloutId },
     #[error("no database matches {selector}: {known}")]
     NoMatch { selector: Selector, known: String },
+    #[error("the policy does not fit the databases:\n{}", lines(.0))]
+    Waves(Vec<waves::Error>),
+}
+
+fn lines(errors: &[waves::Error]) -> String {
+    let lines: Vec<_> = errors.iter().map(|error| format!("  {error}")).collect();
+    lines.join("\n")
 }

@@ -2,7 +2,7 @@
 
 use super::command::{FoundedBy, Refusal, Wish};
 use shared::id::{Direction, RolloutId};
-use shared::rollout::{Book, Selector, Spec, Time};
+use shared::rollout::{Book, Selector, Spec, Time, waves};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many names or labels a message lists.
@@ -45,7 +45,9 @@ pub(super) fn found(
     let matching = fleet
         .iter()
         .filter(|(_, database)| wish.selector.matches(&database.labels()));
-    let databases: BTreeSet<_> = matching.map(|(name, _)| name.clone()).collect();
+    let databases: BTreeMap<_, _> = matching
+        .map(|(name, database)| (name.clone(), database.labels()))
+        .collect();
     if databases.is_empty() {
         let known = known(book, &wish.selector);
         return Err(Refusal::NoMatch {
@@ -53,6 +55,9 @@ pub(super) fn found(
             known,
         });
     }
+    // The same migrations over the same fleet have the same canaries, so that a plan says which.
+    let seed = format!("{} {}", wish.set, wish.bundle);
+    let waves = waves::plan(&wish.policy, &databases, &seed).map_err(Refusal::Waves)?;
     let id = loop {
         let id = RolloutId::from_random(random());
         if !book.rollouts().contains_key(&id) {
@@ -71,7 +76,7 @@ pub(super) fn found(
         policy: wish.policy,
         created_by: wish.created_by,
         created_at: now,
-        databases,
+        waves,
     })))
 }
 
@@ -182,13 +187,10 @@ mod tests {
     fn a_rollout_gets_the_databases_that_match() {
         let spec = new(&book(), wish("env=prod"));
         assert_eq!(
-            spec.databases
-                .iter()
-                .map(DatabaseName::as_str)
-                .collect::<Vec<_>>(),
+            spec.databases().map(DatabaseName::as_str).collect::<Vec<_>>(),
             ["orders"]
         );
-        assert_eq!(new(&book(), wish("all")).databases.len(), 2);
+        assert_eq!(new(&book(), wish("all")).size(), 2);
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! What comes in: agents and their messages, wishes of operators. Changes the book; nothing is written or said here.
 
-use super::command::{Attach, Attached, Command, Founded, Recovered, Refusal, Wish};
+use super::command::{Attach, Attached, Command, Founded, NoControl, Recovered, Refusal, Wish};
 use super::found::{self, Finding};
 use super::sessions::Claim;
 use super::tell::Answer;
 use super::{Reign, Round};
 use crate::pack::{self, Group};
 use crate::store;
-use shared::id::AgentId;
-use shared::rollout::book::Heard;
+use shared::id::{AgentId, RolloutId};
+use shared::rollout::book::{Change, Heard};
 use shared::rollout::message::{FromAgent, Welcome};
-use shared::rollout::{Phase, Time};
+use shared::rollout::{Course, Time, Verb};
 use std::time::Instant;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -37,24 +37,47 @@ impl Reign {
                 }
             }
             Command::Found { wish, reply } => self.found(*wish, reply, now, round),
-            Command::Abort {
+            Command::Control {
                 id,
+                verb,
                 by,
                 reason,
                 reply,
             } => {
-                let found = self.book.find(&id).map(|rollout| rollout.spec().id.clone());
-                match found {
-                    Ok(id) => {
-                        tracing::info!(rollout = %id, by, reason, "asked to abort");
-                        round.changes.extend(self.book.abort(&id, by, reason, now));
-                        round.answers.push(Answer::Aborting(id, reply));
+                let word = verb.word();
+                let asked = self.control(&id, verb, by, reason, now);
+                match asked {
+                    Ok((rollout, changes)) => {
+                        let effective = !changes.is_empty();
+                        tracing::info!(%rollout, verb = word, effective, "asked");
+                        round.changes.extend(changes);
+                        round.answers.push(Answer::Controlled(rollout, effective, reply));
                     }
                     // Whoever asked may have gone.
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
             Command::Recover { by, reason, reply } => self.recover(&by, &reason, reply, round),
+        }
+    }
+
+    fn control(
+        &mut self,
+        id: &str,
+        verb: Verb,
+        by: String,
+        reason: String,
+        now: Time,
+    ) -> Result<(RolloutId, Vec<Change>), NoControl> {
+        let rollout = self.book.find(id)?.spec().id.clone();
+        let word = verb.word();
+        match self.book.ask(&rollout, verb, by, reason, now) {
+            Ok(changes) => Ok((rollout, changes)),
+            Err(source) => Err(NoControl::Impossible {
+                verb: word,
+                rollout,
+                source,
+            }),
         }
     }
 
@@ -157,10 +180,10 @@ impl Reign {
                     Finding::New(spec) => {
                         let id = spec.id.clone();
                         tracing::info!(
-                            rollout = %id, set = %spec.set, databases = spec.databases.len(),
+                            rollout = %id, set = %spec.set, databases = spec.size(), waves = spec.waves.len(),
                             selector = %spec.selector, by = spec.created_by, "founded"
                         );
-                        round.groups.extend(pack::founding(&spec, &Phase::Running));
+                        round.groups.extend(pack::founding(&spec, &Course::new()));
                         self.book.found(*spec);
                         id
                     }

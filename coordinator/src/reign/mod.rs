@@ -15,7 +15,9 @@ mod sessions;
 mod tell;
 mod tidy;
 
-pub(crate) use command::{Attach, Attached, Command, Founded, FoundedBy, Refusal, Wish};
+pub(crate) use command::{
+    Attach, Attached, Command, Controlled, Founded, FoundedBy, NoControl, Refusal, Wish,
+};
 
 use crate::bundles::{Bundles, Error as BundleError};
 use crate::load::{self, Loaded};
@@ -156,7 +158,7 @@ impl Reign {
             self.commit(&mut round, now).await?;
             // Before any answer: whoever is told of a change and asks finds it.
             self.publish();
-            self.answer(round.answers);
+            self.answer(round.answers, now);
             if round.ends {
                 return Err(End::Recovered);
             }

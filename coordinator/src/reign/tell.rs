@@ -1,12 +1,12 @@
 //! What goes out, once it is written: answers, and what agents do not know yet.
 
-use super::command::{Attached, Founded, FoundedBy, Recovered, Refusal};
+use super::command::{Attached, Controlled, Founded, FoundedBy, NoControl, Recovered, Refusal};
 use super::sessions::Sent;
 use super::{BUNDLE_AGAIN, Reign};
 use crate::chain::chain;
 use shared::id::{AgentId, Digest, RolloutId};
 use shared::rollout::message::{Holding, ToAgent, Welcome};
-use shared::rollout::{Time, instruct, show, view};
+use shared::rollout::{Time, instruct, show};
 use tokio::sync::oneshot;
 
 /// To be said after the commit.
@@ -16,12 +16,12 @@ pub(super) enum Answer {
     Acknowledge(AgentId, Holding),
     Founded(RolloutId, FoundedBy, oneshot::Sender<Result<Founded, Refusal>>),
     Recovered(oneshot::Sender<Recovered>, Recovered),
-    Aborting(RolloutId, oneshot::Sender<Result<view::Rollout, show::Error>>),
+    Controlled(RolloutId, bool, oneshot::Sender<Result<Controlled, NoControl>>),
 }
 
 impl Reign {
     /// Answers that waited for the commit. Whoever asked may have gone.
-    pub(super) fn answer(&mut self, answers: Vec<Answer>) {
+    pub(super) fn answer(&mut self, answers: Vec<Answer>, now: Time) {
         for answer in answers {
             match answer {
                 Answer::Welcome(agent, welcome) => self.say(&agent, ToAgent::Welcome(welcome)),
@@ -30,13 +30,14 @@ impl Reign {
                 Answer::Acknowledge(agent, of) => self.say(&agent, ToAgent::Acknowledged(of)),
                 Answer::Founded(id, by, reply) => {
                     if let Some(rollout) = self.book.rollouts().get(&id) {
-                        let rollout = show::show_rollout(rollout);
+                        let rollout = show::show_rollout(rollout, now);
                         drop(reply.send(Ok(Founded { rollout, by })));
                     }
                 }
-                Answer::Aborting(id, reply) => {
+                Answer::Controlled(id, changed, reply) => {
                     if let Some(rollout) = self.book.rollouts().get(&id) {
-                        drop(reply.send(Ok(show::show_rollout(rollout))));
+                        let rollout = show::show_rollout(rollout, now);
+                        drop(reply.send(Ok(Controlled { rollout, changed })));
                     }
                 }
             }

@@ -64,10 +64,10 @@ impl Reign {
         Ok(())
     }
 
-    /// Removes all keys of a rollout; without its phase it does not exist, so that goes first.
+    /// Removes all keys of a rollout; without its course it does not exist, so that goes first.
     async fn remove(&mut self, rollout: &RolloutId) -> Result<(), End> {
         let now = Time::since_1970(runtime::unix_now());
-        self.write(vec![Group::of(Write::Delete(keys::phase(rollout)))], now)
+        self.write(vec![Group::of(Write::Delete(keys::course(rollout)))], now)
             .await?;
         let rest = self
             .store
@@ -113,9 +113,17 @@ mod tests {
     use crate::store::embedded::Embedded;
     use crate::store::{Outcome, Store, Transaction};
     use shared::id::{DatabaseName, Direction, RequestId, SetName, StoreId};
-    use shared::rollout::{Bundle, Phase, Policy, Selector, Spec};
+    use shared::rollout::waves::Wave;
+    use shared::rollout::{Bundle, Course, Phase, Policy, Selector, Spec};
     use std::sync::Arc;
     use tokio::sync::{mpsc, watch};
+
+    fn course(phase: Phase) -> Course {
+        Course {
+            phase,
+            ..Course::new()
+        }
+    }
 
     /// A store with a leader; its term.
     async fn led() -> (Arc<dyn Store>, i64) {
@@ -157,7 +165,13 @@ mod tests {
             policy: Policy::default(),
             created_by: String::new(),
             created_at: Time(0),
-            databases: BTreeSet::from([DatabaseName::try_from("orders").unwrap()]),
+            waves: vec![Wave {
+                name: "rest".to_owned(),
+                databases: BTreeSet::from([DatabaseName::try_from("orders").unwrap()]),
+                soak: std::time::Duration::ZERO,
+                approval: false,
+                failure_budget: None,
+            }],
         }
     }
 
@@ -196,7 +210,7 @@ mod tests {
             write(
                 &store,
                 term,
-                pack::founding(&spec(number, bundle), &Phase::Done { at: Time(1) }),
+                pack::founding(&spec(number, bundle), &course(Phase::Done { at: Time(1) })),
             )
             .await;
         }
@@ -229,7 +243,7 @@ mod tests {
         let (store, term) = led().await;
         let bundles = Arc::new(Bundles::new(store.clone()));
         let digest = keep(&bundles, term, "a").await;
-        let mut groups = pack::founding(&spec(1, digest), &Phase::Running);
+        let mut groups = pack::founding(&spec(1, digest), &course(Phase::Running));
         groups.pop();
         write(&store, term, groups).await;
         let reign = begin(&store, &bundles, term).await;

@@ -1,9 +1,9 @@
 //! The service for operators and platform tooling.
 
 use super::{Context, status, watch};
-use crate::reign::Command;
+use crate::reign::{Command, Controlled};
 use futures_util::stream::BoxStream;
-use proto::convert::view;
+use proto::convert::{control, view};
 use proto::v1;
 use proto::v1::operator_server;
 use shared::rollout::{Time, show};
@@ -34,7 +34,7 @@ impl operator_server::Operator for Operator {
             .map_err(|error| status::of_search(&error))?;
         let assignments = book.show_assignments(rollout, now());
         Ok(Response::new(v1::GetRolloutResponse {
-            rollout: Some(view::rollout_to_wire(show::show_rollout(rollout))),
+            rollout: Some(view::rollout_to_wire(show::show_rollout(rollout, now()))),
             assignments: assignments.into_iter().map(view::assignment_to_wire).collect(),
         }))
     }
@@ -43,7 +43,7 @@ impl operator_server::Operator for Operator {
         &self,
         _request: Request<v1::ListRolloutsRequest>,
     ) -> Result<Response<v1::ListRolloutsResponse>, Status> {
-        let rollouts = self.0.book().await?.show_rollouts();
+        let rollouts = self.0.book().await?.show_rollouts(now());
         let rollouts = rollouts.into_iter().map(view::rollout_to_wire).collect();
         Ok(Response::new(v1::ListRolloutsResponse { rollouts }))
     }
@@ -61,28 +61,33 @@ impl operator_server::Operator for Operator {
         Ok(Response::new(watch::stream(self.0.clone(), seat, id)))
     }
 
-    async fn abort_rollout(
+    async fn control_rollout(
         &self,
-        request: Request<v1::AbortRolloutRequest>,
-    ) -> Result<Response<v1::AbortRolloutResponse>, Status> {
-        let v1::AbortRolloutRequest {
+        request: Request<v1::ControlRolloutRequest>,
+    ) -> Result<Response<v1::ControlRolloutResponse>, Status> {
+        let v1::ControlRolloutRequest {
             id,
+            verb,
             reason,
             requested_by: by,
         } = request.into_inner();
+        let verb = control::verb_from_wire(verb.unwrap_or_default());
+        let verb = verb.map_err(|error| status::invalid(&error.chain()))?;
         let reigning = self.0.reigning()?;
-        let aborted = self
+        let controlled = self
             .0
-            .ask(&reigning, |reply| Command::Abort {
+            .ask(&reigning, |reply| Command::Control {
                 id,
+                verb,
                 by,
                 reason,
                 reply,
             })
             .await?;
-        let rollout = aborted.map_err(|error| status::of_search(&error))?;
-        Ok(Response::new(v1::AbortRolloutResponse {
+        let Controlled { rollout, changed } = controlled.map_err(|error| status::of_control(&error))?;
+        Ok(Response::new(v1::ControlRolloutResponse {
             rollout: Some(view::rollout_to_wire(rollout)),
+            changed,
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use crate::bundles::Error as BundleError;
 use crate::chain::chain;
-use crate::reign::Refusal;
+use crate::reign::{NoControl, Refusal};
 use crate::store::Error as StoreError;
 use shared::retry::Retryability;
 use shared::rollout::show;
@@ -77,7 +77,14 @@ pub(super) fn of_bundle(error: &BundleError) -> Status {
 pub(super) fn of_refusal(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::OtherContent { .. } => Status::already_exists(clipped(&refusal.to_string())),
-        Refusal::NoMatch { .. } => invalid(&refusal.to_string()),
+        Refusal::NoMatch { .. } | Refusal::Waves(_) => invalid(&refusal.to_string()),
+    }
+}
+
+pub(super) fn of_control(error: &NoControl) -> Status {
+    match error {
+        NoControl::Search(error) => of_search(error),
+        NoControl::Impossible { .. } => invalid(&chain(error)),
     }
 }
 

@@ -70,7 +70,7 @@ impl Watch {
             self.last = Some(Instant::now());
             let book = self.context.book_of(&self.seat).await?;
             let rollout = book.find(&self.id).map_err(|error| status::of_search(&error))?;
-            let shown = view::rollout_to_wire(show::show_rollout(rollout));
+            let shown = view::rollout_to_wire(show::show_rollout(rollout, now()));
             let all = book
                 .show_assignments(rollout, now())
                 .into_iter()

@@ -157,12 +157,15 @@ impl Coordinator {
     }
 
     pub(crate) async fn abort(&self, rollout: &Rollout) -> Result<Rollout, Status> {
-        let request = v1::AbortRolloutRequest {
+        let request = v1::ControlRolloutRequest {
+            verb: Some(v1::Verb {
+                verb: Some(v1::verb::Verb::Abort(v1::verb::Abort {})),
+            }),
             id: rollout.id.to_string(),
             reason: "wrong set".to_owned(),
             requested_by: "ada".to_owned(),
         };
-        let response = self.client().await.abort_rollout(request).await?.into_inner();
+        let response = self.client().await.control_rollout(request).await?.into_inner();
         Ok(view::rollout_from_wire(response.rollout.unwrap()).unwrap())
     }
 

@@ -2,7 +2,8 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`request`] | what operators ask: bundle, selector, policy |
+//! | [`request`], [`policy`] | what a new rollout is made of |
+//! | [`control`] | what operators ask of a rollout |
 //! | [`view`] | what operators read: rollouts, databases, agents |
 //! | [`from_agent`] | what an agent says |
 //! | [`to_agent`] | what a coordinator says |
@@ -10,7 +11,9 @@
 //! `to_wire` cannot fail; `from_wire` checks everything that the core's types promise. Nothing of a message is
 //! believed before that. 0 and the empty text stand for "none" where the wire has no better word.
 
+pub mod control;
 pub mod from_agent;
+pub mod policy;
 pub mod request;
 pub mod to_agent;
 pub mod view;

@@ -1,10 +1,11 @@
 //! What operators ask for.
 
+use super::policy::{policy_from_wire, policy_to_wire};
 use super::{Error, name};
 use crate::v1;
 use shared::id::{RequestId, SetName};
 use shared::migration::File;
-use shared::rollout::{Bundle, Policy, Selector, policy, selector};
+use shared::rollout::{Bundle, Policy, Selector, selector};
 
 /// A request for a new rollout, checked as far as it can be without knowing the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub struct Create {
     pub bundle: Bundle,
     /// Which databases.
     pub selector: Selector,
-    /// The limits.
+    /// What it keeps to.
     pub policy: Policy,
     /// Who asks.
     pub created_by: String,
@@ -97,22 +98,6 @@ pub fn selector_from_wire(wire: v1::Selector) -> Result<Selector, Error> {
     })
 }
 
-/// The limits.
-pub fn policy_to_wire(policy: Policy) -> v1::Policy {
-    v1::Policy {
-        max_in_flight: policy.max_in_flight,
-        max_attempts: policy.max_attempts,
-    }
-}
-
-/// The limits; 0 is the default.
-pub fn policy_from_wire(wire: v1::Policy) -> Result<Policy, Error> {
-    Policy::new(wire.max_in_flight, wire.max_attempts).map_err(|source: policy::Error| Error::Invalid {
-        field: "policy",
-        source: Box::new(source),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,7 +115,7 @@ mod tests {
             selector: Selector::parse("env=prod").unwrap(),
             policy: Policy {
                 max_in_flight: 3,
-                max_attempts: 2,
+                ..Policy::default()
             },
             created_by: "ada".to_owned(),
         }
@@ -158,14 +143,6 @@ mod tests {
             ..selector_to_wire(create().selector)
         };
         assert!(selector_from_wire(wire).is_err());
-    }
-
-    #[test]
-    fn a_policy_without_numbers_is_the_default() {
-        assert_eq!(
-            policy_from_wire(v1::Policy::default()).unwrap(),
-            Policy::default()
-        );
     }
 
     #[test]

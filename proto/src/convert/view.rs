@@ -1,11 +1,13 @@
 //! What operators read, on the wire.
 
-use super::request::{policy_from_wire, policy_to_wire, selector_from_wire, selector_to_wire};
+use super::control::{action_from_wire, action_to_wire};
+use super::policy::{policy_from_wire, policy_to_wire};
+use super::request::{selector_from_wire, selector_to_wire};
 use super::work::{progress_from_wire, progress_to_wire, versions_from_wire};
 use super::{Error, name, name_or_none, required};
 use crate::v1;
 use shared::rollout::Time;
-use shared::rollout::view::{Agent, Assignment, AssignmentState, Counts, Database, Rollout, State};
+use shared::rollout::view::{Agent, Assignment, AssignmentState, Counts, Database, Rollout, State, Wave};
 use shared::rollout::work::{Identity, Summary};
 
 fn time_to_wire(time: Option<Time>) -> u64 {
@@ -20,6 +22,7 @@ fn time_from_wire(wire: u64) -> Option<Time> {
 pub fn rollout_to_wire(rollout: Rollout) -> v1::Rollout {
     let state = match rollout.state {
         State::Running => v1::RolloutState::Running,
+        State::Paused => v1::RolloutState::Paused,
         State::Aborting => v1::RolloutState::Aborting,
         State::Done => v1::RolloutState::Done,
         State::Failed => v1::RolloutState::Failed,
@@ -37,12 +40,48 @@ pub fn rollout_to_wire(rollout: Rollout) -> v1::Rollout {
         ended_at_unix_ms: time_to_wire(rollout.ended_at),
         state: state.into(),
         reason: rollout.reason,
+        halted: rollout.halted,
         total_databases: rollout.databases.total,
         waiting_databases: rollout.databases.waiting,
         running_databases: rollout.databases.running,
         done_databases: rollout.databases.done,
         failed_databases: rollout.databases.failed,
         aborted_databases: rollout.databases.aborted,
+        skipped_databases: rollout.databases.skipped,
+        waves: rollout.waves.into_iter().map(wave_to_wire).collect(),
+        actions: rollout.actions.into_iter().map(action_to_wire).collect(),
+    }
+}
+
+fn wave_to_wire(wave: Wave) -> v1::Wave {
+    v1::Wave {
+        name: wave.name,
+        begun: wave.begun,
+        blocked: wave.blocked,
+        total_databases: wave.databases.total,
+        waiting_databases: wave.databases.waiting,
+        running_databases: wave.databases.running,
+        done_databases: wave.databases.done,
+        failed_databases: wave.databases.failed,
+        skipped_databases: wave.databases.skipped,
+        aborted_databases: wave.databases.aborted,
+    }
+}
+
+fn wave_from_wire(wire: v1::Wave) -> Wave {
+    Wave {
+        name: wire.name,
+        begun: wire.begun,
+        blocked: wire.blocked,
+        databases: Counts {
+            total: wire.total_databases,
+            waiting: wire.waiting_databases,
+            running: wire.running_databases,
+            done: wire.done_databases,
+            failed: wire.failed_databases,
+            skipped: wire.skipped_databases,
+            aborted: wire.aborted_databases,
+        },
     }
 }
 
@@ -55,6 +94,7 @@ pub fn rollout_from_wire(wire: v1::Rollout) -> Result<Rollout, Error> {
     let state = match v1::RolloutState::try_from(wire.state).map_err(|_| unknown())? {
         v1::RolloutState::Unspecified => return Err(unknown()),
         v1::RolloutState::Running => State::Running,
+        v1::RolloutState::Paused => State::Paused,
         v1::RolloutState::Aborting => State::Aborting,
         v1::RolloutState::Done => State::Done,
         v1::RolloutState::Failed => State::Failed,
@@ -72,14 +112,22 @@ pub fn rollout_from_wire(wire: v1::Rollout) -> Result<Rollout, Error> {
         ended_at: time_from_wire(wire.ended_at_unix_ms),
         state,
         reason: wire.reason,
+        halted: wire.halted,
         databases: Counts {
             total: wire.total_databases,
             waiting: wire.waiting_databases,
             running: wire.running_databases,
             done: wire.done_databases,
             failed: wire.failed_databases,
+            skipped: wire.skipped_databases,
             aborted: wire.aborted_databases,
         },
+        waves: wire.waves.into_iter().map(wave_from_wire).collect(),
+        actions: wire
+            .actions
+            .into_iter()
+            .map(action_from_wire)
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -90,6 +138,7 @@ pub fn assignment_to_wire(assignment: Assignment) -> v1::Assignment {
         AssignmentState::Running => v1::AssignmentState::Running,
         AssignmentState::Done => v1::AssignmentState::Done,
         AssignmentState::Failed => v1::AssignmentState::Failed,
+        AssignmentState::Skipped => v1::AssignmentState::Skipped,
         AssignmentState::Aborted => v1::AssignmentState::Aborted,
     };
     v1::Assignment {
@@ -106,6 +155,7 @@ pub fn assignment_to_wire(assignment: Assignment) -> v1::Assignment {
         steps_done: assignment.summary.steps,
         rows_changed: assignment.summary.rows,
         token: assignment.token.unwrap_or(0),
+        wave: assignment.wave,
     }
 }
 
@@ -121,10 +171,12 @@ pub fn assignment_from_wire(wire: v1::Assignment) -> Result<Assignment, Error> {
         v1::AssignmentState::Running => AssignmentState::Running,
         v1::AssignmentState::Done => AssignmentState::Done,
         v1::AssignmentState::Failed => AssignmentState::Failed,
+        v1::AssignmentState::Skipped => AssignmentState::Skipped,
         v1::AssignmentState::Aborted => AssignmentState::Aborted,
     };
     Ok(Assignment {
         database: name("assignment.database", wire.database)?,
+        wave: wire.wave,
         state,
         agent: name_or_none("assignment.agent", wire.agent)?,
         attempt: wire.attempt,
@@ -206,14 +258,28 @@ where
 mod tests {
     use super::*;
     use shared::id::{AgentId, DatabaseName, Digest, RolloutId, SetName};
+    use shared::rollout::control::{Action, Verb};
     use shared::rollout::work::Progress;
     use shared::rollout::{Policy, Selector};
     use std::collections::BTreeMap;
+
+    fn counts() -> Counts {
+        Counts {
+            total: 21,
+            waiting: 1,
+            running: 2,
+            done: 3,
+            failed: 4,
+            skipped: 5,
+            aborted: 6,
+        }
+    }
 
     #[test]
     fn a_rollout_survives_the_wire_in_every_state() {
         for state in [
             State::Running,
+            State::Paused,
             State::Aborting,
             State::Done,
             State::Failed,
@@ -231,14 +297,20 @@ mod tests {
                 ended_at: state.is_ended().then_some(Time(6)),
                 state,
                 reason: "because".to_owned(),
-                databases: Counts {
-                    total: 15,
-                    waiting: 1,
-                    running: 2,
-                    done: 3,
-                    failed: 4,
-                    aborted: 5,
-                },
+                halted: true,
+                databases: counts(),
+                waves: vec![Wave {
+                    name: "canary".to_owned(),
+                    begun: true,
+                    blocked: "soaks".to_owned(),
+                    databases: counts(),
+                }],
+                actions: vec![Action {
+                    verb: Verb::Pause,
+                    by: "ada".to_owned(),
+                    reason: String::new(),
+                    at: Time(7),
+                }],
             };
             assert_eq!(
                 rollout_from_wire(rollout_to_wire(rollout.clone())).unwrap(),
@@ -254,11 +326,13 @@ mod tests {
             AssignmentState::Running,
             AssignmentState::Done,
             AssignmentState::Failed,
+            AssignmentState::Skipped,
             AssignmentState::Aborted,
         ];
         for state in states {
             let assignment = Assignment {
                 database: DatabaseName::try_from("orders").unwrap(),
+                wave: "canary".to_owned(),
                 state,
                 agent: Some(AgentId::try_from("a").unwrap()),
                 attempt: 2,

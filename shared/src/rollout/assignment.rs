@@ -12,6 +12,8 @@
 //!      failed|                   failed (retry)     | +--failed for good--> Failed   (also from Waiting, by a look)
 //!            |                                      |
 //!            +--abandoned-----------> Aborted <-----+ any end but done or failed for good, while the rollout aborts
+//!
+//!   Waiting, Failed --skipped--> Skipped           Failed --retried--> Waiting   (Aborted too, where a failure stopped all)
 //! ```
 //! `Leasing` is what the store holds while an agent works: the lease's token is the revision of that very write, so it
 //! cannot be part of it. Read back, a `Leasing` whose lease exists is granted, and one whose lease is gone has lost it.
@@ -68,6 +70,22 @@ pub enum Assignment {
         ended_at: Time,
         /// Why.
         failure: Failure,
+        /// Whether someone has said to go on all the same.
+        #[serde(default)]
+        forgiven: bool,
+    },
+    /// Left out: the rollout does nothing with it any more, and counts it neither as done nor as failed.
+    Skipped {
+        /// Why.
+        skip: Skip,
+        /// Who tried before, if anyone did.
+        agent: Option<AgentId>,
+        /// Attempts that failed before.
+        attempt: u32,
+        /// When it was left out.
+        ended_at: Time,
+        /// How the last attempt ended.
+        last: Option<Setback>,
     },
     /// Left undone, or half done, because the rollout was aborted or stopped.
     Aborted {
@@ -84,6 +102,30 @@ pub enum Assignment {
     },
 }
 
+/// Why a database is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skip {
+    /// Someone asked.
+    Asked {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// No agent serves it, and the policy does not wait for one.
+    Unreachable,
+}
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Asked { by, reason } => super::phase::asked(f, "left out", by, reason),
+            Self::Unreachable => f.write_str("left out: no agent serves it"),
+        }
+    }
+}
+
 /// What was given to an agent with a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
@@ -91,6 +133,9 @@ pub struct Work {
     pub agent: AgentId,
     /// The agent's own lease, under which the database's lease is: when it ends, so does the work.
     pub lease: i64,
+    /// The server it is on, where that is known: its system identifier.
+    #[serde(default)]
+    pub server: Option<i64>,
     /// The holder of the fence, minted for this work.
     pub holder: Holder,
     /// Attempts that count and failed before.
@@ -204,7 +249,19 @@ impl Assignment {
     pub fn is_over(&self) -> bool {
         match self {
             Self::Waiting { .. } | Self::Leasing(_) | Self::Running { .. } => false,
-            Self::Done { .. } | Self::Failed { .. } | Self::Aborted { .. } => true,
+            Self::Done { .. } | Self::Failed { .. } | Self::Skipped { .. } | Self::Aborted { .. } => true,
+        }
+    }
+
+    /// Whether later rollouts wait with this database while this one lives: what failed may be tried again.
+    pub fn keeps_turn(&self) -> bool {
+        match self {
+            Self::Done { .. } | Self::Skipped { .. } => false,
+            Self::Waiting { .. }
+            | Self::Leasing(_)
+            | Self::Running { .. }
+            | Self::Failed { .. }
+            | Self::Aborted { .. } => true,
         }
     }
 
@@ -212,7 +269,11 @@ impl Assignment {
     pub fn work(&self) -> Option<&Work> {
         match self {
             Self::Leasing(work) | Self::Running { work, .. } => Some(work),
-            Self::Waiting { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Aborted { .. } => None,
+            Self::Waiting { .. }
+            | Self::Done { .. }
+            | Self::Failed { .. }
+            | Self::Skipped { .. }
+            | Self::Aborted { .. } => None,
         }
     }
 
@@ -222,7 +283,7 @@ impl Assignment {
             Self::Waiting { failures, .. } => *failures,
             Self::Leasing(work) | Self::Running { work, .. } => work.failures,
             Self::Done { .. } | Self::Aborted { .. } => 0,
-            Self::Failed { attempt, .. } => *attempt,
+            Self::Failed { attempt, .. } | Self::Skipped { attempt, .. } => *attempt,
         }
     }
 
@@ -234,6 +295,7 @@ impl Assignment {
             Self::Running { .. } => "running",
             Self::Done { .. } => "done",
             Self::Failed { .. } => "failed",
+            Self::Skipped { .. } => "skipped",
             Self::Aborted { .. } => "aborted",
         }
     }

@@ -21,20 +21,21 @@ pub fn after(failures: u32, seed: u64) -> Duration {
 
 /// The seed of one attempt: the same on every coordinator and after every restart.
 pub fn seed(rollout: &RolloutId, database: &DatabaseName, failures: u32) -> u64 {
-    // FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/
-    let text = rollout
-        .as_str()
-        .bytes()
-        .chain([0])
-        .chain(database.as_str().bytes());
-    let hash = text.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash ^ u64::from(failures)
+    hash([rollout.as_str(), database.as_str()]) ^ u64::from(failures)
+}
+
+/// FNV-1a, 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), of texts with a zero between them.
+pub(super) fn hash(texts: [&str; 2]) -> u64 {
+    let [one, other] = texts.map(str::bytes);
+    one.chain([0])
+        .chain(other)
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
 }
 
 /// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014): near seeds give unrelated numbers.
-fn mix(seed: u64) -> u64 {
+pub(super) fn mix(seed: u64) -> u64 {
     let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -8,16 +8,20 @@
 
 use super::assignment::Assignment;
 use super::backoff;
+use super::course::NextWave;
 use super::decision::{Decision, Halt};
 use super::fleet::{Fleet, Place};
 use super::gate::{Blocked, Gate};
 use super::machine::Rollout;
 use super::message::Holding;
-use super::phase::Phase;
-use super::spread::{Load, Purpose, spread};
+use super::phase::{Pause, Phase};
+#[cfg(test)]
+use super::planted::{self, Bug};
+use super::policy::{Hours, Unreachable};
+use super::spread::{Candidate, Choice, Limits, Loads, Purpose, spread};
 use super::time::Time;
 use crate::id::{AgentId, DatabaseName, RolloutId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long a look's finding is good enough to grant a lease on. What is really pending is read again under the lease.
@@ -29,17 +33,23 @@ const HELD_PAUSE: Duration = Duration::from_secs(5);
 /// After this a look counts as lost: longer than an agent's own limits on connecting and reading together.
 const LOOK_PATIENCE: Duration = Duration::from_secs(90);
 
+/// After this a database that no agent serves is left out, where the policy says so: longer than an agent takes to be
+/// started again, or to find the next leader.
+const UNSERVED_PATIENCE: Duration = Duration::from_mins(2);
+
 /// Everything the scheduler sees.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Snapshot<'a> {
     /// Rollouts that have not ended, in order of their numbers.
-    pub live: &'a [&'a Rollout],
+    pub live: Vec<&'a Rollout>,
     /// Databases and agents.
     pub fleet: &'a Fleet,
     /// Agents with a stream to this coordinator.
     pub links: &'a BTreeMap<AgentId, Link>,
     /// What looks found.
     pub glances: &'a BTreeMap<DatabaseName, Glance>,
+    /// Since when no agent serves databases that must not hold their wave up.
+    pub unserved: &'a BTreeMap<DatabaseName, Time>,
 }
 
 /// What a connected agent knows, as far as we know.
@@ -87,59 +97,88 @@ pub enum Found {
     },
 }
 
-/// A snapshot with what is often asked of it.
+/// A snapshot at a moment, with what is often asked of it.
 #[derive(Debug)]
 pub struct Board<'a> {
     snapshot: Snapshot<'a>,
-    /// For each database the first live rollout that is not finished with it.
+    now: Time,
+    /// Rollouts outside their hours, and when the next begin.
+    resting: BTreeMap<&'a RolloutId, Time>,
+    /// For each database the first live rollout whose turn it is.
     fronts: BTreeMap<&'a DatabaseName, &'a RolloutId>,
-    /// Looks and work by agent.
-    loads: BTreeMap<&'a AgentId, Load>,
+    /// Looks and work.
+    loads: Loads<'a>,
 }
 
 impl<'a> Board<'a> {
     /// Puts up a snapshot.
-    pub fn new(snapshot: Snapshot<'a>) -> Self {
+    pub fn new(snapshot: Snapshot<'a>, now: Time) -> Self {
+        let mut resting = BTreeMap::new();
         let mut fronts = BTreeMap::new();
-        let mut loads: BTreeMap<&AgentId, Load> = BTreeMap::new();
-        for rollout in snapshot.live {
+        let mut loads = Loads::default();
+        for rollout in &snapshot.live {
+            if let Hours::Closed { until } = Hours::at(&rollout.spec().policy.windows, now) {
+                resting.insert(&rollout.spec().id, until);
+            }
             for (database, assignment) in rollout.assignments() {
-                if !assignment.is_over() {
+                if assignment.keeps_turn() {
                     fronts.entry(database).or_insert(&rollout.spec().id);
                 }
                 if let Some(work) = assignment.work() {
-                    loads.entry(&work.agent).or_default().work += 1;
+                    loads.agents.entry(&work.agent).or_default().work += 1;
+                    if let Some(server) = work.server {
+                        loads.servers.entry(server).or_default().work += 1;
+                    }
                 }
             }
         }
-        for glance in snapshot.glances.values() {
+        for (database, glance) in snapshot.glances {
             match glance.found {
-                Found::Asked(_) | Found::Pending => loads.entry(&glance.agent).or_default().looks += 1,
+                Found::Asked(_) | Found::Pending => {
+                    loads.agents.entry(&glance.agent).or_default().looks += 1;
+                    if let Some(server) = snapshot.fleet.server(database) {
+                        loads.servers.entry(server).or_default().looks += 1;
+                    }
+                }
                 Found::Held { .. } => {}
             }
         }
         Self {
             snapshot,
+            now,
+            resting,
             fronts,
             loads,
         }
     }
 
     /// Whether a waiting database may be looked at or leased, apart from the limit on databases at work.
-    pub fn gate(&self, rollout: &Rollout, database: &DatabaseName, not_before: Time, now: Time) -> Gate<'a> {
+    pub fn gate(&self, rollout: &Rollout, database: &DatabaseName, not_before: Time) -> Gate<'a> {
         let blocked = |blocked| Gate::Blocked(blocked);
-        if *rollout.phase() != Phase::Running {
-            return blocked(Blocked::Aborting);
+        match rollout.phase() {
+            Phase::Running => {}
+            #[cfg(test)]
+            Phase::Paused { .. } if planted::chosen(Bug::PauseIgnored) => {}
+            Phase::Paused { pause } => return blocked(Blocked::Paused(pause.clone())),
+            Phase::Aborting { .. } | Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => {
+                return blocked(Blocked::Aborting);
+            }
         }
-        if let Some(front) = self
-            .fronts
-            .get(database)
-            .filter(|front| ***front != rollout.spec().id)
-        {
+        if !rollout.has_begun(database) {
+            let wave = rollout.wave_of(database).map(|wave| wave.name.clone());
+            return blocked(Blocked::Wave(wave.unwrap_or_default()));
+        }
+        let front = self.fronts.get(database);
+        #[cfg(test)]
+        let front = front.filter(|_| !planted::chosen(Bug::AssignedTwice));
+        if let Some(front) = front.filter(|front| ***front != rollout.spec().id) {
             return blocked(Blocked::Earlier((*front).clone()));
         }
+        if let Some(until) = self.resting.get(&rollout.spec().id) {
+            return blocked(Blocked::Hours { until: *until });
+        }
         // A moment further away than any wait can be means that the clock was set back: try now.
-        if not_before > now && now.until(not_before) <= backoff::LONGEST {
+        if not_before > self.now && self.now.until(not_before) <= backoff::LONGEST {
             let failures = rollout
                 .assignments()
                 .get(database)
@@ -183,19 +222,20 @@ impl<'a> Board<'a> {
     }
 
     /// Why a waiting database waits.
-    pub fn blocked(&self, rollout: &Rollout, database: &DatabaseName, now: Time) -> Option<Blocked> {
+    pub fn blocked(&self, rollout: &Rollout, database: &DatabaseName) -> Option<Blocked> {
         let not_before = match rollout.assignments().get(database)? {
             Assignment::Waiting { not_before, .. } => *not_before,
             Assignment::Leasing(_)
             | Assignment::Running { .. }
             | Assignment::Done { .. }
             | Assignment::Failed { .. }
+            | Assignment::Skipped { .. }
             | Assignment::Aborted { .. } => return None,
         };
-        if let Gate::Blocked(blocked) = self.gate(rollout, database, not_before, now) {
-            return Some(blocked);
-        }
-        let limit = Blocked::Limit(rollout.spec().policy.max_in_flight);
+        let agents = match self.gate(rollout, database, not_before) {
+            Gate::Open(agents) => agents,
+            Gate::Blocked(blocked) => return Some(blocked),
+        };
         Some(match self.glance(rollout, database) {
             Some(Glance {
                 found: Found::Asked(_),
@@ -214,8 +254,35 @@ impl<'a> Board<'a> {
                 found: Found::Pending,
                 ..
             })
-            | None => limit,
+            | None => self.limit(rollout, database, &agents),
         })
+    }
+
+    /// The limit that a database waits for which could be next.
+    fn limit(&self, rollout: &Rollout, database: &DatabaseName, agents: &[&AgentId]) -> Blocked {
+        let limits = limits(rollout);
+        if rollout.in_flight() < limits.all {
+            let server = self.snapshot.fleet.server(database);
+            if let Some(server) = server
+                && let Some(load) = self.loads.servers.get(&server)
+                && !load.has_room(limits.per_server, Purpose::Lease)
+            {
+                let limit = limits.per_server;
+                return Blocked::ServerLimit { server, limit };
+            }
+            let busy = |agent: &&AgentId| {
+                let load = self.loads.agents.get(*agent);
+                load.is_some_and(|load| !load.has_room(limits.per_agent, Purpose::Lease))
+            };
+            if agents.iter().all(busy) {
+                return Blocked::AgentLimit(limits.per_agent);
+            }
+        }
+        if limits.all < usize::try_from(rollout.spec().policy.max_in_flight).unwrap_or(usize::MAX) {
+            Blocked::RampUp(limits.all)
+        } else {
+            Blocked::Limit(limits.all)
+        }
     }
 
     /// The look at a database, if it was for this rollout.
@@ -227,19 +294,27 @@ impl<'a> Board<'a> {
     }
 
     /// All that is to be done now. Doing it and asking again gives nothing new, until something happens.
-    pub fn decide(&self, now: Time) -> Vec<Decision> {
+    pub fn decide(&self) -> Vec<Decision> {
         let mut decisions = Vec::new();
         // First what is decided already: an agent that waits for work should not wait behind looks.
         self.tell(&mut decisions);
         let mut loads = self.loads.clone();
-        for rollout in self.snapshot.live {
+        for rollout in &self.snapshot.live {
             self.losses(rollout, &mut decisions);
             match rollout.phase() {
-                Phase::Running => self.advances(rollout, &mut loads, now, &mut decisions),
+                Phase::Running => {
+                    self.advances(rollout, &mut loads, &mut decisions);
+                    self.waves(rollout, &mut decisions);
+                }
+                #[cfg(test)]
+                Phase::Paused { .. } if planted::chosen(Bug::PauseIgnored) => {
+                    self.advances(rollout, &mut loads, &mut decisions);
+                }
+                Phase::Paused { .. } => {}
                 Phase::Aborting { .. } => abandons(rollout, &mut decisions),
                 Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => continue,
             }
-            if rollout.assignments().values().all(Assignment::is_over) {
+            if rollout.counts().unfinished() == 0 {
                 decisions.push(Decision::End {
                     rollout: rollout.spec().id.clone(),
                 });
@@ -269,15 +344,13 @@ impl<'a> Board<'a> {
     }
 
     /// Leases and looks of one rollout.
-    fn advances(
-        &self,
-        rollout: &'a Rollout,
-        loads: &mut BTreeMap<&'a AgentId, Load>,
-        now: Time,
-        decisions: &mut Vec<Decision>,
-    ) {
-        let limit = usize::try_from(rollout.spec().policy.max_in_flight).unwrap_or(usize::MAX);
-        let free = limit.saturating_sub(rollout.in_flight());
+    fn advances(&self, rollout: &'a Rollout, loads: &mut Loads<'a>, decisions: &mut Vec<Decision>) {
+        let limits = limits(rollout);
+        let free = Limits {
+            all: limits.all.saturating_sub(rollout.in_flight()),
+            ..limits
+        };
+        let id = &rollout.spec().id;
         let mut ready = Vec::new();
         let mut unseen = Vec::new();
         let mut ahead: usize = 0;
@@ -285,46 +358,97 @@ impl<'a> Board<'a> {
             let Assignment::Waiting { not_before, .. } = assignment else {
                 continue;
             };
-            let Gate::Open(agents) = self.gate(rollout, database, *not_before, now) else {
-                continue;
+            let agents = match self.gate(rollout, database, *not_before) {
+                Gate::Open(agents) => agents,
+                Gate::Blocked(Blocked::NoAgent { .. }) if self.is_given_up(database) => {
+                    decisions.push(Decision::LeaveOut {
+                        rollout: id.clone(),
+                        database: database.clone(),
+                    });
+                    continue;
+                }
+                Gate::Blocked(_) => continue,
+            };
+            let server = self.snapshot.fleet.server(database);
+            let candidate = |agents| Candidate {
+                database,
+                server,
+                agents,
             };
             let Some(glance) = self.glance(rollout, database) else {
-                unseen.push((database, agents));
+                unseen.push(candidate(agents));
                 continue;
             };
-            let age = glance.at.until(now);
+            let age = glance.at.until(self.now);
+            let has_place = free.all > 0 && loads.have_room(&glance.agent, server, free, Purpose::Lease);
             match &glance.found {
                 Found::Asked(_) if age < LOOK_PATIENCE => ahead += 1,
-                Found::Pending if free == 0 => ahead += 1,
+                Found::Pending if !has_place => ahead += 1,
                 Found::Pending if age < FRESH && agents.contains(&&glance.agent) => {
-                    ready.push((database, vec![&glance.agent]));
+                    ready.push(candidate(vec![&glance.agent]));
                 }
                 Found::Held { .. } if age < HELD_PAUSE => {}
-                Found::Asked(_) | Found::Pending | Found::Held { .. } => unseen.push((database, agents)),
+                Found::Held { .. } => unseen.push(candidate(agents)),
+                Found::Asked(_) | Found::Pending => {
+                    loads.forget_look(&glance.agent, server);
+                    unseen.push(candidate(agents));
+                }
             }
         }
-        let id = &rollout.spec().id;
         let leases = spread(&ready, free, loads, Purpose::Lease);
         ahead += ready.len() - leases.len();
-        let looks = spread(&unseen, limit.saturating_sub(ahead), loads, Purpose::Look);
-        let lease = |(database, agent)| Decision::Lease {
-            rollout: id.clone(),
-            database,
-            agent,
+        let looks = Limits {
+            all: limits.all.saturating_sub(ahead),
+            ..limits
         };
-        let look = |(database, agent)| Decision::Look {
+        let looks = spread(&unseen, looks, loads, Purpose::Look);
+        let lease = |choice: Choice| Decision::Lease {
             rollout: id.clone(),
-            database,
-            agent,
+            database: choice.database,
+            server: choice.server,
+            agent: choice.agent,
+        };
+        let look = |choice: Choice| Decision::Look {
+            rollout: id.clone(),
+            database: choice.database,
+            agent: choice.agent,
         };
         decisions.extend(leases.into_iter().map(lease));
         decisions.extend(looks.into_iter().map(look));
     }
 
+    /// Whether a database that no agent serves is waited for no longer.
+    fn is_given_up(&self, database: &DatabaseName) -> bool {
+        let since = self.snapshot.unserved.get(database);
+        since.is_some_and(|since| since.until(self.now) >= UNSERVED_PATIENCE)
+    }
+
+    /// Waiting databases that no agent serves, and that must not hold their wave up.
+    pub fn unserved(&self) -> BTreeSet<DatabaseName> {
+        let skips = |rollout: &&&'a Rollout| rollout.spec().policy.unreachable == Unreachable::Skip;
+        let waiting = |rollout: &&'a Rollout| {
+            let rollout: &'a Rollout = rollout;
+            let assignments = rollout.assignments().iter();
+            assignments.filter_map(move |(database, assignment)| match assignment {
+                Assignment::Waiting { not_before, .. } => Some((rollout, database, *not_before)),
+                _ => None,
+            })
+        };
+        let waiting = self.snapshot.live.iter().filter(skips).flat_map(waiting);
+        waiting
+            .filter(|(rollout, database, not_before)| {
+                let gate = self.gate(rollout, database, *not_before);
+                matches!(gate, Gate::Blocked(Blocked::NoAgent { .. }))
+            })
+            .map(|(_, database, _)| database.clone())
+            .collect()
+    }
+
     /// What agents have to be told so that they know what the state says.
     fn tell(&self, decisions: &mut Vec<Decision>) {
         let mut current = BTreeMap::new();
-        for rollout in self.snapshot.live {
+        for rollout in &self.snapshot.live {
+            let halt = self.halt(rollout);
             for (database, assignment) in rollout.assignments() {
                 if let Assignment::Running { work, token } = assignment {
                     let id = rollout.spec().id.clone();
@@ -333,7 +457,7 @@ impl<'a> Board<'a> {
                         database: database.clone(),
                         token: *token,
                     };
-                    current.insert(holding, (&work.agent, halt(rollout)));
+                    current.insert(holding, (&work.agent, halt.clone()));
                 }
             }
         }
@@ -364,8 +488,35 @@ impl<'a> Board<'a> {
         }
     }
 
+    /// Why a rollout's work is to stop, if it is.
+    fn halt(&self, rollout: &Rollout) -> Option<Halt> {
+        match rollout.phase() {
+            Phase::Aborting { why } => Some(Halt::Aborting(why.clone())),
+            Phase::Paused {
+                pause: pause @ Pause::Asked { .. },
+            } => Some(Halt::Paused(pause.clone())),
+            // What began before too many failed comes to its own end, within the hours.
+            Phase::Running | Phase::Paused { .. } => {
+                let until = self.resting.get(&rollout.spec().id);
+                until.map(|until| Halt::Hours { until: *until })
+            }
+            Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => None,
+        }
+    }
+
+    /// The end of a wave, and the beginning of the next.
+    fn waves(&self, rollout: &Rollout, decisions: &mut Vec<Decision>) {
+        let id = rollout.spec().id.clone();
+        match rollout.next_wave(self.now) {
+            Some(NextWave::Unfinished { left: 0, .. }) => decisions.push(Decision::WaveOver { rollout: id }),
+            Some(NextWave::Due) => decisions.push(Decision::BeginWave { rollout: id }),
+            Some(NextWave::Unfinished { .. } | NextWave::Soaking { .. } | NextWave::Approval { .. })
+            | None => {}
+        }
+    }
+
     /// When there will be something to decide though nothing has happened.
-    pub fn next_wake(&self, now: Time) -> Option<Time> {
+    pub fn next_wake(&self) -> Option<Time> {
         let waits = self
             .snapshot
             .live
@@ -377,8 +528,25 @@ impl<'a> Board<'a> {
                 | Assignment::Running { .. }
                 | Assignment::Done { .. }
                 | Assignment::Failed { .. }
+                | Assignment::Skipped { .. }
                 | Assignment::Aborted { .. } => None,
             });
+        let turns = self.snapshot.live.iter().flat_map(|rollout| {
+            let soaked = match rollout.next_wave(self.now) {
+                Some(NextWave::Soaking { until, .. }) => Some(until),
+                _ => None,
+            };
+            let turn = match Hours::at(&rollout.spec().policy.windows, self.now) {
+                Hours::Open { until } => until,
+                Hours::Closed { until } => Some(until),
+            };
+            soaked.into_iter().chain(turn)
+        });
+        let given_up = self
+            .snapshot
+            .unserved
+            .values()
+            .map(|since| since.after(UNSERVED_PATIENCE));
         let looks = self
             .snapshot
             .glances
@@ -389,15 +557,26 @@ impl<'a> Board<'a> {
                 // Grows stale only where no place is free, and becoming free is an event.
                 Found::Pending => None,
             });
-        waits.chain(looks).filter(|time| *time > now).min()
+        let all = waits.chain(looks).chain(turns).chain(given_up);
+        all.filter(|time| *time > self.now).min()
     }
 }
 
-/// Why work of a rollout is to stop, if it is.
-fn halt(rollout: &Rollout) -> Option<Halt> {
-    match rollout.phase() {
-        Phase::Aborting { why } => Some(Halt::Aborting(why.clone())),
-        Phase::Running | Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => None,
+/// How many databases of a rollout may be at work now.
+fn limits(rollout: &Rollout) -> Limits {
+    let policy = &rollout.spec().policy;
+    let of = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    let per_server = of(policy.max_per_server);
+    #[cfg(test)]
+    let per_server = if planted::chosen(Bug::ServerLimitIgnored) {
+        usize::MAX
+    } else {
+        per_server
+    };
+    Limits {
+        all: rollout.most_in_flight(),
+        per_server,
+        per_agent: policy.max_per_agent.map_or(usize::MAX, of),
     }
 }
 

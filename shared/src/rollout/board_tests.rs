@@ -2,9 +2,9 @@ use super::*;
 use crate::id::{Holder, Instance};
 use crate::rollout::fleet::Agent;
 use crate::rollout::message::{Hello, Located};
-use crate::rollout::sample::{agent, database, finished, granted, rollout, up_to_date};
+use crate::rollout::sample::{agent, asked, database, finished, granted, rollout, spec, up_to_date, wave};
 use crate::rollout::work::{Finish, Identity};
-use crate::rollout::{Event, Policy};
+use crate::rollout::{Event, Policy, Verb};
 use uuid::Uuid;
 
 const NOW: Time = Time(1_000_000);
@@ -16,6 +16,7 @@ struct Scene {
     fleet: Fleet,
     links: BTreeMap<AgentId, Link>,
     glances: BTreeMap<DatabaseName, Glance>,
+    unserved: BTreeMap<DatabaseName, Time>,
 }
 
 impl Scene {
@@ -57,19 +58,19 @@ impl Scene {
         self.links.insert(agent(name), Link::default());
     }
 
-    fn ask<T>(&self, ask: impl FnOnce(&Board<'_>) -> T) -> T {
-        let live: Vec<_> = self.rollouts.iter().collect();
+    fn board(&self, now: Time) -> Board<'_> {
         let snapshot = Snapshot {
-            live: &live,
+            live: self.rollouts.iter().collect(),
             fleet: &self.fleet,
             links: &self.links,
             glances: &self.glances,
+            unserved: &self.unserved,
         };
-        ask(&Board::new(snapshot))
+        Board::new(snapshot, now)
     }
 
     fn decide(&self, now: Time) -> Vec<Decision> {
-        self.ask(|board| board.decide(now))
+        self.board(now).decide()
     }
 
     /// As `kind database agent` in one line each.
@@ -78,6 +79,9 @@ impl Scene {
             Decision::Lease { database, agent, .. } => format!("lease {database} {agent}"),
             Decision::Lose { database, .. } => format!("lose {database}"),
             Decision::Abandon { database, .. } => format!("abandon {database}"),
+            Decision::WaveOver { rollout } => format!("wave over {rollout}"),
+            Decision::BeginWave { rollout } => format!("begin wave {rollout}"),
+            Decision::LeaveOut { database, .. } => format!("leave out {database}"),
             Decision::End { rollout } => format!("end {rollout}"),
             Decision::Look { database, agent, .. } => format!("look {database} {agent}"),
             Decision::Assign { agent, holding } => format!("assign {} {agent}", holding.database),
@@ -88,7 +92,7 @@ impl Scene {
 
     fn blocked(&self, name: &str, now: Time) -> Option<Blocked> {
         let rollout = self.rollouts.last().unwrap();
-        self.ask(|board| board.blocked(rollout, &database(name), now))
+        self.board(now).blocked(rollout, &database(name))
     }
 
     fn glance(&mut self, name: &str, by: &str, found: Found) {
@@ -110,6 +114,7 @@ impl Scene {
             database: database(name),
             agent: agent(by),
             lease: 1,
+            server: Some(1),
             holder,
         };
         self.rollouts[0].apply(leased, NOW).unwrap();
@@ -132,18 +137,20 @@ impl Scene {
     }
 
     fn abort(&mut self) {
-        let event = Event::AbortRequested {
-            by: "ada".to_owned(),
-            reason: "wrong set".to_owned(),
-        };
-        self.rollouts[0].apply(event, NOW).unwrap();
+        self.ask_for(Verb::Abort);
+    }
+
+    fn ask_for(&mut self, verb: Verb) {
+        self.rollouts[0].apply(asked(verb), NOW).unwrap();
     }
 }
 
 fn at_most(max_in_flight: u32) -> Policy {
     Policy {
         max_in_flight,
+        max_per_server: 100,
         max_attempts: 3,
+        ..Policy::default()
     }
 }
 
@@ -199,10 +206,7 @@ fn a_look_that_is_never_answered_is_repeated() {
     scene.glance("a", "x", Found::Asked(1));
     assert!(scene.decided(NOW).is_empty());
     assert_eq!(scene.blocked("a", NOW), Some(Blocked::Looking(agent("x"))));
-    assert_eq!(
-        scene.ask(|board| board.next_wake(NOW)),
-        Some(NOW.after(LOOK_PATIENCE))
-    );
+    assert_eq!(scene.board(NOW).next_wake(), Some(NOW.after(LOOK_PATIENCE)));
     assert_eq!(scene.decided(NOW.after(LOOK_PATIENCE)), ["look a x"]);
 }
 
@@ -256,7 +260,7 @@ fn after_an_error_the_next_attempt_waits_and_says_until_when() {
     else {
         panic!("{:?}", scene.blocked("a", NOW));
     };
-    assert_eq!(scene.ask(|board| board.next_wake(NOW)), Some(until));
+    assert_eq!(scene.board(NOW).next_wake(), Some(until));
     assert_eq!(scene.decided(until), ["look a x"]);
     assert_eq!(
         scene.decided(Time(0)),
@@ -362,4 +366,200 @@ fn a_rollout_ends_when_nothing_is_left() {
         .unwrap();
     scene.know("b", "x", 7, Told::Stop);
     assert_eq!(scene.decided(NOW), ["end r1"]);
+}
+
+/// A scene whose only rollout has these waves.
+fn in_waves(policy: Policy, waves: Vec<crate::rollout::waves::Wave>) -> Scene {
+    let names: Vec<_> = waves.iter().flat_map(|wave| &wave.databases).collect();
+    let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+    let mut scene = Scene::new(policy.clone(), &[("x", names.as_slice())]);
+    let spec = crate::rollout::Spec {
+        waves,
+        ..spec(1, &[], policy)
+    };
+    scene.rollouts = vec![Rollout::new(spec)];
+    scene
+}
+
+impl Scene {
+    fn decided_and_done(&mut self, decisions: &[&str], now: Time) {
+        assert_eq!(self.decided(now), decisions);
+        for decision in decisions {
+            let event = if decision.starts_with("wave over") {
+                Event::WaveOver
+            } else {
+                Event::WaveBegun
+            };
+            self.rollouts[0].apply(event, now).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_wave_begins_when_the_one_before_is_over_has_soaked_and_is_approved() {
+    let canary = crate::rollout::waves::Wave {
+        soak: Duration::from_mins(10),
+        ..wave("canary", &["a"])
+    };
+    let rest = crate::rollout::waves::Wave {
+        approval: true,
+        ..wave("rest", &["b"])
+    };
+    let mut scene = in_waves(at_most(8), vec![canary, rest]);
+    assert_eq!(scene.decided(NOW), ["look a x"]);
+    assert_eq!(scene.blocked("b", NOW), Some(Blocked::Wave("rest".to_owned())));
+    let said = |scene: &Scene, now| scene.rollouts[0].next_wave(now).unwrap().to_string();
+    assert_eq!(said(&scene, NOW), "wave canary comes first: 1 database is left");
+    scene.rollouts[0].apply(up_to_date("a"), NOW).unwrap();
+    scene.decided_and_done(&["wave over r1"], NOW);
+    assert!(scene.decided(NOW).is_empty());
+    assert!(said(&scene, NOW).starts_with("wave canary soaks until "));
+    let soaked = NOW.after(Duration::from_mins(10));
+    assert_eq!(scene.board(NOW).next_wake(), Some(soaked));
+    assert!(scene.decided(soaked).is_empty());
+    assert!(said(&scene, soaked).starts_with("wave rest waits for approval"));
+    scene.ask_for(Verb::Approve { wave: None });
+    scene.decided_and_done(&["begin wave r1"], soaked);
+    assert_eq!(scene.decided(soaked), ["look b x"]);
+}
+
+#[test]
+fn a_server_has_no_more_work_than_its_limit_and_others_go_on() {
+    let policy = Policy {
+        max_per_server: 1,
+        ..at_most(8)
+    };
+    let mut scene = Scene::new(policy, &[("x", &["a", "b", "c"])]);
+    let mut elsewhere = |name: &str, system| {
+        let located = Located {
+            database: database(name),
+            identity: Ok(Identity { system, database: 1 }),
+            epoch: None,
+        };
+        scene.fleet.locate(&agent("x"), vec![located]);
+    };
+    elsewhere("c", 2);
+    assert_eq!(
+        scene.decided(NOW),
+        ["look a x", "look c x"],
+        "b shares the server of a"
+    );
+    scene.run("a", "x", 7);
+    scene.know("a", "x", 7, Told::Work);
+    scene.glance("b", "x", Found::Pending);
+    scene.glance("c", "x", Found::Pending);
+    assert_eq!(scene.decided(NOW), ["lease c x"]);
+    let limit = Blocked::ServerLimit { server: 1, limit: 1 };
+    assert_eq!(scene.blocked("b", NOW), Some(limit));
+}
+
+#[test]
+fn an_agent_has_no_more_work_than_its_limit() {
+    let policy = Policy {
+        max_per_agent: Some(1),
+        ..at_most(8)
+    };
+    let mut scene = Scene::new(policy, &[("x", &["a", "b"]), ("y", &["d"])]);
+    scene.run("a", "x", 7);
+    scene.know("a", "x", 7, Told::Work);
+    scene.glance("b", "x", Found::Pending);
+    scene.glance("d", "y", Found::Pending);
+    assert_eq!(scene.decided(NOW), ["lease d y"]);
+    assert_eq!(scene.blocked("b", NOW), Some(Blocked::AgentLimit(1)));
+}
+
+#[test]
+fn a_wave_that_ramps_up_begins_with_one() {
+    let policy = Policy {
+        ramp_up: true,
+        ..at_most(8)
+    };
+    let mut scene = Scene::new(policy, &[("x", &["a", "b", "c", "d"])]);
+    assert_eq!(scene.decided(NOW), ["look a x"]);
+    assert_eq!(scene.blocked("b", NOW), Some(Blocked::RampUp(1)));
+    scene.rollouts[0].apply(up_to_date("a"), NOW).unwrap();
+    assert_eq!(scene.decided(NOW), ["look b x", "look c x"]);
+}
+
+#[test]
+fn a_paused_rollout_stops_its_work_and_begins_nothing_until_it_is_resumed() {
+    let mut scene = Scene::new(at_most(8), &[("x", &["a", "b"])]);
+    scene.run("a", "x", 7);
+    scene.know("a", "x", 7, Told::Work);
+    scene.ask_for(Verb::Pause);
+    assert_eq!(scene.decided(NOW), ["stop a x"]);
+    assert_eq!(
+        scene.blocked("b", NOW).unwrap().to_string(),
+        "the rollout is paused (paused by ada: why not)"
+    );
+    scene.know("a", "x", 7, Told::Stop);
+    assert!(scene.decided(NOW).is_empty());
+    scene.ask_for(Verb::Resume);
+    assert_eq!(scene.decided(NOW), ["look b x"]);
+}
+
+#[test]
+fn a_spent_budget_lets_what_runs_finish() {
+    let policy = Policy {
+        failure_budget: crate::rollout::policy::Budget::Count(1),
+        ..at_most(8)
+    };
+    let mut scene = Scene::new(policy, &[("x", &["a", "b", "c"])]);
+    scene.run("a", "x", 7);
+    scene.know("a", "x", 7, Told::Work);
+    scene.rollouts[0]
+        .apply(crate::rollout::sample::look_failed("b"), NOW)
+        .unwrap();
+    assert!(scene.decided(NOW).is_empty(), "a goes on, c does not begin");
+    let text = scene.blocked("c", NOW).unwrap().to_string();
+    assert_eq!(
+        text,
+        "the rollout is paused (1 database failed, and the failure budget is 1)"
+    );
+}
+
+#[test]
+fn outside_its_hours_a_rollout_stops_its_work_and_says_when_they_begin() {
+    let windows = r#"{ "windows": [{ "from": "00:20", "to": "00:30", "zone": "UTC" }] }"#;
+    let policy = Policy {
+        windows: Policy::read("p", windows).unwrap().windows,
+        ..at_most(8)
+    };
+    let begin = Time(20 * 60 * 1000);
+    let mut scene = Scene::new(policy, &[("x", &["a", "b"])]);
+    assert!(scene.decided(NOW).is_empty());
+    assert_eq!(scene.blocked("a", NOW), Some(Blocked::Hours { until: begin }));
+    assert_eq!(scene.board(NOW).next_wake(), Some(begin));
+    assert_eq!(scene.decided(begin), ["look a x", "look b x"]);
+    let end = begin.after(Duration::from_mins(10));
+    assert_eq!(scene.board(begin).next_wake(), Some(end));
+    let leased = Event::Leased {
+        database: database("a"),
+        agent: agent("x"),
+        lease: 1,
+        server: None,
+        holder: Holder(Uuid::nil()),
+    };
+    scene.rollouts[0].apply(leased, begin).unwrap();
+    scene.rollouts[0].apply(granted("a", 7), begin).unwrap();
+    scene.know("a", "x", 7, Told::Work);
+    assert_eq!(scene.decided(end), ["stop a x"]);
+}
+
+#[test]
+fn a_database_that_no_agent_serves_is_left_out_after_a_while_where_the_policy_says_so() {
+    let policy = Policy {
+        unreachable: Unreachable::Skip,
+        ..at_most(8)
+    };
+    let mut scene = Scene::new(policy, &[("x", &["a"]), ("y", &["d"])]);
+    scene.links.remove(&agent("y"));
+    let unserved = scene.board(NOW).unserved();
+    assert_eq!(unserved, BTreeSet::from([database("d")]));
+    scene.unserved.insert(database("d"), NOW);
+    assert_eq!(scene.decided(NOW), ["look a x"]);
+    assert_eq!(
+        scene.decided(NOW.after(UNSERVED_PATIENCE)),
+        ["leave out d", "look a x"]
+    );
 }

@@ -12,6 +12,7 @@
 
 use super::assignment::{Assignment, clipped};
 use super::board::{Board, Found, Glance, Link, Snapshot, Told};
+use super::control::Verb;
 use super::decision::Decision;
 use super::event::{Effect, Error, Event};
 use super::fleet::Fleet;
@@ -34,6 +35,8 @@ pub struct Book {
     pub(super) links: BTreeMap<AgentId, Link>,
     pub(super) glances: BTreeMap<DatabaseName, Glance>,
     progress: BTreeMap<DatabaseName, (Holding, Progress)>,
+    /// Since when no agent serves databases that must not hold their wave up.
+    unserved: BTreeMap<DatabaseName, Time>,
     /// The number of the last look.
     pub(super) looks: u64,
 }
@@ -72,6 +75,19 @@ pub struct Advance {
     pub changes: Vec<Change>,
     /// Decisions that did not fit their rollout; each is a fault in the scheduler.
     pub refused: Vec<(Decision, Error)>,
+}
+
+/// Why nothing is done about what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// The rollout is where that makes no sense.
+    #[error(transparent)]
+    Impossible(#[from] Error),
+    /// It has ended, and a later one has its databases now.
+    #[error(
+        "rollout {0}, which came later, is not finished with the same databases: let it end, or abort it, and retry then"
+    )]
+    Overtaken(RolloutId),
 }
 
 impl Book {
@@ -189,11 +205,50 @@ impl Book {
         }
     }
 
-    /// Aborts a rollout. Nothing changes where there is nothing to abort.
-    pub fn abort(&mut self, rollout: &RolloutId, by: String, reason: String, now: Time) -> Vec<Change> {
+    /// Asks something of a rollout. Nothing changes where it is so already.
+    ///
+    /// # Errors
+    /// When the rollout is where that makes no sense.
+    pub fn ask(
+        &mut self,
+        rollout: &RolloutId,
+        verb: Verb,
+        by: String,
+        reason: String,
+        now: Time,
+    ) -> Result<Vec<Change>, AskError> {
+        if let Verb::Retry { databases } = &verb
+            && let Some(later) = self.overtaken(rollout, databases)
+        {
+            return Err(AskError::Overtaken(later));
+        }
         let mut heard = Heard::default();
-        self.apply(rollout, Event::AbortRequested { by, reason }, now, &mut heard);
-        heard.changes
+        self.apply(rollout, Event::Asked { verb, by, reason }, now, &mut heard);
+        match heard.ignored {
+            Some(error) => Err(AskError::Impossible(error)),
+            None => Ok(heard.changes),
+        }
+    }
+
+    /// A later rollout that is not finished with databases of one that has ended.
+    fn overtaken(&self, rollout: &RolloutId, databases: &BTreeSet<DatabaseName>) -> Option<RolloutId> {
+        let ended = self
+            .rollouts
+            .get(rollout)
+            .filter(|rollout| rollout.phase().is_ended())?;
+        let wants = |database: &DatabaseName| match ended.assignments().get(database) {
+            Some(Assignment::Failed { .. }) => databases.is_empty() || databases.contains(database),
+            Some(Assignment::Aborted { .. }) => true,
+            _ => false,
+        };
+        let meets = |later: &&Rollout| {
+            let mut unfinished = later.assignments().iter().filter(|(_, a)| !a.is_over());
+            later.spec().number > ended.spec().number && unfinished.any(|(database, _)| wants(database))
+        };
+        self.live()
+            .into_iter()
+            .find(meets)
+            .map(|later| later.spec().id.clone())
     }
 
     /// An agent is connected, with this lease.
@@ -329,6 +384,7 @@ impl Book {
                 | Assignment::Leasing(_)
                 | Assignment::Done { .. }
                 | Assignment::Failed { .. }
+                | Assignment::Skipped { .. }
                 | Assignment::Aborted { .. },
             )
             | None => false,
@@ -361,9 +417,10 @@ impl Book {
     /// Changes the state by all that can be decided now. `mint` makes a random holder for each lease.
     pub fn advance(&mut self, now: Time, mut mint: impl FnMut() -> Holder) -> Advance {
         let mut advance = Advance::default();
+        self.notice_unserved(now);
         loop {
             let mut applied = 0;
-            for decision in self.board(|board| board.decide(now)) {
+            for decision in self.board(now).decide() {
                 let Some((rollout, event)) = self.event(&decision, &mut mint) else {
                     continue;
                 };
@@ -382,12 +439,22 @@ impl Book {
         }
     }
 
+    /// Takes note of databases that no agent serves, and of those that one serves again.
+    fn notice_unserved(&mut self, now: Time) {
+        let unserved = self.board(now).unserved();
+        self.unserved.retain(|database, _| unserved.contains(database));
+        for database in unserved {
+            self.unserved.entry(database).or_insert(now);
+        }
+    }
+
     /// What a decision that changes the state does to it.
     fn event(&self, decision: &Decision, mint: &mut impl FnMut() -> Holder) -> Option<(RolloutId, Event)> {
         match decision {
             Decision::Lease {
                 rollout,
                 database,
+                server,
                 agent,
             } => {
                 let lease = self.fleet.agents().get(agent)?.lease;
@@ -398,6 +465,7 @@ impl Book {
                         database,
                         agent,
                         lease,
+                        server: *server,
                         holder: mint(),
                     },
                 ))
@@ -414,6 +482,14 @@ impl Book {
                     database: database.clone(),
                 },
             )),
+            Decision::WaveOver { rollout } => Some((rollout.clone(), Event::WaveOver)),
+            Decision::BeginWave { rollout } => Some((rollout.clone(), Event::WaveBegun)),
+            Decision::LeaveOut { rollout, database } => Some((
+                rollout.clone(),
+                Event::LeftOut {
+                    database: database.clone(),
+                },
+            )),
             Decision::End { rollout } => Some((rollout.clone(), Event::Ended)),
             Decision::Look { .. } | Decision::Assign { .. } | Decision::Stop { .. } => None,
         }
@@ -421,19 +497,19 @@ impl Book {
 
     /// When there will be something to do though nothing has happened.
     pub fn next_wake(&self, now: Time) -> Option<Time> {
-        self.board(|board| board.next_wake(now))
+        self.board(now).next_wake()
     }
 
-    /// Asks the scheduler.
-    pub(super) fn board<T>(&self, ask: impl FnOnce(&Board<'_>) -> T) -> T {
-        let live = self.live();
+    /// The scheduler at this moment.
+    pub(super) fn board(&self, now: Time) -> Board<'_> {
         let snapshot = Snapshot {
-            live: &live,
+            live: self.live(),
             fleet: &self.fleet,
             links: &self.links,
             glances: &self.glances,
+            unserved: &self.unserved,
         };
-        ask(&Board::new(snapshot))
+        Board::new(snapshot, now)
     }
 
     /// Applies an event to a rollout and keeps the rest of the book in step.
@@ -467,8 +543,11 @@ impl Book {
                 self.progress.remove(database);
             }
         }
-        if rollout.phase().is_ended() {
-            self.live.remove(&rollout.spec().number);
+        let (number, is_ended) = (rollout.spec().number, rollout.phase().is_ended());
+        if is_ended {
+            self.live.remove(&number);
+        } else {
+            self.live.insert(number, id.clone());
         }
         if !effects.is_empty() {
             heard.changes.push(Change::Rollout {

@@ -281,11 +281,12 @@ fn progress_is_shown_while_it_runs_and_forgotten_with_its_end() {
 fn an_aborted_rollout_asks_its_agents_to_stop_and_then_ends() {
     let (mut book, of) = at_work();
     let id = of.rollout.clone();
-    assert_eq!(
-        book.abort(&id, "ada".to_owned(), "wrong".to_owned(), NOW).len(),
-        1
-    );
-    assert_eq!(book.abort(&id, "ada".to_owned(), "wrong".to_owned(), NOW), []);
+    let mut abort = || {
+        book.ask(&id, Verb::Abort, "ada".to_owned(), "wrong".to_owned(), NOW)
+            .unwrap()
+    };
+    assert_eq!(abort().len(), 1);
+    assert_eq!(abort(), []);
     let told = turn(&mut book, 0);
     assert!(
         matches!(told.as_slice(), [ToAgent::Stop { reason, .. }] if reason.contains("wrong")),
@@ -388,7 +389,8 @@ fn an_abort_of_one_rollout_leaves_the_looks_of_another() {
     book.found(spec(2, &["a", "b"], Policy::default()));
     let looks = turn(&mut book, 0);
     let second = crate::id::RolloutId::try_from("r2").unwrap();
-    book.abort(&second, String::new(), String::new(), NOW);
+    book.ask(&second, Verb::Abort, String::new(), String::new(), NOW)
+        .unwrap();
     assert_eq!(turn(&mut book, 0), []);
     answer(&mut book, &looks[0], pending());
     assert!(matches!(turn(&mut book, 7).as_slice(), [ToAgent::Assign { .. }]));

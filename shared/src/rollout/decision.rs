@@ -1,10 +1,11 @@
 //! What the scheduler decides, as values.
 
 use super::message::Holding;
-use super::phase::Why;
+use super::phase::{Pause, Why};
+use super::time::Time;
 use crate::id::{AgentId, DatabaseName, RolloutId};
 
-/// What is to be done next. The first four change the state, the others only tell agents what the state is.
+/// What is to be done next. The first seven change the state, the others only tell agents what the state is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Give the database to the agent.
@@ -13,6 +14,8 @@ pub enum Decision {
         rollout: RolloutId,
         /// Which database.
         database: DatabaseName,
+        /// The server it is on, where that is known.
+        server: Option<i64>,
         /// To whom.
         agent: AgentId,
     },
@@ -25,6 +28,23 @@ pub enum Decision {
     },
     /// Do not begin the database any more.
     Abandon {
+        /// Of which rollout.
+        rollout: RolloutId,
+        /// Which database.
+        database: DatabaseName,
+    },
+    /// Everything of the waves that have begun is over.
+    WaveOver {
+        /// Of which rollout.
+        rollout: RolloutId,
+    },
+    /// Begin the next wave.
+    BeginWave {
+        /// Of which rollout.
+        rollout: RolloutId,
+    },
+    /// No agent serves the database, and the policy does not wait for one.
+    LeaveOut {
         /// Of which rollout.
         rollout: RolloutId,
         /// Which database.
@@ -67,6 +87,13 @@ pub enum Decision {
 pub enum Halt {
     /// The rollout aborts.
     Aborting(Why),
+    /// Someone paused it.
+    Paused(Pause),
+    /// The hours for work are over.
+    Hours {
+        /// When they begin again.
+        until: Time,
+    },
     /// The work is not its own any more.
     Stale,
 }

@@ -1,19 +1,31 @@
 //! What can happen to a rollout, what follows from it, and why it may be impossible.
 
 use super::assignment::{Assignment, Work};
-use super::phase::Phase;
+use super::control::{Action, Verb};
+use super::course::{Course, NextWave};
 use super::work::{Failure, Finish};
 use crate::id::{AgentId, DatabaseName, Holder};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Someone asked to abort it.
-    AbortRequested {
+    /// Someone asked for something.
+    Asked {
+        /// For what.
+        verb: Verb,
         /// Who.
         by: String,
         /// Why.
         reason: String,
+    },
+    /// Everything of the waves that have begun is over.
+    WaveOver,
+    /// The next wave begins.
+    WaveBegun,
+    /// No agent serves it, and the policy does not wait for one.
+    LeftOut {
+        /// Which database.
+        database: DatabaseName,
     },
     /// A look found that the database has all of it.
     FoundUpToDate {
@@ -39,6 +51,8 @@ pub enum Event {
         agent: AgentId,
         /// That agent's own lease.
         lease: i64,
+        /// The server it is on, where that is known: its system identifier.
+        server: Option<i64>,
         /// Minted at random.
         holder: Holder,
     },
@@ -77,7 +91,9 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Where the rollout stands.
-    Phase(Phase),
+    Course(Course),
+    /// What someone asked for, and its number from 0.
+    Acted(usize, Action),
     /// Where a database stands.
     Record(DatabaseName, Assignment),
     /// A new lease for the database, under its agent's.
@@ -98,7 +114,9 @@ impl Effect {
     pub fn recorded(&self) -> Option<&DatabaseName> {
         match self {
             Self::Record(database, _) => Some(database),
-            Self::Phase(_) | Self::Grant(..) | Self::Release { .. } | Self::Drop(_) => None,
+            Self::Course(_) | Self::Acted(..) | Self::Grant(..) | Self::Release { .. } | Self::Drop(_) => {
+                None
+            }
         }
     }
 }
@@ -134,7 +152,22 @@ pub enum Error {
     Phase(&'static str),
     /// As many databases as allowed are at work.
     #[error("{0} databases are at work, which is the limit")]
-    Limit(u32),
+    Limit(usize),
+    /// As many databases as allowed are at work on one server.
+    #[error("{0} databases are at work on that server, which is the limit")]
+    ServerLimit(usize),
+    /// The database's turn has not come.
+    #[error("wave {0} has not begun")]
+    Wave(String),
+    /// The next wave may not begin.
+    #[error("the next wave cannot begin: {0}")]
+    NotYet(NextWave),
+    /// The policy's windows do not allow it.
+    #[error("it is outside the hours in which work may go on")]
+    Hours,
+    /// There is no such wave, or nothing to approve.
+    #[error("{0}")]
+    Approval(String),
     /// Databases are still waiting or at work.
     #[error("{0} databases are not finished")]
     Unfinished(usize),

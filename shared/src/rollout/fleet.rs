@@ -190,6 +190,18 @@ impl Fleet {
             .filter(|(agent, _)| self.agents.contains_key(*agent))
     }
 
+    /// The server a database is on, or was when it could be asked last: its system identifier.
+    pub fn server(&self, database: &DatabaseName) -> Option<i64> {
+        let claims = &self.databases.get(database)?.claims;
+        let living = claims
+            .iter()
+            .filter(|(agent, _)| self.agents.contains_key(*agent));
+        living
+            .chain(claims)
+            .find_map(|(_, claim)| claim.identity())
+            .map(|identity| identity.system)
+    }
+
     /// The largest epoch of a fence that any agent ever reported, and the databases of which none is known because they
     /// could not be asked.
     pub fn epochs(&self) -> (Option<i64>, Vec<DatabaseName>) {

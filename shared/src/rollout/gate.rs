@@ -2,6 +2,7 @@
 //! `rollout show`.
 
 use super::fleet::Conflict;
+use super::phase::Pause;
 use super::time::Time;
 use crate::id::{AgentId, RolloutId};
 use std::fmt;
@@ -20,6 +21,15 @@ pub enum Gate<'a> {
 pub enum Blocked {
     /// The rollout aborts.
     Aborting,
+    /// The rollout is paused.
+    Paused(Pause),
+    /// Its wave, of this name, has not begun; why is said of the wave.
+    Wave(String),
+    /// It is outside the policy's windows.
+    Hours {
+        /// When the next begins.
+        until: Time,
+    },
     /// An earlier rollout has this database too and is not finished with it.
     Earlier(RolloutId),
     /// The last attempt failed.
@@ -50,13 +60,27 @@ pub enum Blocked {
     /// An agent is looking at it.
     Looking(AgentId),
     /// As many databases as allowed are at work.
-    Limit(u32),
+    Limit(usize),
+    /// The wave has only begun: each database that is done makes room for one more.
+    RampUp(usize),
+    /// As many databases as allowed are at work on its server, rollouts together.
+    ServerLimit {
+        /// The server's system identifier.
+        server: i64,
+        /// How many may be.
+        limit: usize,
+    },
+    /// As many databases as allowed are at work by its agents, rollouts together.
+    AgentLimit(usize),
 }
 
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aborting => f.write_str("the rollout is being aborted"),
+            Self::Paused(pause) => write!(f, "the rollout is paused ({pause})"),
+            Self::Wave(wave) => write!(f, "wave {wave} has not begun"),
+            Self::Hours { until } => write!(f, "outside the hours for work; they begin {until}"),
             Self::Earlier(rollout) => write!(f, "waiting for rollout {rollout}, which came first"),
             Self::Backoff { until, attempt, of } => write!(f, "attempt {attempt} of {of} at {until}"),
             Self::Conflict(conflict) => conflict.fmt(f),
@@ -73,6 +97,15 @@ impl fmt::Display for Blocked {
             Self::Held { by, until } => write!(f, "held by {by}; next look at {until}"),
             Self::Looking(agent) => write!(f, "agent {agent} is looking at it"),
             Self::Limit(limit) => write!(f, "waiting for its turn (at most {limit} at a time)"),
+            Self::RampUp(limit) => write!(
+                f,
+                "waiting for its turn (the wave ramps up: at most {limit} at a time now)"
+            ),
+            Self::ServerLimit { server, limit } => write!(
+                f,
+                "waiting for its turn on server {server} (at most {limit} at a time)"
+            ),
+            Self::AgentLimit(limit) => write!(f, "waiting for its agent (at most {limit} at a time)"),
         }
     }
 }

@@ -37,7 +37,7 @@ impl Book {
     /// one that could not be sent comes again.
     pub fn instructions(&self, office: Office, now: Time) -> Vec<Instruction> {
         let mut looks = self.looks;
-        let decisions = self.board(|board| board.decide(now));
+        let decisions = self.board(now).decide();
         decisions
             .into_iter()
             .filter_map(|decision| self.instruction(decision, office, &mut looks))
@@ -85,6 +85,10 @@ impl Book {
                 let rollout = holding.rollout.clone();
                 let reason = match why {
                     Halt::Aborting(why) => why.to_string(),
+                    Halt::Paused(pause) => pause.to_string(),
+                    Halt::Hours { until } => {
+                        format!("the hours for work are over; they begin again {until}")
+                    }
                     Halt::Stale => self.why_stale(&agent, &holding),
                 };
                 let message = ToAgent::Stop {
@@ -102,6 +106,9 @@ impl Book {
             Decision::Lease { .. }
             | Decision::Lose { .. }
             | Decision::Abandon { .. }
+            | Decision::WaveOver { .. }
+            | Decision::BeginWave { .. }
+            | Decision::LeaveOut { .. }
             | Decision::End { .. } => None,
         }
     }
@@ -126,6 +133,7 @@ impl Book {
                 | Assignment::Running { .. }
                 | Assignment::Done { .. }
                 | Assignment::Failed { .. }
+                | Assignment::Skipped { .. }
                 | Assignment::Aborted { .. },
             )
             | None => "the lease it was given for has ended".to_owned(),

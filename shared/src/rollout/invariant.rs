@@ -1,7 +1,7 @@
 //! What must always hold of all rollouts together, numbered. Used by unit tests, the simulation and the coordinator
 //! (which logs and counts a violation, and goes on: the fence in the databases is what keeps them safe).
 
-use super::assignment::Assignment;
+use super::assignment::{Assignment, Work};
 use super::machine::Rollout;
 use super::phase::Phase;
 use crate::id::DatabaseName;
@@ -19,20 +19,32 @@ pub enum Invariant {
     EndedIsOver,
     /// 4: no database has more attempts that count than its policy allows.
     AttemptsBounded,
-    /// 5: a rollout works on a database only when every earlier live one is finished with it.
+    /// 5: a rollout works on a database only when every earlier live one is done with it, or leaves it out.
     TurnsTaken,
-    /// 6: a rollout is done only when every database is, and failed only when at least one is.
+    /// 6: a rollout is done only when every database is done or left out, and failed only when at least one failed.
     EndIsTrue,
+    /// 7: nothing is done with a database whose wave has not begun.
+    WavesInOrder,
+    /// 8: a rollout whose failure budget is spent does not go on while databases wait.
+    BudgetKept,
+    /// 9: a rollout has never more databases at work on one server than its policy allows.
+    WithinServerLimit,
+    /// 10: what is counted as it changes is what counting gives.
+    CountsTrue,
 }
 
 /// All of them.
-pub const ALL: [Invariant; 6] = [
+pub const ALL: [Invariant; 10] = [
     Invariant::LeasedOnce,
     Invariant::WithinLimit,
     Invariant::EndedIsOver,
     Invariant::AttemptsBounded,
     Invariant::TurnsTaken,
     Invariant::EndIsTrue,
+    Invariant::WavesInOrder,
+    Invariant::BudgetKept,
+    Invariant::WithinServerLimit,
+    Invariant::CountsTrue,
 ];
 
 /// An invariant that does not hold.
@@ -54,6 +66,10 @@ impl Invariant {
             Self::AttemptsBounded => 4,
             Self::TurnsTaken => 5,
             Self::EndIsTrue => 6,
+            Self::WavesInOrder => 7,
+            Self::BudgetKept => 8,
+            Self::WithinServerLimit => 9,
+            Self::CountsTrue => 10,
         }
     }
 
@@ -66,6 +82,10 @@ impl Invariant {
             Self::AttemptsBounded => too_many_attempts(rollouts),
             Self::TurnsTaken => out_of_turn(rollouts),
             Self::EndIsTrue => untrue_end(rollouts),
+            Self::WavesInOrder => before_its_wave(rollouts),
+            Self::BudgetKept => beyond_budget(rollouts),
+            Self::WithinServerLimit => beyond_server_limit(rollouts),
+            Self::CountsTrue => miscounted(rollouts),
         }
     }
 }
@@ -114,14 +134,9 @@ fn beyond_limit(rollouts: &[&Rollout]) -> Vec<String> {
         |rollout: &Rollout| usize::try_from(rollout.spec().policy.max_in_flight).unwrap_or(usize::MAX);
     rollouts
         .iter()
-        .filter(|rollout| rollout.in_flight() > limit(rollout))
-        .map(|rollout| {
-            format!(
-                "rollout {} has {} at work",
-                rollout.spec().id,
-                rollout.in_flight()
-            )
-        })
+        .map(|rollout| (rollout, at_work(rollout).count()))
+        .filter(|(rollout, count)| *count > limit(rollout))
+        .map(|(rollout, count)| format!("rollout {} has {count} at work", rollout.spec().id))
         .collect()
 }
 
@@ -155,6 +170,7 @@ fn too_many_attempts(rollouts: &[&Rollout]) -> Vec<String> {
                 Assignment::Leasing(work) | Assignment::Running { work, .. } => work.attempt(),
                 Assignment::Done { attempt, .. }
                 | Assignment::Failed { attempt, .. }
+                | Assignment::Skipped { attempt, .. }
                 | Assignment::Aborted { attempt, .. } => *attempt,
             };
             if attempts > most {
@@ -172,7 +188,7 @@ fn out_of_turn(rollouts: &[&Rollout]) -> Vec<String> {
     let mut unfinished: BTreeMap<&DatabaseName, &Rollout> = BTreeMap::new();
     let mut broken = Vec::new();
     for rollout in rollouts.iter().filter(|rollout| !rollout.phase().is_ended()) {
-        for (database, assignment) in rollout.assignments().iter().filter(|(_, a)| !a.is_over()) {
+        for (database, assignment) in rollout.assignments().iter().filter(|(_, a)| a.keeps_turn()) {
             match unfinished.get(database) {
                 Some(first) if assignment.work().is_some() => {
                     broken.push(format!(
@@ -195,12 +211,114 @@ fn untrue_end(rollouts: &[&Rollout]) -> Vec<String> {
     let wrong = |rollout: &&&Rollout| {
         let mut all = rollout.assignments().values();
         match rollout.phase() {
-            Phase::Done { .. } => !all.all(|assignment| matches!(assignment, Assignment::Done { .. })),
+            Phase::Done { .. } => {
+                !all.all(|a| matches!(a, Assignment::Done { .. } | Assignment::Skipped { .. }))
+            }
             Phase::Failed { .. } => !all.any(|assignment| matches!(assignment, Assignment::Failed { .. })),
-            Phase::Running | Phase::Aborting { .. } | Phase::Aborted { .. } => false,
+            Phase::Running | Phase::Paused { .. } | Phase::Aborting { .. } | Phase::Aborted { .. } => false,
         }
     };
     let told = |rollout: &&Rollout| format!("rollout {} is {}", rollout.spec().id, rollout.phase().word());
+    rollouts.iter().filter(wrong).map(told).collect()
+}
+
+fn at_work(rollout: &Rollout) -> impl Iterator<Item = &Work> {
+    rollout.assignments().values().filter_map(Assignment::work)
+}
+
+fn before_its_wave(rollouts: &[&Rollout]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for rollout in rollouts {
+        let spec = rollout.spec();
+        for wave in spec.waves.iter().skip(rollout.course().wave + 1) {
+            for database in &wave.databases {
+                let untouched = match rollout.assignments().get(database) {
+                    Some(
+                        Assignment::Waiting { failures: 0, .. }
+                        | Assignment::Skipped { .. }
+                        // Given up before it was begun.
+                        | Assignment::Aborted { attempt: 0, .. },
+                    )
+                    | None => true,
+                    Some(_) => false,
+                };
+                if !untouched {
+                    broken.push(format!(
+                        "rollout {}, {database}: wave {} has not begun",
+                        spec.id, wave.name
+                    ));
+                }
+            }
+        }
+    }
+    broken
+}
+
+fn beyond_budget(rollouts: &[&Rollout]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for rollout in rollouts
+        .iter()
+        .filter(|rollout| *rollout.phase() == Phase::Running)
+    {
+        let spec = rollout.spec();
+        let all = rollout.assignments();
+        let counts =
+            |assignment: &Assignment| matches!(assignment, Assignment::Failed { forgiven: false, .. });
+        let waits = all.values().any(|a| matches!(a, Assignment::Waiting { .. }));
+        let failed = all.values().filter(|assignment| counts(assignment)).count();
+        let mut spent = failed >= spec.policy.failure_budget.of(all.len());
+        for wave in &spec.waves {
+            let failed = wave
+                .databases
+                .iter()
+                .filter_map(|name| all.get(name))
+                .filter(|a| counts(a));
+            spent |= wave.failure_budget.is_some_and(|budget| failed.count() >= budget);
+        }
+        if waits && spent {
+            broken.push(format!(
+                "rollout {} goes on with its failure budget spent",
+                spec.id
+            ));
+        }
+    }
+    broken
+}
+
+fn beyond_server_limit(rollouts: &[&Rollout]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for rollout in rollouts {
+        let limit = usize::try_from(rollout.spec().policy.max_per_server).unwrap_or(usize::MAX);
+        let mut servers: BTreeMap<i64, usize> = BTreeMap::new();
+        for server in at_work(rollout).filter_map(|work| work.server) {
+            *servers.entry(server).or_default() += 1;
+        }
+        broken.extend(
+            servers
+                .iter()
+                .filter(|(_, count)| **count > limit)
+                .map(|(server, count)| {
+                    format!(
+                        "rollout {} has {count} at work on server {server}",
+                        rollout.spec().id
+                    )
+                }),
+        );
+    }
+    broken
+}
+
+fn miscounted(rollouts: &[&Rollout]) -> Vec<String> {
+    let wrong = |rollout: &&&Rollout| {
+        let recounted = Rollout::restored(
+            rollout.spec().clone(),
+            rollout.course().clone(),
+            rollout.assignments().clone(),
+            rollout.actions().to_vec(),
+        );
+        recounted != ***rollout
+    };
+    let told = |rollout: &&Rollout| format!("rollout {} has lost count", rollout.spec().id);
     rollouts.iter().filter(wrong).map(told).collect()
 }
 
@@ -217,6 +335,7 @@ mod tests {
             Policy {
                 max_in_flight: 2,
                 max_attempts: 1,
+                ..Policy::default()
             },
         );
         for database in databases {
@@ -231,7 +350,11 @@ mod tests {
             policy,
             ..rollout.spec().clone()
         };
-        Rollout::restored(spec, phase, rollout.assignments().clone())
+        let course = crate::rollout::Course {
+            phase,
+            ..rollout.course().clone()
+        };
+        Rollout::restored(spec, course, rollout.assignments().clone(), Vec::new())
     }
 
     fn numbers(rollouts: &[&Rollout]) -> Vec<u8> {
@@ -248,24 +371,25 @@ mod tests {
 
     #[test]
     fn each_invariant_is_seen_when_broken() {
-        let policy = Policy {
+        let policy = || Policy {
             max_in_flight: 2,
             max_attempts: 1,
+            ..Policy::default()
         };
         let (first, second) = (leased(1, &["a", "b"]), leased(2, &["a"]));
         assert_eq!(numbers(&[&first, &second]), [1, 5]);
         let tight = Policy {
             max_in_flight: 1,
-            ..policy
+            ..policy()
         };
         assert_eq!(numbers(&[&forced(&first, Phase::Running, tight)]), [2]);
         assert_eq!(
-            numbers(&[&forced(&first, Phase::Done { at: Time(0) }, policy)]),
+            numbers(&[&forced(&first, Phase::Done { at: Time(0) }, policy())]),
             [3, 3, 3, 6]
         );
         let none = Policy {
             max_attempts: 0,
-            ..policy
+            ..policy()
         };
         assert_eq!(
             numbers(&[&forced(&leased(1, &[]), Phase::Running, none)]),

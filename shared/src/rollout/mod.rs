@@ -4,8 +4,11 @@
 //! | module | owns |
 //! |---|---|
 //! | [`spec`], [`bundle`], [`selector`], [`policy`] | what a rollout is made of |
+//! | [`waves`] | which databases come first |
 //! | [`assignment`] | one database of a rollout, and its states |
-//! | [`phase`] | the rollout as a whole, and its states |
+//! | [`phase`], [`course`] | the rollout as a whole, and its states |
+//! | [`control`] | what operators may ask of it |
+//! | [`tally`] | how many databases are where |
 //! | [`machine`] | one rollout, and the only function that changes it |
 //! | [`event`] | what can happen to it, and what follows |
 //! | [`backoff`] | how long to wait after an error |
@@ -24,6 +27,8 @@ pub mod backoff;
 pub mod board;
 pub mod book;
 pub mod bundle;
+pub mod control;
+pub mod course;
 pub mod decision;
 pub mod event;
 pub mod fleet;
@@ -33,6 +38,8 @@ pub mod invariant;
 pub mod machine;
 pub mod message;
 pub mod phase;
+#[cfg(test)]
+mod planted;
 pub mod policy;
 #[cfg(test)]
 mod sample;
@@ -42,18 +49,22 @@ pub mod show;
 mod simulation;
 pub mod spec;
 mod spread;
+pub mod tally;
 pub mod time;
 pub mod view;
+pub mod waves;
 pub mod work;
 
 pub use assignment::Assignment;
 pub use book::Book;
 pub use bundle::Bundle;
+pub use control::Verb;
+pub use course::Course;
 pub use event::{Effect, Event};
 pub use fleet::Fleet;
 pub use gate::Blocked;
 pub use machine::Rollout;
-pub use phase::{Phase, Why};
+pub use phase::{Pause, Phase, Why};
 pub use policy::Policy;
 pub use selector::Selector;
 pub use spec::Spec;

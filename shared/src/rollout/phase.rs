@@ -1,13 +1,16 @@
 //! Where a rollout stands as a whole.
 //!
 //! ```text
-//!            abort requested, or an error that stops the rollout
-//!   Running ----------------------------------------------------> Aborting
-//!      | ended: nothing failed -> Done                               | ended: asked for   -> Aborted
-//!      | ended: something failed -> Failed                           | ended: was stopped -> Failed
+//!          asked, or too many failed                   abort asked, or an error that stops the rollout
+//!   Paused <--------------------------> Running --------------------> Aborting   (also from Paused)
+//!          resumed, or failures retried  | ^                              | ended: asked for   -> Aborted
+//!                                  ended | | failures are tried again     | ended: was stopped -> Failed
+//!                                        v |
+//!                  nothing failed -> Done, Failed <- something failed
 //! ```
-//! A rollout ends when none of its databases waits or is at work. An aborting one starts nothing; what is at work is
-//! asked to stop and may end in any way.
+//! A rollout ends when none of its databases waits or is at work. A paused or aborting one starts nothing. When it is
+//! aborted, or paused by someone, what is at work is asked to stop and may end in any way; when it paused because too
+//! many databases failed, what is at work comes to its own end.
 
 use super::time::Time;
 use crate::id::DatabaseName;
@@ -19,6 +22,11 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// At work, or waiting for something.
     Running,
+    /// Nothing starts until someone says so.
+    Paused {
+        /// Why.
+        pause: Pause,
+    },
     /// Nothing starts any more; what is at work comes to its end.
     Aborting {
         /// Why.
@@ -45,6 +53,56 @@ pub enum Phase {
     },
 }
 
+/// Why a rollout is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pause {
+    /// Someone asked: what is at work stops too.
+    Asked {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// As many databases failed as may.
+    Budget {
+        /// The wave whose budget it is; `None` for that of the rollout.
+        wave: Option<String>,
+        /// How many failed.
+        failed: usize,
+        /// How many may.
+        budget: usize,
+    },
+}
+
+impl std::fmt::Display for Pause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Asked { by, reason } => asked(f, "paused", by, reason),
+            Self::Budget { wave, failed, budget } => {
+                let databases = if *failed == 1 { "database" } else { "databases" };
+                write!(f, "{failed} {databases} failed, and the failure budget")?;
+                if let Some(wave) = wave {
+                    write!(f, " of wave {wave}")?;
+                }
+                write!(f, " is {budget}")
+            }
+        }
+    }
+}
+
+/// `done by ada: why`.
+pub(super) fn asked(f: &mut std::fmt::Formatter<'_>, what: &str, by: &str, reason: &str) -> std::fmt::Result {
+    f.write_str(what)?;
+    if !by.is_empty() {
+        write!(f, " by {by}")?;
+    }
+    if !reason.is_empty() {
+        write!(f, ": {reason}")?;
+    }
+    Ok(())
+}
+
 /// Why a rollout does not go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,16 +124,7 @@ pub enum Why {
 impl std::fmt::Display for Why {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Asked { by, reason } => {
-                f.write_str("aborted")?;
-                if !by.is_empty() {
-                    write!(f, " by {by}")?;
-                }
-                if !reason.is_empty() {
-                    write!(f, ": {reason}")?;
-                }
-                Ok(())
-            }
+            Self::Asked { by, reason } => asked(f, "aborted", by, reason),
             Self::Stopped { database } => {
                 write!(f, "stopped because of what happened on database {database}")
             }
@@ -87,7 +136,7 @@ impl Phase {
     /// Whether nothing will change any more.
     pub fn is_ended(&self) -> bool {
         match self {
-            Self::Running | Self::Aborting { .. } => false,
+            Self::Running | Self::Paused { .. } | Self::Aborting { .. } => false,
             Self::Done { .. } | Self::Failed { .. } | Self::Aborted { .. } => true,
         }
     }
@@ -96,6 +145,7 @@ impl Phase {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Paused { .. } => "paused",
             Self::Aborting { .. } => "aborting",
             Self::Done { .. } => "done",
             Self::Failed { .. } => "failed",

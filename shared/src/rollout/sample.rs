@@ -1,14 +1,17 @@
 //! Rollouts and events for tests.
 
+use super::control::Verb;
 use super::event::Event;
 use super::machine::Rollout;
 use super::policy::Policy;
 use super::selector::Selector;
 use super::spec::Spec;
 use super::time::Time;
+use super::waves::Wave;
 use super::work::{Exit, Failure, Finish};
 use crate::id::{AgentId, DatabaseName, Digest, Direction, Holder, RequestId, RolloutId, SetName};
 use crate::retry::Retryability;
+use std::time::Duration;
 use uuid::Uuid;
 
 pub(crate) fn agent(name: &str) -> AgentId {
@@ -32,7 +35,25 @@ pub(crate) fn spec(number: u64, databases: &[&str], policy: Policy) -> Spec {
         policy,
         created_by: "ada".to_owned(),
         created_at: Time(0),
+        waves: vec![wave("rest", databases)],
+    }
+}
+
+pub(crate) fn wave(name: &str, databases: &[&str]) -> Wave {
+    Wave {
+        name: name.to_owned(),
         databases: databases.iter().map(|name| database(name)).collect(),
+        soak: Duration::ZERO,
+        approval: false,
+        failure_budget: None,
+    }
+}
+
+pub(crate) fn asked(verb: Verb) -> Event {
+    Event::Asked {
+        verb,
+        by: "ada".to_owned(),
+        reason: "why not".to_owned(),
     }
 }
 
@@ -53,6 +74,7 @@ pub(crate) fn leased(name: &str, by: &str) -> Event {
         database: database(name),
         agent: agent(by),
         lease: 1,
+        server: None,
         holder: Holder(Uuid::from_u128(1)),
     }
 }

@@ -4,9 +4,11 @@ use super::assignment::{Assignment, Setback, Work};
 use super::book::Book;
 use super::fleet::{Claim, Place};
 use super::machine::Rollout;
-use super::phase::{Phase, Why};
+use super::phase::{Pause, Phase, Why};
+use super::tally::Counts;
 use super::time::Time;
 use super::view;
+use super::waves::Wave;
 use super::work::Summary;
 use crate::id::{AgentId, DatabaseName, RolloutId};
 
@@ -63,33 +65,36 @@ impl Book {
 
     /// All databases of a rollout.
     pub fn show_assignments(&self, rollout: &Rollout, now: Time) -> Vec<view::Assignment> {
-        self.board(|board| {
-            let show = |(database, assignment): (&DatabaseName, &Assignment)| {
-                let mut shown = show_assignment(database, assignment);
-                shown.blocked = board
-                    .blocked(rollout, database, now)
-                    .map(|by| by.to_string())
-                    .unwrap_or_default();
-                shown.progress = match shown.state {
-                    view::AssignmentState::Running => self.progress(&rollout.spec().id, database).cloned(),
-                    view::AssignmentState::Waiting
-                    | view::AssignmentState::Done
-                    | view::AssignmentState::Failed
-                    | view::AssignmentState::Aborted => None,
-                };
-                shown
+        let board = self.board(now);
+        let show = |(database, assignment): (&DatabaseName, &Assignment)| {
+            let mut shown = show_assignment(database, assignment);
+            shown.wave = rollout
+                .wave_of(database)
+                .map(|wave| wave.name.clone())
+                .unwrap_or_default();
+            if let Some(by) = board.blocked(rollout, database) {
+                shown.blocked = by.to_string();
+            }
+            shown.progress = match shown.state {
+                view::AssignmentState::Running => self.progress(&rollout.spec().id, database).cloned(),
+                view::AssignmentState::Waiting
+                | view::AssignmentState::Done
+                | view::AssignmentState::Failed
+                | view::AssignmentState::Skipped
+                | view::AssignmentState::Aborted => None,
             };
-            rollout.assignments().iter().map(show).collect()
-        })
+            shown
+        };
+        rollout.assignments().iter().map(show).collect()
     }
 
     /// All rollouts, newest first.
-    pub fn show_rollouts(&self) -> Vec<view::Rollout> {
+    pub fn show_rollouts(&self, now: Time) -> Vec<view::Rollout> {
         let mut rollouts: Vec<_> = self.rollouts().values().collect();
         rollouts.sort_by_key(|rollout| std::cmp::Reverse(rollout.spec().number));
         rollouts
             .into_iter()
-            .map(|rollout| show_rollout(rollout))
+            .map(|rollout| show_rollout(rollout, now))
             .collect()
     }
 
@@ -186,10 +191,11 @@ impl Book {
 }
 
 /// One rollout.
-pub fn show_rollout(rollout: &Rollout) -> view::Rollout {
+pub fn show_rollout(rollout: &Rollout, now: Time) -> view::Rollout {
     let spec = rollout.spec();
     let (state, ended_at) = match rollout.phase() {
         Phase::Running => (view::State::Running, None),
+        Phase::Paused { .. } => (view::State::Paused, None),
         Phase::Aborting { .. } => (view::State::Aborting, None),
         Phase::Done { at } => (view::State::Done, Some(*at)),
         Phase::Failed { at, .. } => (view::State::Failed, Some(*at)),
@@ -201,20 +207,44 @@ pub fn show_rollout(rollout: &Rollout) -> view::Rollout {
         bundle: spec.bundle,
         versions: spec.versions.clone(),
         selector: spec.selector.clone(),
-        policy: spec.policy,
+        policy: spec.policy.clone(),
         created_by: spec.created_by.clone(),
         created_at: spec.created_at,
         ended_at,
         state,
         reason: reason(rollout),
-        databases: counts(rollout),
+        halted: matches!(
+            rollout.phase(),
+            Phase::Paused {
+                pause: Pause::Budget { .. }
+            }
+        ),
+        databases: counts(rollout.counts()),
+        waves: waves(rollout, now),
+        actions: rollout.actions().to_vec(),
     }
+}
+
+fn waves(rollout: &Rollout, now: Time) -> Vec<view::Wave> {
+    let current = rollout.course().wave;
+    let show = |(place, wave): (usize, &Wave)| view::Wave {
+        name: wave.name.clone(),
+        begun: place <= current,
+        // The wave after the last one that has begun is the one that waits for something.
+        blocked: match rollout.next_wave(now) {
+            Some(wait) if place == current + 1 && !rollout.phase().is_ended() => wait.to_string(),
+            _ => String::new(),
+        },
+        databases: counts(rollout.counts_of(place)),
+    };
+    rollout.spec().waves.iter().enumerate().map(show).collect()
 }
 
 /// Why a rollout does not go on, or failed.
 fn reason(rollout: &Rollout) -> String {
     let why: Option<&Why> = match rollout.phase() {
         Phase::Running | Phase::Done { .. } => return String::new(),
+        Phase::Paused { pause } => return pause.to_string(),
         Phase::Aborting { why } | Phase::Aborted { why, .. } => Some(why),
         Phase::Failed { why, .. } => why.as_ref(),
     };
@@ -236,25 +266,24 @@ fn reason(rollout: &Rollout) -> String {
     parts.join("; ")
 }
 
-fn counts(rollout: &Rollout) -> view::Counts {
-    let mut counts = view::Counts::default();
-    for assignment in rollout.assignments().values() {
-        counts.total += 1;
-        match assignment {
-            Assignment::Waiting { .. } => counts.waiting += 1,
-            Assignment::Leasing(_) | Assignment::Running { .. } => counts.running += 1,
-            Assignment::Done { .. } => counts.done += 1,
-            Assignment::Failed { .. } => counts.failed += 1,
-            Assignment::Aborted { .. } => counts.aborted += 1,
-        }
+fn counts(of: &Counts) -> view::Counts {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    view::Counts {
+        total: number(of.total()),
+        waiting: number(of.waiting),
+        running: number(of.in_flight),
+        done: number(of.done),
+        failed: number(of.failed + of.forgiven),
+        skipped: number(of.skipped),
+        aborted: number(of.aborted),
     }
-    counts
 }
 
 fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::Assignment {
     let error = |last: &Option<Setback>| last.as_ref().map(ToString::to_string).unwrap_or_default();
     let blank = |state| view::Assignment {
         database: database.clone(),
+        wave: String::new(),
         state,
         agent: None,
         attempt: 0,
@@ -303,6 +332,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             started_at,
             ended_at,
             failure,
+            forgiven: _,
         } => view::Assignment {
             agent: Some(agent.clone()),
             attempt: *attempt,
@@ -310,6 +340,20 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             started_at: *started_at,
             ended_at: Some(*ended_at),
             ..blank(view::AssignmentState::Failed)
+        },
+        Assignment::Skipped {
+            skip,
+            agent,
+            attempt,
+            ended_at,
+            last,
+        } => view::Assignment {
+            agent: agent.clone(),
+            attempt: *attempt,
+            blocked: skip.to_string(),
+            error: error(last),
+            ended_at: Some(*ended_at),
+            ..blank(view::AssignmentState::Skipped)
         },
         Assignment::Aborted {
             agent,
@@ -360,7 +404,7 @@ mod tests {
         rollout.apply(sample::look_failed("a"), Time(1)).unwrap();
         rollout.apply(sample::up_to_date("b"), Time(1)).unwrap();
         rollout.apply(crate::rollout::Event::Ended, Time(2)).unwrap();
-        let shown = show_rollout(&rollout);
+        let shown = show_rollout(&rollout, Time(2));
         assert_eq!(shown.state, view::State::Failed);
         assert_eq!(shown.reason, "1 of 2 databases failed: a");
         assert_eq!((shown.databases.done, shown.databases.failed), (1, 1));

@@ -3,10 +3,10 @@
 use super::policy::Policy;
 use super::selector::Selector;
 use super::time::Time;
+use super::waves::Wave;
 use crate::id::{DatabaseName, Digest, Direction, RequestId, RolloutId, SetName};
 use crate::migration::Version;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// What was asked for; never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,18 @@ pub struct Spec {
     pub created_by: String,
     /// When.
     pub created_at: Time,
-    /// The databases chosen, as the fleet was then.
-    pub databases: BTreeSet<DatabaseName>,
+    /// The databases chosen, as the fleet was then, in the order they come; never empty.
+    pub waves: Vec<Wave>,
+}
+
+impl Spec {
+    /// The databases chosen, wave by wave.
+    pub fn databases(&self) -> impl Iterator<Item = &DatabaseName> {
+        self.waves.iter().flat_map(|wave| &wave.databases)
+    }
+
+    /// How many databases were chosen.
+    pub fn size(&self) -> usize {
+        self.waves.iter().map(|wave| wave.databases.len()).sum()
+    }
 }

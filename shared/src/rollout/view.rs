@@ -2,6 +2,7 @@
 //!
 //! Made by the coordinator from its state, carried by `proto`, printed by the command line.
 
+use super::control::Action;
 use super::policy::Policy;
 use super::selector::Selector;
 use super::time::Time;
@@ -34,9 +35,28 @@ pub struct Rollout {
     pub ended_at: Option<Time>,
     /// Where it stands.
     pub state: State,
-    /// Why it is aborting, aborted or failed; empty otherwise.
+    /// Why it is paused, aborting, aborted or failed; empty otherwise.
     pub reason: String,
+    /// Whether it paused by itself: nothing begins until someone has looked at it.
+    pub halted: bool,
     /// How many databases are where.
+    pub databases: Counts,
+    /// Its waves, in their order.
+    pub waves: Vec<Wave>,
+    /// What was asked of it and changed it, oldest first.
+    pub actions: Vec<Action>,
+}
+
+/// One wave of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wave {
+    /// Its name.
+    pub name: String,
+    /// Whether it has begun.
+    pub begun: bool,
+    /// Why it has not, where it is the next; empty otherwise.
+    pub blocked: String,
+    /// How many of its databases are where.
     pub databases: Counts,
 }
 
@@ -46,6 +66,8 @@ pub struct Rollout {
 pub enum State {
     /// At work, or waiting for something that its databases name.
     Running,
+    /// Nothing begins until someone says so.
+    Paused,
     /// Aborted or stopped; databases at work come to a safe point first.
     Aborting,
     /// Every database is done.
@@ -61,6 +83,7 @@ impl State {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Aborting => "aborting",
             Self::Done => "done",
             Self::Failed => "failed",
@@ -71,7 +94,7 @@ impl State {
     /// Whether nothing will change any more.
     pub fn is_ended(self) -> bool {
         match self {
-            Self::Running | Self::Aborting => false,
+            Self::Running | Self::Paused | Self::Aborting => false,
             Self::Done | Self::Failed | Self::Aborted => true,
         }
     }
@@ -90,6 +113,8 @@ pub struct Counts {
     pub done: u32,
     /// Failed for good.
     pub failed: u32,
+    /// Left out.
+    pub skipped: u32,
     /// Not done because the rollout was aborted or stopped.
     pub aborted: u32,
 }
@@ -99,13 +124,15 @@ pub struct Counts {
 pub struct Assignment {
     /// Which.
     pub database: DatabaseName,
+    /// The name of its wave.
+    pub wave: String,
     /// Where it stands.
     pub state: AssignmentState,
     /// Who works on it, or did last.
     pub agent: Option<AgentId>,
     /// The attempt, from 1; 0 before the first.
     pub attempt: u32,
-    /// Why it waits; empty when it does not.
+    /// Why it waits, or is left out; empty when it does not.
     pub blocked: String,
     /// The last error, whole; empty when there was none.
     pub error: String,
@@ -133,6 +160,8 @@ pub enum AssignmentState {
     Done,
     /// It will not be tried again by this rollout.
     Failed,
+    /// The rollout does nothing with it: it was left out.
+    Skipped,
     /// Left undone, or half done, because the rollout was aborted or stopped.
     Aborted,
 }
@@ -145,6 +174,7 @@ impl AssignmentState {
             Self::Running => "running",
             Self::Done => "done",
             Self::Failed => "failed",
+            Self::Skipped => "skipped",
             Self::Aborted => "aborted",
         }
     }

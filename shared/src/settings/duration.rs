@@ -2,7 +2,7 @@
 
 use crate::yaml::SCALAR;
 use serde::de::Visitor;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::time::Duration;
 
@@ -109,6 +109,13 @@ impl<'de> Deserialize<'de> for Milliseconds {
         deserializer
             .deserialize_newtype_struct(SCALAR, Written(Duration::from_millis(1)))
             .map(Self)
+    }
+}
+
+/// With its unit, as it is read.
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}s", self.0.as_secs_f64()))
     }
 }
 

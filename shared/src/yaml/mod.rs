@@ -8,6 +8,7 @@
 
 mod de;
 mod nearest;
+mod text;
 
 use crate::migration::Position;
 use serde_saphyr::granit_parser::{self, Event, Parser, ScalarStyle, Span, StrInput};
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 pub use de::{Error, SCALAR, read, unique};
 pub use nearest::{advice, nearest};
+pub use text::Text;
 
 /// A value and where it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! `confiture rollout`: migrations over a fleet.
 
-mod abort;
 mod board;
+mod control;
 mod display;
 mod list;
+mod policy;
 mod show;
 mod start;
 mod text;
@@ -14,9 +15,10 @@ use crate::context::Global;
 use crate::failure::{Failure, chain};
 use clap::Subcommand;
 use proto::convert;
+use shared::rollout::Verb;
 use shared::rollout::work::Exit;
 
-/// `confiture rollout start|list|show|watch|abort`
+/// `confiture rollout start|list|show|watch|pause|resume|abort|retry|skip|approve`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
     /// Bring migrations to the databases of the fleet
@@ -27,8 +29,18 @@ pub(crate) enum Rollout {
     Show(show::Show),
     /// Show what happens until the rollout has ended; the exit code says how it ended
     Watch(watch::Watch),
-    /// Start no further database, and stop those at work at their next safe point
-    Abort(abort::Abort),
+    /// Begin no further database until `resume`, and stop those at work at their next safe point
+    Pause(control::Ask),
+    /// Go on; failures so far do not count any more
+    Resume(control::Ask),
+    /// Begin no further database, and stop those at work at their next safe point
+    Abort(control::Ask),
+    /// Try databases again that failed, also when the rollout has ended
+    Retry(control::Retry),
+    /// Leave databases out
+    Skip(control::Skip),
+    /// Let a wave begin that waits for it
+    Approve(control::Approve),
 }
 
 impl Rollout {
@@ -38,7 +50,12 @@ impl Rollout {
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
             Self::Watch(watch) => watch.run(global).await,
-            Self::Abort(abort) => abort.run(global).await,
+            Self::Pause(ask) => ask.run(Verb::Pause, global).await,
+            Self::Resume(ask) => ask.run(Verb::Resume, global).await,
+            Self::Abort(ask) => ask.run(Verb::Abort, global).await,
+            Self::Retry(retry) => retry.run(global).await,
+            Self::Skip(skip) => skip.run(global).await,
+            Self::Approve(approve) => approve.run(global).await,
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::failure::Failure;
 use crate::operator::{At, Operator};
 use crate::output::{self, Format};
 use proto::{convert, v1};
-use shared::rollout::view::{Assignment, Rollout};
+use shared::rollout::control::Action;
+use shared::rollout::view::{Assignment, Rollout, Wave};
 use shared::rollout::work::Exit;
 
 /// `confiture rollout show ID`
@@ -57,15 +58,29 @@ fn page(rollout: &Rollout, assignments: &[Assignment]) -> String {
             versions.join(", "),
             rollout.bundle.short()
         ),
-        format!(
-            "  for {}, at most {} at a time, {} attempts each",
-            rollout.selector, rollout.policy.max_in_flight, rollout.policy.max_attempts
-        ),
+        format!("  for {}", rollout.selector),
+        format!("  {}", text::policy(&rollout.policy)),
         format!("  created {} by {}", rollout.created_at, rollout.created_by),
     ];
+    parts.extend(rollout.actions.iter().map(action));
+    let several = rollout.waves.len() > 1;
+    if several {
+        let head = ["WAVE", "DATABASES", "DONE", "FAILED", "LEFT OUT", ""];
+        let rows: Vec<_> = rollout.waves.iter().map(wave).collect();
+        parts.push(String::new());
+        parts.push(output::table(&head, &rows));
+    }
     if !assignments.is_empty() {
-        let head = ["DATABASE", "STATE", "AGENT", "ATTEMPT", ""];
-        let rows: Vec<_> = assignments.iter().map(row).collect();
+        let head = ["DATABASE", "WAVE", "STATE", "AGENT", "ATTEMPT", ""];
+        let columns = |mut row: Vec<String>| {
+            if !several {
+                row.remove(1);
+            }
+            row
+        };
+        let head = columns(head.map(ToOwned::to_owned).to_vec());
+        let head: Vec<_> = head.iter().map(String::as_str).collect();
+        let rows: Vec<_> = assignments.iter().map(row).map(columns).collect();
         parts.push(String::new());
         parts.push(output::table(&head, &rows));
     }
@@ -77,9 +92,42 @@ fn page(rollout: &Rollout, assignments: &[Assignment]) -> String {
     parts.join("\n")
 }
 
+/// `  paused 2026-11-23T05:00:00Z by ada@host: lunch`
+fn action(of: &Action) -> String {
+    let by = if of.by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", of.by)
+    };
+    let reason = if of.reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", of.reason)
+    };
+    format!("  {} {}{by}{reason}", of.verb, of.at)
+}
+
+fn wave(of: &Wave) -> Vec<String> {
+    let counts = &of.databases;
+    let standing = match (of.begun, counts.waiting + counts.running) {
+        (true, 0) => "over".to_owned(),
+        (true, _) => "begun".to_owned(),
+        (false, _) => of.blocked.clone(),
+    };
+    vec![
+        of.name.clone(),
+        counts.total.to_string(),
+        counts.done.to_string(),
+        counts.failed.to_string(),
+        counts.skipped.to_string(),
+        standing,
+    ]
+}
+
 fn row(of: &Assignment) -> Vec<String> {
     vec![
         of.database.to_string(),
+        of.wave.clone(),
         of.state.as_str().to_owned(),
         of.agent.as_ref().map_or("-".to_owned(), ToString::to_string),
         if of.attempt == 0 {

@@ -1,7 +1,7 @@
 //! `confiture rollout start`.
 
 use super::display::Display;
-use super::{not_understood, required, text, view, watch};
+use super::{not_understood, policy, required, text, view, watch};
 use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::files;
@@ -10,14 +10,14 @@ use crate::output::{self, Format};
 use proto::convert;
 use proto::convert::request::Create;
 use shared::id::{RequestId, SetName};
+use shared::rollout::Selector;
 use shared::rollout::view::Rollout;
 use shared::rollout::work::Exit;
-use shared::rollout::{Policy, Selector};
 use std::path::PathBuf;
 
 /// `confiture rollout start`
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = view::HELP)]
+#[command(after_long_help = format!("{}\n\n{}", policy::HELP, view::HELP))]
 pub(crate) struct Start {
     /// Folder of the migrations [default: `migration.directory` of the settings, else db/migrations]
     #[arg(long, value_name = "DIR")]
@@ -31,12 +31,8 @@ pub(crate) struct Start {
     /// All databases of the fleet
     #[arg(long)]
     all: bool,
-    /// Databases at work at the same time [default: 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_in_flight: Option<u32>,
-    /// Attempts for each database, the first included; only passing troubles are tried again [default: 5]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_attempts: Option<u32>,
+    #[command(flatten)]
+    policy: policy::Flags,
     /// Makes repeating this command harmless: the same id is the same rollout [default: a random one]
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -82,8 +78,7 @@ impl Start {
     /// Everything that can be found wrong before anybody is asked.
     fn request(&self, global: &Global) -> Result<Create, Failure> {
         let selector = self.selector()?;
-        let policy = Policy::new(self.max_in_flight.unwrap_or(0), self.max_attempts.unwrap_or(0))
-            .map_err(|error| Failure::usage(error.to_string()))?;
+        let policy = self.policy.policy()?;
         let request = match &self.request_id {
             Some(given) => RequestId::try_from(given.as_str()),
             None => RequestId::try_from(uuid::Uuid::new_v4().to_string()),

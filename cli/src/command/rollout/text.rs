@@ -1,5 +1,7 @@
 //! Rollouts in words. Pure.
 
+use shared::rollout::Policy;
+use shared::rollout::policy::Unreachable;
 use shared::rollout::view::{Assignment, AssignmentState, Rollout, State};
 use shared::rollout::work::{Progress, Summary};
 use std::time::Duration;
@@ -91,6 +93,7 @@ pub(super) fn detail(of: &Assignment) -> String {
             .map_or_else(|| "beginning".to_owned(), progress),
         AssignmentState::Done => summary(&of.summary),
         AssignmentState::Failed => first_line(&of.error),
+        AssignmentState::Skipped => of.blocked.clone(),
         AssignmentState::Aborted => "not completed".to_owned(),
     }
 }
@@ -104,6 +107,7 @@ pub(super) fn standing(of: &Rollout) -> String {
         (counts.running, "running"),
         (counts.waiting, "waiting"),
         (counts.failed, "failed"),
+        (counts.skipped, "left out"),
         (counts.aborted, "not completed"),
     ];
     parts.extend(
@@ -116,11 +120,39 @@ pub(super) fn standing(of: &Rollout) -> String {
         format!(" in {}", elapsed(of.created_at.until(ended)))
     });
     let reason = match of.state {
-        State::Aborting | State::Aborted if !of.reason.is_empty() => format!(" ({})", of.reason),
-        State::Running | State::Done | State::Aborting | State::Aborted | State::Failed => String::new(),
+        State::Paused | State::Aborting | State::Aborted if !of.reason.is_empty() => {
+            format!(" ({})", of.reason)
+        }
+        State::Running | State::Paused | State::Done | State::Aborting | State::Aborted | State::Failed => {
+            String::new()
+        }
     };
     let (id, state) = (&of.id, of.state.as_str());
     format!("rollout {id} {state}{took}{reason}: {}", parts.join(", "))
+}
+
+/// What a rollout keeps to, in one line: `at most 8 at a time (2 on one server), 8 attempts each, ..`.
+pub(super) fn policy(of: &Policy) -> String {
+    let mut parts = vec![format!(
+        "at most {} at a time ({} on one server{})",
+        of.max_in_flight,
+        of.max_per_server,
+        of.max_per_agent
+            .map_or(String::new(), |limit| format!(", {limit} by one agent")),
+    )];
+    parts.push(format!("{} attempts each", of.max_attempts));
+    parts.push(format!("failure budget {}", of.failure_budget));
+    if of.ramp_up {
+        parts.push("each wave ramps up".to_owned());
+    }
+    if of.unreachable == Unreachable::Skip {
+        parts.push("unreachable ones are left out".to_owned());
+    }
+    let windows: Vec<_> = of.windows.iter().map(ToString::to_string).collect();
+    if !windows.is_empty() {
+        parts.push(format!("within {}", windows.join(" and ")));
+    }
+    parts.join(", ")
 }
 
 /// The errors of all failed databases, whole, each under its name. Empty when there is none.

@@ -1,17 +1,21 @@
 //! Rollouts as JSON. Numbers carry their unit in their name; what is not known is null.
 
 use serde_json::{Value, json};
-use shared::rollout::view::{Assignment, Rollout};
-use shared::rollout::{Selector, Time};
+use shared::rollout::control::Action;
+use shared::rollout::view::{Assignment, Counts, Rollout, Wave};
+use shared::rollout::{Selector, Time, Verb};
 
 /// What `--help` says about the JSON of one rollout.
 pub(super) const HELP: &str = "\
 JSON (--output json), one object:
-  id, set, bundle, versions[], selector{all|labels{}}, max_in_flight, max_attempts, created_by,
-  created_at_unix_ms, ended_at_unix_ms, state (running, aborting, done, failed, aborted), reason,
-  total_databases, waiting_databases, running_databases, done_databases, failed_databases, aborted_databases
+  id, set, bundle, versions[], selector{all|labels{}}, policy{as in a policy file}, created_by,
+  created_at_unix_ms, ended_at_unix_ms, state (running, paused, aborting, done, failed, aborted), reason,
+  halted (it paused by itself), total_databases, waiting_databases, running_databases, done_databases,
+  failed_databases, skipped_databases, aborted_databases,
+  waves[]: name, begun, blocked, and the same counts,
+  actions[]: verb, databases[], wave, by, reason, at_unix_ms
 With its databases, `databases[]` of:
-  database, state (waiting, running, done, failed, aborted), agent, attempt, blocked, error, version, migration, step,
+  database, wave, state (waiting, running, done, failed, skipped, aborted), agent, attempt, blocked, error, version, migration, step,
   steps, title, step_rows, estimated_rows, workers, pace, started_at_unix_ms, ended_at_unix_ms, migrations_done,
   steps_done, changed_rows, token
 `watch` prints one such object a line, with the databases that changed since the line before. \
@@ -23,25 +27,60 @@ pub(super) fn rollout(rollout: &Rollout) -> Value {
         Selector::All => json!({ "all": true }),
         Selector::Labels(labels) => json!({ "labels": labels }),
     };
-    json!({
+    let mut value = json!({
         "id": rollout.id,
         "set": rollout.set,
         "bundle": rollout.bundle,
         "versions": rollout.versions,
         "selector": selector,
-        "max_in_flight": rollout.policy.max_in_flight,
-        "max_attempts": rollout.policy.max_attempts,
+        "policy": rollout.policy,
         "created_by": rollout.created_by,
         "created_at_unix_ms": unix_ms(Some(rollout.created_at)),
         "ended_at_unix_ms": unix_ms(rollout.ended_at),
         "state": rollout.state.as_str(),
         "reason": text(&rollout.reason),
-        "total_databases": rollout.databases.total,
-        "waiting_databases": rollout.databases.waiting,
-        "running_databases": rollout.databases.running,
-        "done_databases": rollout.databases.done,
-        "failed_databases": rollout.databases.failed,
-        "aborted_databases": rollout.databases.aborted,
+        "halted": rollout.halted,
+        "waves": rollout.waves.iter().map(wave).collect::<Vec<_>>(),
+        "actions": rollout.actions.iter().map(action).collect::<Vec<_>>(),
+    });
+    count(&mut value, &rollout.databases);
+    value
+}
+
+/// Adds how many databases are where.
+fn count(value: &mut Value, of: &Counts) {
+    for (name, number) in [
+        ("total_databases", of.total),
+        ("waiting_databases", of.waiting),
+        ("running_databases", of.running),
+        ("done_databases", of.done),
+        ("failed_databases", of.failed),
+        ("skipped_databases", of.skipped),
+        ("aborted_databases", of.aborted),
+    ] {
+        value[name] = number.into();
+    }
+}
+
+fn wave(of: &Wave) -> Value {
+    let mut value = json!({ "name": of.name, "begun": of.begun, "blocked": text(&of.blocked) });
+    count(&mut value, &of.databases);
+    value
+}
+
+fn action(of: &Action) -> Value {
+    let (databases, wave) = match &of.verb {
+        Verb::Pause | Verb::Resume | Verb::Abort => (None, None),
+        Verb::Retry { databases } | Verb::Skip { databases } => (Some(databases), None),
+        Verb::Approve { wave } => (None, wave.as_ref()),
+    };
+    json!({
+        "verb": of.verb.word(),
+        "databases": databases,
+        "wave": wave,
+        "by": of.by,
+        "reason": text(&of.reason),
+        "at_unix_ms": of.at.0,
     })
 }
 
@@ -59,6 +98,7 @@ fn assignment(of: &Assignment) -> Value {
         .filter(|rows| *rows > 0);
     json!({
         "database": of.database,
+        "wave": of.wave,
         "state": of.state.as_str(),
         "agent": of.agent,
         "attempt": of.attempt,

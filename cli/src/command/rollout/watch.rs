@@ -7,7 +7,7 @@ use crate::context::Global;
 use crate::failure::Failure;
 use crate::operator::{At, Operator, Patience};
 use proto::{convert, v1};
-use shared::rollout::view::{Assignment, State};
+use shared::rollout::view::{Assignment, Rollout, State};
 use shared::rollout::work::Exit;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,11 @@ pub(super) async fn to_the_end(
     }
 }
 
+/// Whether nothing will happen any more without someone.
+fn is_over(rollout: &Rollout) -> bool {
+    rollout.state.is_ended() || (rollout.halted && rollout.databases.running == 0)
+}
+
 enum Watched {
     Ended(Box<Board>),
     /// The user wants no more of it.
@@ -77,7 +82,7 @@ async fn watch(
             Err(Trouble::Answer(failure)) => return Err(failure),
             Err(Trouble::Status(status)) => *status,
         };
-        if let Some(board) = board.take_if(|board| board.rollout.state.is_ended()) {
+        if let Some(board) = board.take_if(|board| is_over(&board.rollout)) {
             return Ok(Watched::Ended(Box::new(board)));
         }
         let taken = tokio::select! {
@@ -128,7 +133,7 @@ async fn stream(
         let Some(update) = update else { return Ok(()) };
         *patience = operator.patience();
         take(update, board, display).map_err(Trouble::Answer)?;
-        if board.as_ref().is_some_and(|board| board.rollout.state.is_ended()) {
+        if board.as_ref().is_some_and(|board| is_over(&board.rollout)) {
             return Ok(());
         }
     }
@@ -165,10 +170,21 @@ fn verdict(board: &Board) -> Result<Exit, Failure> {
     match rollout.state {
         State::Done => Ok(Exit::Done),
         State::Failed => Err(Failure::failed(format!(
-            "{} of {} failed{errors}\n  help: what is done stays done; once the cause is mended, start the rollout again",
+            "{} of {} failed{errors}\n  help: what is done stays done; once the cause is mended, `confiture rollout retry {}` tries the others again",
             rollout.databases.failed,
             text::count(rollout.databases.total.into(), "database"),
+            rollout.id,
         ))),
+        State::Paused => Err(Failure {
+            message: format!(
+                "the rollout is paused ({}), {} of {} are done{errors}\n  help: mend the cause and use `confiture rollout retry {id}`, leave databases out with `confiture rollout skip {id} DATABASE`, go on all the same with `confiture rollout resume {id}`, or end it with `confiture rollout abort {id}`",
+                rollout.reason,
+                rollout.databases.done,
+                text::count(rollout.databases.total.into(), "database"),
+                id = rollout.id,
+            ),
+            exit: Exit::Stopped,
+        }),
         State::Aborted | State::Running | State::Aborting => Err(Failure {
             message: format!(
                 "the rollout was aborted{}, {} of {} are done{errors}\n  help: start the rollout again to go on where it stopped",

@@ -52,6 +52,7 @@ impl Bars {
                 AssignmentState::Waiting
                 | AssignmentState::Done
                 | AssignmentState::Failed
+                | AssignmentState::Skipped
                 | AssignmentState::Aborted => self.gone(&after.database),
             }
         }
@@ -94,7 +95,10 @@ impl Bars {
             AssignmentState::Failed => "failed",
             AssignmentState::Waiting => "will be tried again",
             // The error of an earlier attempt, told before.
-            AssignmentState::Running | AssignmentState::Done | AssignmentState::Aborted => return,
+            AssignmentState::Running
+            | AssignmentState::Done
+            | AssignmentState::Skipped
+            | AssignmentState::Aborted => return,
         };
         let error = text::first_line(&after.error);
         self.note(&format!("{}: {what}: {error}", after.database));
@@ -184,7 +188,13 @@ fn part_of_step(of: &Progress) -> u64 {
 /// How much of a database is done, of [`WHOLE`]: each migration counts the same, and in it each step.
 fn part(of: &Assignment) -> u64 {
     match (of.state, &of.progress) {
-        (AssignmentState::Done | AssignmentState::Failed | AssignmentState::Aborted, _) => WHOLE,
+        (
+            AssignmentState::Done
+            | AssignmentState::Failed
+            | AssignmentState::Skipped
+            | AssignmentState::Aborted,
+            _,
+        ) => WHOLE,
         (AssignmentState::Running, Some(progress)) => {
             let steps = u64::from(progress.steps.max(1));
             let in_migration =
@@ -262,6 +272,7 @@ mod tests {
         let at = |progress: &Progress| {
             part(&Assignment {
                 database: "a".try_into().unwrap(),
+                wave: "rest".to_owned(),
                 state: AssignmentState::Running,
                 agent: None,
                 attempt: 1,

@@ -3,7 +3,7 @@
 use crate::command::rollout::board::{Board, Change};
 use crate::command::rollout::text;
 use crate::output;
-use shared::rollout::view::{Assignment, AssignmentState, State};
+use shared::rollout::view::{Assignment, AssignmentState, State, Wave};
 use shared::rollout::work::Progress;
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,28 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// What has been said.
 #[derive(Debug, Default)]
 pub(in crate::command::rollout) struct Lines {
-    aborting: bool,
+    /// What holds the whole rollout up, as said last.
+    standing: Option<(State, String)>,
+    /// Why the next wave has not begun, as said last.
+    next_wave: String,
     spoke_of_rows: Option<Instant>,
 }
 
 impl Lines {
     pub(super) fn show(&mut self, board: &Board, changes: &[Change]) {
-        if board.rollout.state == State::Aborting && !self.aborting {
-            self.aborting = true;
-            output::data(&text::standing(&board.rollout));
+        let rollout = &board.rollout;
+        let standing = (rollout.state, rollout.reason.clone());
+        let before = self.standing.replace(standing.clone());
+        if before.as_ref() != Some(&standing) && is_news(before.map(|(state, _)| state), rollout.state) {
+            output::data(&text::standing(rollout));
+        }
+        let at_work = |wave: &&Wave| wave.begun && wave.databases.waiting + wave.databases.running > 0;
+        if let Some(next) = rollout.waves.iter().find(|wave| !wave.blocked.is_empty())
+            && !rollout.waves.iter().any(|wave| at_work(&wave))
+            && next.blocked != self.next_wave
+        {
+            output::data(&next.blocked);
+            self.next_wave.clone_from(&next.blocked);
         }
         for change in changes {
             if let Some(line) = line(change.before.as_ref(), &change.after) {
@@ -40,6 +53,15 @@ impl Lines {
                 output::data(&format!("{}: {}", of.database, text::detail(of)));
             }
         }
+    }
+}
+
+/// Whether a rollout that came into a state is worth a line; its beginning and its end are told elsewhere.
+fn is_news(before: Option<State>, now: State) -> bool {
+    match now {
+        State::Paused | State::Aborting => true,
+        State::Running => before == Some(State::Paused),
+        State::Done | State::Failed | State::Aborted => false,
     }
 }
 
@@ -85,6 +107,7 @@ fn line(before: Option<&Assignment>, after: &Assignment) -> Option<String> {
         }
         AssignmentState::Done => format!("done: {}", text::detail(after)),
         AssignmentState::Failed => format!("failed: {}", text::detail(after)),
+        AssignmentState::Skipped => text::detail(after),
         AssignmentState::Aborted => "not completed: the rollout was aborted".to_owned(),
     };
     let unchanged = after.state != AssignmentState::Waiting
@@ -106,6 +129,7 @@ mod tests {
     fn assignment(state: AssignmentState) -> Assignment {
         Assignment {
             database: "orders".try_into().unwrap(),
+            wave: "rest".to_owned(),
             state,
             agent: Some("agent-a".try_into().unwrap()),
             attempt: 1,

@@ -1,10 +1,10 @@
 use super::*;
-use crate::rollout::Policy;
 use crate::rollout::invariant;
 use crate::rollout::sample::{
-    agent, database, failure, finished, granted, leased, look_failed, rollout as sample, up_to_date,
+    agent, asked, database, failure, finished, granted, leased, look_failed, rollout as sample, up_to_date,
 };
 use crate::rollout::work::Summary;
+use crate::rollout::{Policy, Verb};
 
 const NOW: Time = Time(1_000_000);
 
@@ -12,6 +12,7 @@ fn policy(max_in_flight: u32, max_attempts: u32) -> Policy {
     Policy {
         max_in_flight,
         max_attempts,
+        ..Policy::default()
     }
 }
 
@@ -27,10 +28,12 @@ fn running(token: i64) -> Rollout {
 }
 
 fn abort() -> Event {
-    Event::AbortRequested {
-        by: "ada".to_owned(),
-        reason: "wrong set".to_owned(),
-    }
+    asked(Verb::Abort)
+}
+
+/// The effect that writes where the rollout stands now.
+fn course(rollout: &Rollout) -> Effect {
+    Effect::Course(rollout.course().clone())
 }
 
 fn a(rollout: &Rollout) -> &Assignment {
@@ -73,10 +76,7 @@ fn work_goes_from_waiting_to_done_and_ends_the_rollout() {
     );
     assert!(matches!(a(&rollout), Assignment::Done { attempt: 1, summary: s, .. } if *s == summary));
     let done = Phase::Done { at: NOW };
-    assert_eq!(
-        rollout.apply(Event::Ended, NOW).unwrap(),
-        [Effect::Phase(done.clone())]
-    );
+    assert_eq!(rollout.apply(Event::Ended, NOW).unwrap(), [course(&rollout)]);
     assert_eq!(rollout.phase(), &done);
 }
 
@@ -131,7 +131,7 @@ fn an_error_that_stops_the_rollout_begins_nothing_more_and_fails_it() {
     let effects = rollout
         .apply(finished("a", 1, failed(Retryability::StopRollout)), NOW)
         .unwrap();
-    assert!(effects.contains(&Effect::Phase(rollout.phase().clone())));
+    assert!(effects.contains(&course(&rollout)));
     assert_eq!(
         rollout.apply(leased("c", "x"), NOW),
         Err(Error::Phase("aborting"))
@@ -223,7 +223,8 @@ fn while_a_rollout_aborts_work_may_end_in_any_way() {
 fn aborting_twice_or_too_late_changes_nothing() {
     let mut rollout = one();
     let effects = rollout.apply(abort(), NOW).unwrap();
-    assert_eq!(effects, [Effect::Phase(rollout.phase().clone())]);
+    let acted = Effect::Acted(0, rollout.actions()[0].clone());
+    assert_eq!(effects, [course(&rollout), acted]);
     assert_eq!(rollout.apply(abort(), NOW).unwrap(), []);
     rollout
         .apply(
@@ -288,12 +289,183 @@ fn a_rollout_survives_its_records() {
     rollout.apply(leased("a", "x"), NOW).unwrap();
     rollout.apply(look_failed("b"), NOW).unwrap();
     let spec = serde_json::to_vec(rollout.spec()).unwrap();
-    let phase = serde_json::to_vec(rollout.phase()).unwrap();
+    rollout.apply(asked(Verb::Pause), NOW).unwrap();
+    let course = serde_json::to_vec(rollout.course()).unwrap();
     let records = [database("a"), database("b")].map(|name| {
         let record = serde_json::to_vec(&rollout.assignments()[&name]).unwrap();
         (name, serde_json::from_slice(&record).unwrap())
     });
     let spec = serde_json::from_slice(&spec).unwrap();
-    let phase = serde_json::from_slice(&phase).unwrap();
-    assert_eq!(Rollout::restored(spec, phase, BTreeMap::from(records)), rollout);
+    let course = serde_json::from_slice(&course).unwrap();
+    let actions = serde_json::to_vec(rollout.actions()).unwrap();
+    let actions = serde_json::from_slice(&actions).unwrap();
+    let restored = Rollout::restored(spec, course, BTreeMap::from(records), actions);
+    assert_eq!(restored, rollout);
+}
+
+/// Fails databases by looks.
+fn with_failed(mut rollout: Rollout, names: &[&str]) -> Rollout {
+    for name in names {
+        rollout.apply(look_failed(name), NOW).unwrap();
+    }
+    rollout
+}
+
+fn is_paused_by_budget(rollout: &Rollout) -> bool {
+    matches!(
+        rollout.phase(),
+        Phase::Paused {
+            pause: Pause::Budget { .. }
+        }
+    )
+}
+
+fn named(names: &[&str]) -> std::collections::BTreeSet<DatabaseName> {
+    names.iter().map(|name| database(name)).collect()
+}
+
+#[test]
+fn a_spent_budget_pauses_while_databases_wait_and_resuming_counts_anew() {
+    let budget = Policy {
+        failure_budget: crate::rollout::policy::Budget::Count(2),
+        ..policy(8, 3)
+    };
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let mut rollout = with_failed(sample(1, &names, budget), &["a"]);
+    assert_eq!(rollout.phase(), &Phase::Running);
+    rollout.apply(look_failed("b"), NOW).unwrap();
+    assert!(is_paused_by_budget(&rollout));
+    assert_eq!(rollout.apply(leased("c", "x"), NOW), Err(Error::Phase("paused")));
+    rollout.apply(asked(Verb::Resume), NOW).unwrap();
+    rollout.apply(look_failed("c"), NOW).unwrap();
+    assert_eq!(
+        rollout.phase(),
+        &Phase::Running,
+        "the first two do not count any more"
+    );
+    rollout.apply(look_failed("d"), NOW).unwrap();
+    assert!(is_paused_by_budget(&rollout));
+    assert_eq!(rollout.actions().len(), 1);
+}
+
+#[test]
+fn a_budget_that_is_spent_by_the_last_databases_ends_the_rollout_as_failed() {
+    let budget = Policy {
+        failure_budget: crate::rollout::policy::Budget::Count(1),
+        ..policy(8, 3)
+    };
+    let mut rollout = with_failed(sample(1, &["a"], budget), &["a"]);
+    assert_eq!(rollout.phase(), &Phase::Running);
+    rollout.apply(Event::Ended, NOW).unwrap();
+    assert!(matches!(rollout.phase(), Phase::Failed { why: None, .. }));
+}
+
+#[test]
+fn work_that_falls_back_meets_a_budget_that_was_spent_while_it_ran() {
+    let budget = Policy {
+        failure_budget: crate::rollout::policy::Budget::Count(1),
+        ..policy(8, 3)
+    };
+    let mut rollout = sample(1, &["a", "b"], budget);
+    rollout.apply(leased("b", "x"), NOW).unwrap();
+    rollout.apply(granted("b", 7), NOW).unwrap();
+    let mut rollout = with_failed(rollout, &["a"]);
+    assert_eq!(rollout.phase(), &Phase::Running, "nothing waits");
+    rollout.apply(finished("b", 7, Finish::Stopped), NOW).unwrap();
+    assert!(is_paused_by_budget(&rollout));
+}
+
+#[test]
+fn pausing_and_resuming_again_changes_nothing() {
+    let mut rollout = one();
+    assert_eq!(rollout.apply(asked(Verb::Resume), NOW).unwrap(), []);
+    assert_eq!(rollout.apply(asked(Verb::Pause), NOW).unwrap().len(), 2);
+    assert_eq!(rollout.apply(asked(Verb::Pause), NOW).unwrap(), []);
+    rollout.apply(asked(Verb::Resume), NOW).unwrap();
+    assert_eq!(rollout.phase(), &Phase::Running);
+    rollout.apply(up_to_date("a"), NOW).unwrap();
+    rollout.apply(Event::Ended, NOW).unwrap();
+    for verb in [Verb::Pause, Verb::Resume] {
+        assert_eq!(rollout.apply(asked(verb), NOW), Err(Error::Phase("done")));
+    }
+}
+
+#[test]
+fn a_failed_rollout_is_opened_again_for_what_failed() {
+    let mut rollout = with_failed(sample(1, &["a", "b"], policy(8, 3)), &["a"]);
+    rollout.apply(up_to_date("b"), NOW).unwrap();
+    rollout.apply(Event::Ended, NOW).unwrap();
+    let all = || Verb::Retry {
+        databases: named(&[]),
+    };
+    rollout.apply(asked(all()), NOW).unwrap();
+    assert_eq!(rollout.phase(), &Phase::Running);
+    assert!(matches!(
+        a(&rollout),
+        Assignment::Waiting {
+            failures: 0,
+            last: Some(_),
+            ..
+        }
+    ));
+    assert_eq!(
+        rollout.apply(asked(all()), NOW).unwrap(),
+        [],
+        "nothing has failed"
+    );
+    let done = Verb::Retry {
+        databases: named(&["b"]),
+    };
+    let refused = rollout.apply(asked(done), NOW).unwrap_err().to_string();
+    assert_eq!(refused, "database b is done, where failed is needed");
+}
+
+#[test]
+fn what_a_failure_stopped_is_taken_up_again_with_it() {
+    let mut rollout = running(7);
+    rollout
+        .apply(finished("a", 7, failed(Retryability::StopRollout)), NOW)
+        .unwrap();
+    rollout.apply(Event::Ended, NOW).unwrap();
+    assert!(matches!(rollout.phase(), Phase::Failed { why: Some(_), .. }));
+    let retry = Verb::Retry {
+        databases: named(&["a"]),
+    };
+    rollout.apply(asked(retry), NOW).unwrap();
+    assert_eq!(rollout.phase(), &Phase::Running);
+}
+
+#[test]
+fn a_skipped_database_is_neither_done_nor_failed() {
+    let mut rollout = with_failed(sample(1, &["a", "b", "c"], policy(8, 3)), &["a"]);
+    let skip = || Verb::Skip {
+        databases: named(&["a", "b"]),
+    };
+    rollout.apply(asked(skip()), NOW).unwrap();
+    assert_eq!(rollout.apply(asked(skip()), NOW).unwrap(), []);
+    rollout.apply(up_to_date("c"), NOW).unwrap();
+    let unknown = Verb::Skip {
+        databases: named(&["z"]),
+    };
+    assert_eq!(
+        rollout.apply(asked(unknown), NOW),
+        Err(Error::NotIncluded(database("z")))
+    );
+    rollout.apply(Event::Ended, NOW).unwrap();
+    assert_eq!(rollout.phase(), &Phase::Done { at: NOW });
+    assert_eq!(rollout.counts().skipped, 2);
+}
+
+#[test]
+fn only_a_wave_that_waits_for_it_is_approved() {
+    let mut rollout = one();
+    let approve = |wave: Option<&str>| {
+        asked(Verb::Approve {
+            wave: wave.map(ToOwned::to_owned),
+        })
+    };
+    let said = |error: Result<_, Error>| error.unwrap_err().to_string();
+    assert!(said(rollout.apply(approve(Some("rest")), NOW)).contains("needs no approval"));
+    assert!(said(rollout.apply(approve(Some("gold")), NOW)).contains("the waves are rest"));
+    assert!(said(rollout.apply(approve(None), NOW)).contains("no wave waits"));
 }

@@ -1,16 +1,25 @@
 //! One rollout and the only function that changes it.
 //!
-//! Its phases are drawn in [`super::phase`], the states of its databases in [`super::assignment`].
+//! Its phases are drawn in [`crate::rollout::phase`], the states of its databases in [`crate::rollout::assignment`].
 
-use super::assignment::{Assignment, Setback, Work, clipped};
-use super::backoff;
-use super::event::{Effect, Error, Event};
-use super::phase::{Phase, Why};
-use super::spec::Spec;
-use super::time::Time;
-use super::work::{Failure, Finish, Newer};
+mod asked;
+
 use crate::id::{AgentId, DatabaseName};
 use crate::retry::Retryability;
+use crate::rollout::assignment::{Assignment, Setback, Skip, Work, clipped, clipped_to};
+use crate::rollout::backoff;
+use crate::rollout::control::Action;
+use crate::rollout::course::{Course, NextWave};
+use crate::rollout::event::{Effect, Error, Event};
+use crate::rollout::phase::{Pause, Phase, Why};
+#[cfg(test)]
+use crate::rollout::planted::{self, Bug};
+use crate::rollout::policy::Hours;
+use crate::rollout::spec::Spec;
+use crate::rollout::tally::{Counts, Tally};
+use crate::rollout::time::Time;
+use crate::rollout::waves::Wave;
+use crate::rollout::work::{Failure, Finish, Newer};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,38 +31,47 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollout {
     spec: Spec,
-    phase: Phase,
+    course: Course,
     assignments: BTreeMap<DatabaseName, Assignment>,
+    actions: Vec<Action>,
+    /// The wave of each database.
+    waves: BTreeMap<DatabaseName, usize>,
+    tally: Tally,
 }
 
 impl Rollout {
     /// A rollout as it is founded: all its databases wait.
     pub fn new(spec: Spec) -> Self {
-        let assignments = spec
-            .databases
-            .iter()
-            .map(|database| (database.clone(), Assignment::new()))
-            .collect();
-        Self {
-            spec,
-            phase: Phase::Running,
-            assignments,
-        }
+        Self::restored(spec, Course::new(), BTreeMap::new(), Vec::new())
     }
 
     /// A rollout as it was stored. A database without a record has never left its first state; records of databases
     /// that the rollout does not have are dropped.
-    pub fn restored(spec: Spec, phase: Phase, mut records: BTreeMap<DatabaseName, Assignment>) -> Self {
-        let mut rollout = Self {
-            phase,
-            ..Self::new(spec)
-        };
-        for (database, assignment) in &mut rollout.assignments {
-            if let Some(record) = records.remove(database) {
-                *assignment = record;
+    pub fn restored(
+        spec: Spec,
+        course: Course,
+        mut records: BTreeMap<DatabaseName, Assignment>,
+        actions: Vec<Action>,
+    ) -> Self {
+        let mut tally = Tally::new(spec.waves.len());
+        let mut assignments = BTreeMap::new();
+        let mut waves = BTreeMap::new();
+        for (wave, of) in spec.waves.iter().enumerate() {
+            for database in &of.databases {
+                let assignment = records.remove(database).unwrap_or_default();
+                tally.add(wave, &assignment);
+                assignments.insert(database.clone(), assignment);
+                waves.insert(database.clone(), wave);
             }
         }
-        rollout
+        Self {
+            spec,
+            course,
+            assignments,
+            actions,
+            waves,
+            tally,
+        }
     }
 
     /// What was asked for.
@@ -63,7 +81,12 @@ impl Rollout {
 
     /// Where it stands.
     pub fn phase(&self) -> &Phase {
-        &self.phase
+        &self.course.phase
+    }
+
+    /// Where it stands, with its waves.
+    pub fn course(&self) -> &Course {
+        &self.course
     }
 
     /// Where its databases stand.
@@ -71,12 +94,77 @@ impl Rollout {
         &self.assignments
     }
 
+    /// What was asked of it and changed it, oldest first.
+    pub fn actions(&self) -> &[Action] {
+        &self.actions
+    }
+
+    /// How many databases are where.
+    pub fn counts(&self) -> &Counts {
+        self.tally.all()
+    }
+
+    /// How many databases of a wave, from 0, are where.
+    pub fn counts_of(&self, wave: usize) -> &Counts {
+        self.tally.wave(wave)
+    }
+
     /// Databases at work, those whose lease is being written included.
     pub fn in_flight(&self) -> usize {
-        self.assignments
-            .values()
-            .filter(|assignment| assignment.work().is_some())
-            .count()
+        self.tally.all().in_flight
+    }
+
+    /// Databases at work by server, where that is known.
+    pub fn servers(&self) -> &BTreeMap<i64, usize> {
+        self.tally.servers()
+    }
+
+    /// The last wave that has begun.
+    pub fn wave(&self) -> Option<&Wave> {
+        self.spec.waves.get(self.course.wave)
+    }
+
+    /// The wave of a database.
+    pub fn wave_of(&self, database: &DatabaseName) -> Option<&Wave> {
+        self.spec.waves.get(*self.waves.get(database)?)
+    }
+
+    /// Whether a database's wave has begun.
+    pub fn has_begun(&self, database: &DatabaseName) -> bool {
+        let last = self.course.wave;
+        #[cfg(test)]
+        let last = last + usize::from(planted::chosen(Bug::WaveTooEarly));
+        self.waves.get(database).is_some_and(|wave| *wave <= last)
+    }
+
+    /// How many databases may be at work now.
+    pub fn most_in_flight(&self) -> usize {
+        let most = usize::try_from(self.spec.policy.max_in_flight).unwrap_or(usize::MAX);
+        if !self.spec.policy.ramp_up {
+            return most;
+        }
+        // Each that is done makes room for one more: twice as many after each round.
+        most.min(1 + self.tally.wave(self.course.wave).done)
+    }
+
+    /// Why the next wave has not begun; `None` where none is left.
+    pub fn next_wave(&self, now: Time) -> Option<NextWave> {
+        let Course { wave, over_since, .. } = self.course;
+        let next = self.spec.waves.get(wave + 1)?;
+        let name = |wave: &Wave| wave.name.clone();
+        let current = self.wave().map(name).unwrap_or_default();
+        let left = self.tally.unfinished_up_to(wave);
+        let (0, Some(since)) = (left, over_since) else {
+            return Some(NextWave::Unfinished { wave: current, left });
+        };
+        let until = since.after(self.spec.waves[wave].soak);
+        Some(if until > now {
+            NextWave::Soaking { wave: current, until }
+        } else if next.approval && !self.course.approved.contains(&(wave + 1)) {
+            NextWave::Approval { wave: name(next) }
+        } else {
+            NextWave::Due
+        })
     }
 
     /// Changes the rollout by what happened; the effects are to be written in one transaction.
@@ -85,10 +173,15 @@ impl Rollout {
     /// When the event does not fit, as a late or repeated message does not; then nothing has changed.
     pub fn apply(&mut self, event: Event, now: Time) -> Result<Vec<Effect>, Error> {
         match event {
-            Event::AbortRequested { by, reason } => Ok(self.abort(Why::Asked {
-                by: clipped(by),
-                reason: clipped(reason),
-            })),
+            Event::Asked { verb, by, reason } => self.asked(Action {
+                verb,
+                by: clipped_to(LONGEST_NOTE_BYTES, by),
+                reason: clipped_to(LONGEST_NOTE_BYTES, reason),
+                at: now,
+            }),
+            Event::WaveOver => self.wave_over(now),
+            Event::WaveBegun => self.wave_begun(now),
+            Event::LeftOut { database } => self.left_out(database, now),
             Event::FoundUpToDate { database, agent } => self.found_up_to_date(database, agent, now),
             Event::LookFailed {
                 database,
@@ -99,14 +192,16 @@ impl Rollout {
                 database,
                 agent,
                 lease,
+                server,
                 holder,
             } => {
                 let (failures, last) = self.waiting(&database)?;
                 let last = last.cloned();
-                self.may_start()?;
+                self.may_start(&database, server, now)?;
                 let work = Work {
                     agent,
                     lease,
+                    server,
                     holder,
                     failures,
                     started_at: now,
@@ -130,11 +225,10 @@ impl Rollout {
 
     /// Aborting what aborts or has ended changes nothing.
     fn abort(&mut self, why: Why) -> Vec<Effect> {
-        match self.phase {
-            Phase::Running => {
-                // Running -> Aborting: someone asked, or a failure stops the rollout.
-                self.phase = Phase::Aborting { why };
-                vec![Effect::Phase(self.phase.clone())]
+        match self.course.phase {
+            Phase::Running | Phase::Paused { .. } => {
+                // Running, Paused -> Aborting: someone asked, or a failure stops the rollout.
+                self.go(Phase::Aborting { why })
             }
             Phase::Aborting { .. } | Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => {
                 Vec::new()
@@ -149,7 +243,7 @@ impl Rollout {
         now: Time,
     ) -> Result<Vec<Effect>, Error> {
         self.waiting(&database)?;
-        let summary = super::work::Summary::default();
+        let summary = crate::rollout::work::Summary::default();
         let done = Assignment::Done {
             agent,
             attempt: 0,
@@ -169,6 +263,10 @@ impl Rollout {
         now: Time,
     ) -> Result<Vec<Effect>, Error> {
         let (failures, _) = self.waiting(&database)?;
+        if let Phase::Paused { .. } = self.course.phase {
+            // Nothing was begun, so nothing has failed: it is looked at again when the rollout goes on.
+            return Err(Error::Phase(self.course.phase.word()));
+        }
         Ok(self.failed(
             database,
             Attempt {
@@ -187,11 +285,9 @@ impl Rollout {
         let Assignment::Leasing(work) = assignment else {
             return Err(state(database, assignment, "leasing"));
         };
+        let work = work.clone();
         // Leasing -> Running: the lease is written; the store keeps the `Leasing`, see there.
-        *assignment = Assignment::Running {
-            work: work.clone(),
-            token,
-        };
+        self.set(database.clone(), Assignment::Running { work, token });
         Ok(Vec::new())
     }
 
@@ -283,14 +379,14 @@ impl Rollout {
     }
 
     fn abandoned(&mut self, database: DatabaseName, now: Time) -> Result<Vec<Effect>, Error> {
-        let Phase::Aborting { .. } = self.phase else {
-            return Err(Error::Phase(self.phase.word()));
+        let Phase::Aborting { .. } = self.course.phase else {
+            return Err(Error::Phase(self.course.phase.word()));
         };
         let assignment = self.find(&database)?;
         let Assignment::Waiting { failures, last, .. } = assignment else {
             return Err(state(&database, assignment, "waiting"));
         };
-        let (attempt, last) = (*failures, last.take());
+        let (attempt, last) = (*failures, last.clone());
         let agent = last.as_ref().map(|setback| setback.agent().clone());
         let aborted = Assignment::Aborted {
             agent,
@@ -304,22 +400,17 @@ impl Rollout {
     }
 
     fn ended(&mut self, now: Time) -> Result<Vec<Effect>, Error> {
-        let unfinished = self
-            .assignments
-            .values()
-            .filter(|assignment| !assignment.is_over())
-            .count();
-        if unfinished > 0 {
-            return Err(Error::Unfinished(unfinished));
+        let Counts { failed, forgiven, .. } = *self.tally.all();
+        match self.tally.all().unfinished() {
+            0 => {}
+            unfinished => return Err(Error::Unfinished(unfinished)),
         }
-        let failed = self
-            .assignments
-            .values()
-            .any(|assignment| matches!(assignment, Assignment::Failed { .. }));
-        self.phase = match &self.phase {
-            // Running -> Failed, Running -> Done: nothing is left to do.
-            Phase::Running if failed => Phase::Failed { at: now, why: None },
-            Phase::Running => Phase::Done { at: now },
+        let next = match &self.course.phase {
+            // Running, Paused -> Failed, Done: nothing is left to do.
+            Phase::Running | Phase::Paused { .. } if failed + forgiven > 0 => {
+                Phase::Failed { at: now, why: None }
+            }
+            Phase::Running | Phase::Paused { .. } => Phase::Done { at: now },
             // Aborting -> Aborted, Aborting -> Failed: what was at work has ended.
             Phase::Aborting {
                 why: why @ Why::Asked { .. },
@@ -337,7 +428,46 @@ impl Rollout {
                 return Err(Error::Phase(ended.word()));
             }
         };
-        Ok(vec![Effect::Phase(self.phase.clone())])
+        Ok(self.go(next))
+    }
+
+    fn wave_over(&mut self, now: Time) -> Result<Vec<Effect>, Error> {
+        match self.tally.unfinished_up_to(self.course.wave) {
+            0 => {}
+            unfinished => return Err(Error::Unfinished(unfinished)),
+        }
+        self.course.over_since.get_or_insert(now);
+        Ok(vec![Effect::Course(self.course.clone())])
+    }
+
+    fn wave_begun(&mut self, now: Time) -> Result<Vec<Effect>, Error> {
+        let Phase::Running = self.course.phase else {
+            return Err(Error::Phase(self.course.phase.word()));
+        };
+        match self.next_wave(now) {
+            Some(NextWave::Due) => {}
+            Some(wait) => return Err(Error::NotYet(wait)),
+            None => return Err(Error::Phase("in its last wave")),
+        }
+        self.course.wave += 1;
+        self.course.over_since = None;
+        Ok(vec![Effect::Course(self.course.clone())])
+    }
+
+    fn left_out(&mut self, database: DatabaseName, now: Time) -> Result<Vec<Effect>, Error> {
+        let Phase::Running = self.course.phase else {
+            return Err(Error::Phase(self.course.phase.word()));
+        };
+        let (attempt, last) = self.waiting(&database)?;
+        let skipped = Assignment::Skipped {
+            skip: Skip::Unreachable,
+            agent: last.map(|last| last.agent().clone()),
+            attempt,
+            ended_at: now,
+            last: last.cloned(),
+        };
+        // Waiting -> Skipped: no agent serves it.
+        Ok(self.record(database, skipped, []))
     }
 
     /// After an error, by a look or by work.
@@ -364,8 +494,8 @@ impl Rollout {
             Retryability::GiveUp | Retryability::StopRollout => false,
         };
         let stops = failure.retry == Retryability::StopRollout;
-        let next = match self.phase {
-            Phase::Running if again => {
+        let next = match self.course.phase {
+            Phase::Running | Phase::Paused { .. } if again => {
                 let wait = backoff::after(failures, backoff::seed(&self.spec.id, &database, failures));
                 // -> Waiting: the error may pass, and attempts are left.
                 let last = Some(Setback::Failed { agent, failure });
@@ -391,6 +521,7 @@ impl Rollout {
             }
             // -> Failed: the error will not pass, or attempts are spent.
             Phase::Running
+            | Phase::Paused { .. }
             | Phase::Aborting { .. }
             | Phase::Done { .. }
             | Phase::Failed { .. }
@@ -400,13 +531,51 @@ impl Rollout {
                 started_at,
                 ended_at: now,
                 failure,
+                forgiven: false,
             },
         };
         let mut effects = self.record(database.clone(), next, effects);
         if stops {
             effects.extend(self.abort(Why::Stopped { database }));
+        } else {
+            effects.extend(self.pause_when_spent());
         }
         effects
+    }
+
+    /// After everything that lets a database fail, or wait.
+    fn pause_when_spent(&mut self) -> Vec<Effect> {
+        match (&self.course.phase, self.spent()) {
+            // Running -> Paused: as many failed as may.
+            (Phase::Running, Some(pause)) => self.go(Phase::Paused { pause }),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The failure budget that is spent, if one is, while databases wait that could fail too.
+    fn spent(&self) -> Option<Pause> {
+        if self.tally.all().waiting == 0 {
+            return None;
+        }
+        let budget = self.spec.policy.failure_budget.of(self.assignments.len());
+        let failed = self.tally.all().failed;
+        #[cfg(test)]
+        let budget = budget + usize::from(planted::chosen(Bug::BudgetOffByOne));
+        if failed >= budget {
+            return Some(Pause::Budget {
+                wave: None,
+                failed,
+                budget,
+            });
+        }
+        self.spec.waves.iter().enumerate().find_map(|(place, wave)| {
+            let (failed, budget) = (self.tally.wave(place).failed, wave.failure_budget?);
+            (failed >= budget).then(|| Pause::Budget {
+                wave: Some(wave.name.clone()),
+                failed,
+                budget,
+            })
+        })
     }
 
     /// After an attempt that came to nothing and does not count.
@@ -419,9 +588,9 @@ impl Rollout {
         effects: [Effect; 1],
     ) -> Vec<Effect> {
         let last = Some(setback);
-        let next = match self.phase {
+        let next = match self.course.phase {
             // -> Waiting: to be looked at again.
-            Phase::Running => Assignment::Waiting {
+            Phase::Running | Phase::Paused { .. } => Assignment::Waiting {
                 failures: work.failures,
                 not_before: now.after(PAUSE),
                 last,
@@ -438,7 +607,9 @@ impl Rollout {
                 }
             }
         };
-        self.record(database, next, effects)
+        let mut effects = self.record(database, next, effects);
+        effects.extend(self.pause_when_spent());
+        effects
     }
 
     fn record<const N: usize>(
@@ -447,11 +618,28 @@ impl Rollout {
         next: Assignment,
         effects: [Effect; N],
     ) -> Vec<Effect> {
-        self.assignments.insert(database.clone(), next.clone());
+        self.set(database.clone(), next.clone());
         [Effect::Record(database, next)]
             .into_iter()
             .chain(effects)
             .collect()
+    }
+
+    /// The only place where a database's state changes.
+    fn set(&mut self, database: DatabaseName, next: Assignment) {
+        let Some(wave) = self.waves.get(&database).copied() else {
+            return;
+        };
+        self.tally.add(wave, &next);
+        if let Some(before) = self.assignments.insert(database, next) {
+            self.tally.remove(wave, &before);
+        }
+    }
+
+    /// The only place where the phase changes.
+    fn go(&mut self, phase: Phase) -> Vec<Effect> {
+        self.course.phase = phase;
+        vec![Effect::Course(self.course.clone())]
     }
 
     fn find(&mut self, database: &DatabaseName) -> Result<&mut Assignment, Error> {
@@ -469,17 +657,41 @@ impl Rollout {
         }
     }
 
-    fn may_start(&self) -> Result<(), Error> {
-        let Phase::Running = self.phase else {
-            return Err(Error::Phase(self.phase.word()));
-        };
-        let limit = self.spec.policy.max_in_flight;
-        if self.in_flight() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+    fn may_start(&self, database: &DatabaseName, server: Option<i64>, now: Time) -> Result<(), Error> {
+        match self.course.phase {
+            Phase::Running => {}
+            #[cfg(test)]
+            Phase::Paused { .. } if planted::chosen(Bug::PauseIgnored) => {}
+            _ => return Err(Error::Phase(self.course.phase.word())),
+        }
+        if !self.has_begun(database) {
+            let wave = self.wave_of(database).map(|wave| wave.name.clone());
+            return Err(Error::Wave(wave.unwrap_or_default()));
+        }
+        let limit = self.most_in_flight();
+        if self.in_flight() >= limit {
             return Err(Error::Limit(limit));
         }
-        Ok(())
+        let limit = usize::try_from(self.spec.policy.max_per_server).unwrap_or(usize::MAX);
+        #[cfg(test)]
+        let limit = if planted::chosen(Bug::ServerLimitIgnored) {
+            usize::MAX
+        } else {
+            limit
+        };
+        let there = server.and_then(|server| self.servers().get(&server)).copied();
+        if there.is_some_and(|there| there >= limit) {
+            return Err(Error::ServerLimit(limit));
+        }
+        match Hours::at(&self.spec.policy.windows, now) {
+            Hours::Open { .. } => Ok(()),
+            Hours::Closed { .. } => Err(Error::Hours),
+        }
     }
 }
+
+/// What operators write is kept up to this size; in bytes.
+const LONGEST_NOTE_BYTES: usize = 1024;
 
 /// An attempt that met an error.
 struct Attempt {
@@ -494,7 +706,7 @@ fn forgotten_lease(by: &str) -> Failure {
             "another or a restored store has led this database: {by} holds it with a later lease than any this store knows of; nothing was changed\n  help: if this store was put back from an older copy, make it the newer one with `confiture coordinator recover --reason TEXT`, then start the rollout again"
         ),
         retry: Retryability::StopRollout,
-        exit: super::work::Exit::Refused,
+        exit: crate::rollout::work::Exit::Refused,
     }
 }
 
@@ -507,5 +719,4 @@ fn state(database: &DatabaseName, assignment: &Assignment, needed: &'static str)
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

@@ -1,0 +1,279 @@
+//! How a rollout may go about its work: limits, waves, hours.
+//!
+//! ```yaml
+//! max_in_flight: 8          # databases at work at the same time
+//! max_per_server: 2         # .. on one server, over all rollouts
+//! max_per_agent: 4          # .. by one agent; without it an agent has no limit of its own
+//! max_attempts: 8           # per database; only passing troubles are tried again
+//! failure_budget: 5%        # or a number: so many failed databases, and nothing new begins
+//! ramp_up: true             # a wave begins with one database, each that is done makes room for one more
+//! unreachable: wait         # or skip: a database that no agent serves holds its wave up, or is left out
+//! windows:                  # work goes on only within these hours
+//!   - { days: [mon, tue, wed, thu], from: 22:00, to: 05:00, zone: Europe/Berlin }
+//! waves:                    # in this order; what is left over comes last, in a wave `rest`
+//!   - { name: canary, count: 1, soak: 10m }
+//!   - { name: tenth, percent: 10%, approval: true }
+//!   - { name: gold, select: { tier: gold } }
+//! ```
+//! A file, JSON and the store have the same form.
+
+mod budget;
+mod rule;
+mod window;
+
+pub use budget::Budget;
+pub(super) use budget::share;
+pub use rule::{Rule, Take};
+pub use window::{Hours, Window};
+
+use crate::migration::Problem;
+use crate::yaml;
+use serde::{Deserialize, Serialize};
+
+/// What a rollout keeps to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Databases at work at the same time; at least 1.
+    pub max_in_flight: u32,
+    /// Databases at work at the same time on one server, those of other rollouts included; at least 1.
+    pub max_per_server: u32,
+    /// Databases at work at the same time by one agent, those of other rollouts included; at least 1.
+    pub max_per_agent: Option<u32>,
+    /// Attempts per database that count, the first included; at least 1.
+    pub max_attempts: u32,
+    /// So many failed databases, and no further one begins.
+    pub failure_budget: Budget,
+    /// Whether a wave begins with one database, and each that is done makes room for one more.
+    pub ramp_up: bool,
+    /// What becomes of databases that no agent serves.
+    pub unreachable: Unreachable,
+    /// When work may go on; always, where there are none.
+    pub windows: Vec<Window>,
+    /// Who comes first; what no rule takes comes last.
+    pub waves: Vec<Rule>,
+}
+
+/// What becomes of databases that no agent serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unreachable {
+    /// They hold their wave up.
+    Wait,
+    /// They are left out once everything else of their wave is over.
+    Skip,
+}
+
+/// All that is wrong with a policy; never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct Error(pub Vec<String>);
+
+impl Policy {
+    /// Eight databases at a time: two cores' worth of servers stay responsive, and a fleet still moves.
+    pub const DEFAULT_MAX_IN_FLIGHT: u32 = 8;
+    /// One migration uses a core or two of its server; the applications need the others.
+    pub const DEFAULT_MAX_PER_SERVER: u32 = 2;
+    /// With pauses of 1, 2, 4, 8, 16, 30 and 30 s between them, a server's restart or failover is survived.
+    pub const DEFAULT_MAX_ATTEMPTS: u32 = 8;
+    /// One database that fails may have a trouble of its own; three have the migration's.
+    pub const DEFAULT_FAILURE_BUDGET: Budget = Budget::Count(3);
+    /// Beyond this a typing error is likelier than an intention.
+    pub const MOST_IN_FLIGHT: u32 = 10_000;
+    /// Likewise; at 30 s between attempts this is eight hours.
+    pub const MOST_ATTEMPTS: u32 = 1_000;
+    /// As many as a person can keep in mind; each is stored with the rollout.
+    pub const MOST_WAVES: usize = 100;
+    /// Likewise.
+    pub const MOST_WINDOWS: usize = 100;
+
+    /// Reads a policy file. `file` is its name, for messages.
+    ///
+    /// # Errors
+    /// All that is wrong with it, with line and column where it is about one place.
+    pub fn read(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
+        let problem = |at, what, advice| Problem {
+            file: file.to_owned(),
+            at,
+            what,
+            advice,
+        };
+        let of = |error: yaml::Error| -> Vec<_> {
+            let all = error.all();
+            all.map(|error| problem(error.position, error.what, error.advice))
+                .collect()
+        };
+        let Some(node) = yaml::parse(text).map_err(of)? else {
+            return Ok(Self::default());
+        };
+        let policy: Self = yaml::read(&node).map_err(of)?;
+        let wrong = policy.check().err().into_iter().flat_map(|Error(wrong)| wrong);
+        let wrong: Vec<_> = wrong.map(|what| problem(None, what, None)).collect();
+        if wrong.is_empty() { Ok(policy) } else { Err(wrong) }
+    }
+
+    /// Whether its parts make sense, alone and together.
+    ///
+    /// # Errors
+    /// All that does not.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        let mut limit = |what: &str, given: u32, most: u32| match given {
+            0 => wrong.push(format!("{what} is 0: with that nothing would ever happen")),
+            given if given > most => {
+                wrong.push(format!("{what} is {given}, but at most {most} is possible"));
+            }
+            _ => {}
+        };
+        limit("max_in_flight", self.max_in_flight, Self::MOST_IN_FLIGHT);
+        limit("max_per_server", self.max_per_server, Self::MOST_IN_FLIGHT);
+        if let Some(given) = self.max_per_agent {
+            limit("max_per_agent", given, Self::MOST_IN_FLIGHT);
+        }
+        limit("max_attempts", self.max_attempts, Self::MOST_ATTEMPTS);
+        if self.windows.len() > Self::MOST_WINDOWS {
+            let (given, most) = (self.windows.len(), Self::MOST_WINDOWS);
+            wrong.push(format!(
+                "there are {given} windows, but at most {most} are possible"
+            ));
+        }
+        if self.waves.len() > Self::MOST_WAVES {
+            let (given, most) = (self.waves.len(), Self::MOST_WAVES);
+            wrong.push(format!(
+                "there are {given} waves, but at most {most} are possible"
+            ));
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for (place, rule) in self.waves.iter().enumerate() {
+            let name = rule.name_at(place);
+            if name == Rule::REST {
+                wrong.push(format!(
+                    "a wave is named `{name}`: that is the name of the last one, which takes what is left over"
+                ));
+            }
+            if !names.insert(name.clone()) {
+                wrong.push(format!(
+                    "two waves are named `{name}`: give each a name of its own"
+                ));
+            }
+        }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(Error(wrong))
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_in_flight: Self::DEFAULT_MAX_IN_FLIGHT,
+            max_per_server: Self::DEFAULT_MAX_PER_SERVER,
+            max_per_agent: None,
+            max_attempts: Self::DEFAULT_MAX_ATTEMPTS,
+            failure_budget: Self::DEFAULT_FAILURE_BUDGET,
+            ramp_up: false,
+            unreachable: Unreachable::Wait,
+            windows: Vec::new(),
+            waves: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const WHOLE: &str = r"
+max_in_flight: 4
+max_per_server: 1
+max_per_agent: 3
+max_attempts: 2
+failure_budget: 5%
+ramp_up: true
+unreachable: skip
+windows:
+  - { days: [mon, fri], from: 22:00, to: 05:30, zone: Europe/Berlin }
+waves:
+  - { name: canary, count: 1, soak: 10m }
+  - { percent: 10%, approval: true, failure_budget: 2 }
+  - { name: gold, select: { tier: gold } }
+  - { name: two, databases: [orders, billing] }
+";
+
+    fn said(text: &str) -> Vec<String> {
+        let problems = Policy::read("policy.yaml", text).unwrap_err();
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_whole_file_is_read_and_survives_the_store() {
+        let policy = Policy::read("policy.yaml", WHOLE).unwrap();
+        assert_eq!((policy.max_in_flight, policy.max_per_agent), (4, Some(3)));
+        assert_eq!(policy.failure_budget, Budget::Percent(5));
+        assert_eq!(policy.unreachable, Unreachable::Skip);
+        assert_eq!(policy.waves[0].soak, Duration::from_mins(10));
+        assert_eq!(policy.waves[1].take, Take::Percent(10));
+        assert_eq!(policy.waves[1].failure_budget, Some(Budget::Count(2)));
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&json).unwrap(), policy, "{json}");
+        assert_eq!(Policy::read("policy.yaml", &json).unwrap(), policy, "{json}");
+    }
+
+    #[test]
+    fn a_file_without_keys_is_the_default() {
+        assert_eq!(
+            Policy::read("policy.yaml", "# nothing").unwrap(),
+            Policy::default()
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let said = said("max_inflight: 4\nramp_upp: true\nfailure_budget: 120%\n");
+        assert!(
+            said[0].starts_with("policy.yaml:1:1: the key `max_inflight` is not known"),
+            "{said:?}"
+        );
+        assert!(said[0].contains("did you mean `max_in_flight`?"), "{said:?}");
+        assert!(said[1].starts_with("policy.yaml:2:1"), "{said:?}");
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (text, part) in [
+            ("failure_budget: 120%", "at most 100%"),
+            ("failure_budget: 0", "at least 1"),
+            ("waves: [{ count: 1, percent: 2 }]", "exactly one of"),
+            ("waves: [{ name: x }]", "exactly one of"),
+            ("waves: [{ percent: 0 }]", "between 1% and 100%"),
+            ("waves: [{ count: 0 }]", "at least 1"),
+            (
+                "windows: [{ days: [monday], from: 1:00, to: 2:00, zone: UTC }]",
+                "monday",
+            ),
+            ("windows: [{ from: 25:00, to: 2:00, zone: UTC }]", "25:00"),
+            (
+                "windows: [{ from: 1:00, to: 2:00, zone: Mars/North }]",
+                "Mars/North",
+            ),
+        ] {
+            assert!(said(text)[0].contains(part), "{text}: {:?}", said(text));
+            assert!(
+                said(text)[0].starts_with("policy.yaml:1:"),
+                "{text}: {:?}",
+                said(text)
+            );
+        }
+    }
+
+    #[test]
+    fn limits_that_do_not_fit_are_all_named_at_once() {
+        let said = said(
+            "max_in_flight: 0\nmax_attempts: 2000\nwaves: [{ name: a, count: 1 }, { name: a, count: 1 }, { name: rest, count: 1 }]",
+        );
+        assert_eq!(said.len(), 4, "{said:?}");
+    }
+}

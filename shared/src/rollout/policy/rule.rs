@@ -1,0 +1,216 @@
+//! Which databases a wave takes, and what comes before and after it.
+
+use super::budget::Budget;
+use crate::id::DatabaseName;
+use crate::settings::duration::Seconds;
+use crate::yaml::Text;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// One wave, before it is known which databases there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub struct Rule {
+    /// Its name; `None` stands for `wave N`.
+    pub name: Option<String>,
+    /// Which databases it takes of those no earlier wave has.
+    pub take: Take,
+    /// How long everything must have been over before the next wave.
+    pub soak: Duration,
+    /// Whether someone must approve before it begins.
+    pub approval: bool,
+    /// So many failed databases of this wave, and nothing new begins. Without it the first of several waves has 1.
+    pub failure_budget: Option<Budget>,
+}
+
+/// Which databases a wave takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Take {
+    /// This many.
+    Count(u32),
+    /// This share of all databases of the rollout, of 100, rounded up.
+    Percent(u32),
+    /// These.
+    Databases(BTreeSet<DatabaseName>),
+    /// Those whose labels hold all of these pairs.
+    Labels(BTreeMap<String, String>),
+}
+
+/// What is wrong with a wave.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// None or several ways to choose.
+    #[error("a wave takes its databases by exactly one of `count`, `percent`, `databases` and `select`")]
+    Takes,
+    /// No wave is empty by intention.
+    #[error("count: at least 1 database is needed")]
+    Count,
+    /// Not within its bounds.
+    #[error("percent: `{0}` is no share: write one between 1% and 100%")]
+    Percent(String),
+    /// Empty.
+    #[error("`databases` and `select` must not be empty")]
+    Empty,
+    /// Not one short line.
+    #[error("name: it must be one line of 1 to {} characters", Rule::LONGEST_NAME)]
+    Name,
+    /// Too long.
+    #[error("soak: it must be at most 30 days")]
+    Soak,
+}
+
+impl Rule {
+    /// The name of the last wave, which takes what is left over.
+    pub const REST: &str = "rest";
+
+    /// As much as fits a line of `rollout show`; in characters.
+    pub const LONGEST_NAME: usize = 60;
+
+    /// The longest soak.
+    const LONGEST_SOAK: Duration = Duration::from_hours(30 * 24);
+
+    /// A wave whose parts make sense.
+    ///
+    /// # Errors
+    /// The first part that does not.
+    pub fn checked(self) -> Result<Self, Error> {
+        match &self.take {
+            Take::Count(0) => return Err(Error::Count),
+            Take::Percent(share) if !(1..=100).contains(share) => {
+                return Err(Error::Percent(share.to_string()));
+            }
+            Take::Databases(names) if names.is_empty() => return Err(Error::Empty),
+            Take::Labels(labels) if labels.is_empty() => return Err(Error::Empty),
+            Take::Count(_) | Take::Percent(_) | Take::Databases(_) | Take::Labels(_) => {}
+        }
+        let fits = |name: &String| {
+            let length = name.chars().count();
+            (1..=Self::LONGEST_NAME).contains(&length) && !name.chars().any(char::is_control)
+        };
+        if !self.name.iter().all(fits) {
+            return Err(Error::Name);
+        }
+        if self.soak > Self::LONGEST_SOAK {
+            return Err(Error::Soak);
+        }
+        Ok(self)
+    }
+
+    /// A wave of the first so many databases, and nothing else.
+    pub fn canary(take: Take) -> Self {
+        Self {
+            name: Some("canary".to_owned()),
+            take,
+            soak: Duration::ZERO,
+            approval: false,
+            failure_budget: None,
+        }
+    }
+
+    /// Its name, where it stands at this place, from 0.
+    pub fn name_at(&self, place: usize) -> String {
+        self.name.clone().unwrap_or_else(|| format!("wave {}", place + 1))
+    }
+}
+
+impl Take {
+    /// Reads `3` or `5%`.
+    ///
+    /// # Errors
+    /// When it is neither, 0, or more than 100 %.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        match text.strip_suffix('%') {
+            Some(_) => percent(text),
+            None => text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|count| *count > 0)
+                .map(Self::Count)
+                .ok_or(Error::Count),
+        }
+    }
+}
+
+fn percent(text: &str) -> Result<Take, Error> {
+    let share = text.trim().trim_end_matches('%').trim_end().parse().ok();
+    let share = share.filter(|share| (1..=100).contains(share));
+    share
+        .map(Take::Percent)
+        .ok_or_else(|| Error::Percent(text.to_owned()))
+}
+
+/// A wave as it is written.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    databases: Option<BTreeSet<DatabaseName>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    select: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    soak: Option<Seconds>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    approval: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_budget: Option<Budget>,
+}
+
+impl TryFrom<Written> for Rule {
+    type Error = Error;
+
+    fn try_from(written: Written) -> Result<Self, Error> {
+        let take = match (written.count, written.percent, written.databases, written.select) {
+            (Some(given), None, None, None) => Take::Count(given),
+            (None, Some(Text(given)), None, None) => percent(&given)?,
+            (None, None, Some(names), None) => Take::Databases(names),
+            (None, None, None, Some(labels)) => Take::Labels(labels),
+            _ => return Err(Error::Takes),
+        };
+        Self {
+            name: written.name,
+            take,
+            soak: written.soak.map_or(Duration::ZERO, |soak| soak.0),
+            approval: written.approval,
+            failure_budget: written.failure_budget,
+        }
+        .checked()
+    }
+}
+
+impl From<Rule> for Written {
+    fn from(rule: Rule) -> Self {
+        let written = Self {
+            name: rule.name,
+            soak: Some(Seconds(rule.soak)).filter(|soak| !soak.0.is_zero()),
+            approval: rule.approval,
+            failure_budget: rule.failure_budget,
+            ..Self::default()
+        };
+        match rule.take {
+            Take::Count(count) => Self {
+                count: Some(count),
+                ..written
+            },
+            Take::Percent(percent) => Self {
+                percent: Some(Text(format!("{percent}%"))),
+                ..written
+            },
+            Take::Databases(names) => Self {
+                databases: Some(names),
+                ..written
+            },
+            Take::Labels(labels) => Self {
+                select: Some(labels),
+                ..written
+            },
+        }
+    }
+}
