@@ -139,6 +139,100 @@ async fn rollouts() -> anyhow::Result<()> {
               help: correct it; if PostgreSQL does accept it, put `-- confiture: parse=off` at the top of a SQL file to run it unread
         "#]])
         .await?;
+    call(&start)
+        .arg("--all")
+        .arg("--canary")
+        .arg("0")
+        .says(
+            2,
+            expect![[r#"
+            error: invalid value '0' for '--canary <N|N%>': count: at least 1 database is needed
+
+            For more information, try '--help'.
+        "#]],
+        )
+        .await?;
+    call(&start)
+        .arg("--all")
+        .arg("--failure-budget")
+        .arg("101%")
+        .says(2, expect![[r#"
+            error: invalid value '101%' for '--failure-budget <N|N%>': `101%` is no budget: write a number of databases, at least 1, or a share such as 5%, at most 100%
+
+            For more information, try '--help'.
+        "#]])
+        .await?;
+    let with_policy = |policy: &str| {
+        call(&start)
+            .arg("--all")
+            .arg("--policy")
+            .arg("policy.yaml")
+            .file("policy.yaml", policy.as_bytes())
+    };
+    call(&start)
+        .arg("--all")
+        .arg("--policy")
+        .arg("nowhere.yaml")
+        .says(
+            2,
+            expect![[r#"
+            error: --policy: cannot read nowhere.yaml: No such file or directory (os error 2)
+        "#]],
+        )
+        .await?;
+    let wrong = "max_inflight: 4\nfailure_budget: 0\nwaves:\n  - { name: x, count: 1, percent: 5% }\n";
+    with_policy(wrong).says(2, expect![[r#"
+        error: policy.yaml:1:1: the key `max_inflight` is not known here
+          help: did you mean `max_in_flight`?
+        policy.yaml:2:17: failure_budget: `0` is no budget: write a number of databases, at least 1, or a share such as 5%, at most 100%
+        policy.yaml:4:5: waves: a wave takes its databases by exactly one of `count`, `percent`, `databases` and `select`
+    "#]]).await?;
+    let wrong = "max_in_flight: 20000\nwaves: [{ name: a, count: 1 }, { name: a, count: 1 }]\n";
+    with_policy(wrong)
+        .says(
+            2,
+            expect![[r#"
+        error: policy.yaml: max_in_flight is 20000, but at most 10000 is possible
+        policy.yaml: two waves are named `a`: give each a name of its own
+    "#]],
+        )
+        .await?;
+    with_policy("windows: [{ from: 22:00, to: 5, zone: Europe/Berlin }]")
+        .says(
+            2,
+            expect![[r#"
+            error: policy.yaml:1:30: windows.to: `5` is no time of day: write it as 22:00
+        "#]],
+        )
+        .await?;
+    with_policy("waves: [{ databases: [bad_rolouts] }, { select: { tier: gold } }]")
+        .says(
+            2,
+            expect![[r#"
+            error: cannot start the rollout: the policy does not fit the databases:
+              wave `wave 1` names `bad_rolouts`, which the rollout does not have
+              wave `wave 2` is empty: no database that earlier waves leave over has the labels tier=gold
+        "#]],
+        )
+        .await?;
+    call(&["rollout", "skip", "nonsense", "orders"])
+        .says(
+            2,
+            expect![[r#"
+            error: the following required arguments were not provided:
+              --reason <TEXT>
+
+            Usage: confiture rollout skip --reason <TEXT> --coordinator <URL> <ID> <DATABASE>...
+
+            For more information, try '--help'.
+        "#]],
+        )
+        .await?;
+    call(&["rollout", "pause", "nonsense"])
+        .says(2, expect![[r#"
+            error: cannot pause rollout nonsense: there is no rollout `nonsense`: `confiture rollout list` shows all
+        "#]])
+        .await?;
     call(&["rollout", "show", "nonsense"])
         .says(2, expect![[r#"
             error: cannot show rollout nonsense: there is no rollout `nonsense`: `confiture rollout list` shows all

@@ -27,7 +27,8 @@ pub use rule::{Rule, Take};
 pub use window::{Hours, Window};
 
 use crate::migration::Problem;
-use crate::yaml;
+use crate::yaml::{self, Entry, Node, Value};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// What a rollout keeps to.
@@ -92,24 +93,20 @@ impl Policy {
     /// # Errors
     /// All that is wrong with it, with line and column where it is about one place.
     pub fn read(file: &str, text: &str) -> Result<Self, Vec<Problem>> {
-        let problem = |at, what, advice| Problem {
-            file: file.to_owned(),
-            at,
-            what,
-            advice,
+        let mut reader = Reader {
+            file,
+            problems: Vec::new(),
         };
-        let of = |error: yaml::Error| -> Vec<_> {
-            let all = error.all();
-            all.map(|error| problem(error.position, error.what, error.advice))
-                .collect()
-        };
-        let Some(node) = yaml::parse(text).map_err(of)? else {
-            return Ok(Self::default());
-        };
-        let policy: Self = yaml::read(&node).map_err(of)?;
-        let wrong = policy.check().err().into_iter().flat_map(|Error(wrong)| wrong);
-        let wrong: Vec<_> = wrong.map(|what| problem(None, what, None)).collect();
-        if wrong.is_empty() { Ok(policy) } else { Err(wrong) }
+        let policy = reader.policy(text);
+        if reader.problems.is_empty() {
+            let wrong = policy.check().err().into_iter().flat_map(|Error(wrong)| wrong);
+            wrong.for_each(|what| reader.error(yaml::Error::new(what)));
+        }
+        if reader.problems.is_empty() {
+            Ok(policy)
+        } else {
+            Err(reader.problems)
+        }
     }
 
     /// Whether its parts make sense, alone and together.
@@ -162,6 +159,103 @@ impl Policy {
         } else {
             Err(Error(wrong))
         }
+    }
+}
+
+/// Reads key by key, so that one that is wrong hides no other.
+struct Reader<'a> {
+    file: &'a str,
+    problems: Vec<Problem>,
+}
+
+const KEYS: &[&str] = &[
+    "max_in_flight",
+    "max_per_server",
+    "max_per_agent",
+    "max_attempts",
+    "failure_budget",
+    "ramp_up",
+    "unreachable",
+    "windows",
+    "waves",
+];
+
+impl Reader<'_> {
+    fn error(&mut self, error: yaml::Error) {
+        let file = self.file;
+        self.problems.extend(error.all().map(|error| Problem {
+            file: file.to_owned(),
+            at: error.position,
+            what: error.what,
+            advice: error.advice,
+        }));
+    }
+
+    fn policy(&mut self, text: &str) -> Policy {
+        let mut policy = Policy::default();
+        let root = match yaml::parse(text) {
+            Ok(Some(root)) => root,
+            Ok(None) => return policy,
+            Err(error) => {
+                self.error(error);
+                return policy;
+            }
+        };
+        let Value::Mapping(entries) = &root.value else {
+            let what = format!("a policy is a mapping of keys, this is {}", root.describe());
+            self.error(yaml::Error::at(root.at, what));
+            return policy;
+        };
+        for entry in entries {
+            match entry.key.as_str() {
+                "max_in_flight" => self.value(entry, &mut policy.max_in_flight),
+                "max_per_server" => self.value(entry, &mut policy.max_per_server),
+                "max_per_agent" => self.value(entry, &mut policy.max_per_agent),
+                "max_attempts" => self.value(entry, &mut policy.max_attempts),
+                "failure_budget" => self.value(entry, &mut policy.failure_budget),
+                "ramp_up" => self.value(entry, &mut policy.ramp_up),
+                "unreachable" => self.value(entry, &mut policy.unreachable),
+                "windows" => policy.windows = self.list(entry),
+                "waves" => policy.waves = self.list(entry),
+                unknown => {
+                    let error = yaml::Error::at(entry.at, format!("the key `{unknown}` is not known here"));
+                    self.error(error.advise(yaml::advice(unknown, KEYS)));
+                }
+            }
+        }
+        policy
+    }
+
+    fn read<T: DeserializeOwned>(&mut self, key: &str, node: &Node) -> Option<T> {
+        let mut error = match yaml::read(node) {
+            Ok(read) => return Some(read),
+            Err(error) => error.within(key),
+        };
+        error.position.get_or_insert(node.at);
+        self.error(error);
+        None
+    }
+
+    fn value<T: DeserializeOwned>(&mut self, entry: &Entry, value: &mut T) {
+        if let Some(read) = self.read(&entry.key, &entry.value) {
+            *value = read;
+        }
+    }
+
+    fn list<T: DeserializeOwned>(&mut self, entry: &Entry) -> Vec<T> {
+        let Value::Sequence(items) = &entry.value.value else {
+            let what = format!(
+                "{}: a list is expected, not {}",
+                entry.key,
+                entry.value.describe()
+            );
+            self.error(yaml::Error::at(entry.value.at, what));
+            return Vec::new();
+        };
+        items
+            .iter()
+            .filter_map(|item| self.read(&entry.key, item))
+            .collect()
     }
 }
 
@@ -239,6 +333,7 @@ waves:
         );
         assert!(said[0].contains("did you mean `max_in_flight`?"), "{said:?}");
         assert!(said[1].starts_with("policy.yaml:2:1"), "{said:?}");
+        assert!(said[2].starts_with("policy.yaml:3:17"), "{said:?}");
     }
 
     #[test]

@@ -1,0 +1,299 @@
+//! Rollouts as their operators steer them: waves, approval, failure budgets, limits, pauses.
+
+use proto::v1::{Assignment, AssignmentState, GetRolloutResponse, Rollout, RolloutState};
+use std::time::Duration;
+use tests::eventually;
+use tests::fleet::{Agent, Coordinator, Member, members};
+use tests::migrations::Migrations;
+use tests::postgres::Server;
+use tests::process::Ended;
+
+const SOON: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(90);
+const ROWS: i64 = 20_000;
+
+/// Refused where someone has made the table before.
+const CREATE: &[(&str, &str)] = &[("001_fresh.up.sql", "CREATE TABLE fresh (id bigint PRIMARY KEY);")];
+
+/// Counts each row once, slowly enough to be met in the middle.
+const COUNT: &[(&str, &str)] = &[(
+    "001_count.yaml",
+    "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 700ms } }\n",
+)];
+
+/// Databases on one server, an agent that serves them, and a coordinator.
+struct Fleet {
+    members: Vec<Member>,
+    coordinator: Coordinator,
+    _agent: Agent,
+}
+
+impl Fleet {
+    async fn start(names: &[&str]) -> anyhow::Result<Self> {
+        let members = members(Server::shared().await?, names).await?;
+        let coordinator = Coordinator::start("coordinator", "file:./confiture.redb").await?;
+        let agent = Agent::start("agent-a", &[&coordinator.url()], &members)?;
+        coordinator.wait_for_databases(names).await?;
+        Ok(Self {
+            members,
+            coordinator,
+            _agent: agent,
+        })
+    }
+
+    /// Makes a migration fail on these databases.
+    async fn spoil(&self, names: &[&str]) -> anyhow::Result<()> {
+        for member in self
+            .members
+            .iter()
+            .filter(|member| names.contains(&&*member.name))
+        {
+            member.database.execute("CREATE TABLE fresh (other text)").await?;
+        }
+        Ok(())
+    }
+
+    async fn mend(&self, names: &[&str]) -> anyhow::Result<()> {
+        for member in self
+            .members
+            .iter()
+            .filter(|member| names.contains(&&*member.name))
+        {
+            member.database.execute("DROP TABLE fresh").await?;
+        }
+        Ok(())
+    }
+
+    /// `rollout start` with a policy, and its id.
+    async fn rollout(&self, files: &[(&str, &str)], policy: &str) -> anyhow::Result<String> {
+        let migrations = Migrations::write(files)?;
+        let folder = tests::directory::Directory::new()?;
+        let file = folder.write("policy.yaml", policy)?;
+        let start = self.coordinator.rollout(&migrations).arg("--policy").arg(file);
+        start.succeed().await?;
+        Ok(self.coordinator.rollouts().await?[0].id.clone())
+    }
+
+    async fn ask(&self, words: &[&str]) -> anyhow::Result<String> {
+        let words: Vec<_> = ["rollout"].into_iter().chain(words.iter().copied()).collect();
+        self.coordinator.command(&words).succeed().await
+    }
+
+    async fn watch(&self, id: &str) -> anyhow::Result<Ended> {
+        self.coordinator.command(&["rollout", "watch", id]).run().await
+    }
+
+    async fn show(&self, id: &str) -> anyhow::Result<(Rollout, Vec<Assignment>)> {
+        let GetRolloutResponse { rollout, assignments } = self.coordinator.show(id).await?;
+        Ok((rollout.unwrap_or_default(), assignments))
+    }
+
+    async fn is(&self, id: &str, state: RolloutState) -> anyhow::Result<Rollout> {
+        eventually(state.as_str_name(), LONG, || async {
+            let (rollout, _) = self.show(id).await?;
+            Ok((rollout.state() == state).then_some(rollout))
+        })
+        .await
+    }
+
+    /// What `rollout show` says, once these words are part of it.
+    async fn says(&self, id: &str, words: &str) -> anyhow::Result<String> {
+        eventually(words, SOON, || async {
+            let text = self.ask(&["show", id]).await?;
+            Ok(text.contains(words).then_some(text))
+        })
+        .await
+    }
+
+    /// The names of the databases in a state, in their order.
+    async fn names(&self, id: &str, state: AssignmentState) -> anyhow::Result<Vec<String>> {
+        let (_, assignments) = self.show(id).await?;
+        let of = assignments.into_iter().filter(|of| of.state() == state);
+        Ok(of.map(|of| of.database).collect())
+    }
+
+    async fn number(&self, name: &str, query: &str) -> anyhow::Result<i64> {
+        let member = self.members.iter().find(|member| member.name == name);
+        member.expect("a member").database.number(query).await
+    }
+}
+
+/// Whether a migration has touched a database at all.
+const HAS_LEDGER: &str = "SELECT count(*) FROM pg_namespace WHERE nspname = 'confiture'";
+
+#[tokio::test]
+async fn a_canary_that_falls_keeps_the_migration_from_all_others() -> anyhow::Result<()> {
+    let names = ["canary_1", "canary_2", "canary_3"];
+    let fleet = Fleet::start(&names).await?;
+    fleet.spoil(&["canary_2"]).await?;
+    let policy = "waves: [{ name: canary, databases: [canary_2] }]";
+    let id = fleet.rollout(CREATE, policy).await?;
+    let watched = fleet.watch(&id).await?;
+    assert_eq!(watched.code, Some(4), "{}", watched.stderr);
+    let why = "1 database failed, and the failure budget of wave canary is 1";
+    assert!(watched.stderr.contains(why), "{}", watched.stderr);
+    assert!(watched.stderr.contains("rollout retry"), "{}", watched.stderr);
+    for name in ["canary_1", "canary_3"] {
+        assert_eq!(fleet.number(name, HAS_LEDGER).await?, 0, "{name} was touched");
+    }
+    fleet.mend(&["canary_2"]).await?;
+    fleet
+        .ask(&["retry", &id, "--reason", "dropped the old table"])
+        .await?;
+    let watched = fleet.watch(&id).await?;
+    assert_eq!(watched.code, Some(0), "{}", watched.stderr);
+    let shown = fleet.ask(&["show", &id]).await?;
+    assert!(shown.contains("dropped the old table"), "{shown}");
+    for name in names {
+        let made = "SELECT count(*) FROM pg_class WHERE relname = 'fresh' AND relkind = 'r'";
+        assert_eq!(fleet.number(name, made).await?, 1, "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_spent_budget_begins_nothing_more_and_failures_can_be_left_out() -> anyhow::Result<()> {
+    let names = ["budget_1", "budget_2", "budget_3", "budget_4", "budget_5"];
+    let fleet = Fleet::start(&names).await?;
+    fleet.spoil(&["budget_1", "budget_2", "budget_3"]).await?;
+    let id = fleet
+        .rollout(CREATE, "{ max_in_flight: 1, failure_budget: 2 }")
+        .await?;
+    let paused = fleet.is(&id, RolloutState::Paused).await?;
+    assert!(paused.halted, "{paused:?}");
+    let failed = fleet.names(&id, AssignmentState::Failed).await?;
+    assert_eq!(failed, ["budget_1", "budget_2"]);
+    assert_eq!(fleet.number("budget_3", HAS_LEDGER).await?, 0);
+    let skip = [
+        "skip", &id, "budget_1", "budget_2", "budget_3", "--reason", "retired",
+    ];
+    fleet.ask(&skip).await?;
+    let done = fleet.is(&id, RolloutState::Done).await?;
+    assert_eq!((done.done_databases, done.skipped_databases), (2, 3));
+    assert_eq!(fleet.number("budget_3", HAS_LEDGER).await?, 0);
+    let shown = fleet.ask(&["show", &id]).await?;
+    assert!(shown.contains(": retired"), "{shown}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failed_rollout_is_opened_again_by_a_retry() -> anyhow::Result<()> {
+    let fleet = Fleet::start(&["again_1", "again_2"]).await?;
+    fleet.spoil(&["again_1"]).await?;
+    let id = fleet.rollout(CREATE, "{}").await?;
+    let watched = fleet.watch(&id).await?;
+    assert_eq!(watched.code, Some(1), "{}", watched.stderr);
+    fleet.mend(&["again_1"]).await?;
+    fleet.ask(&["retry", &id, "again_1"]).await?;
+    fleet.is(&id, RolloutState::Done).await?;
+    let nothing = fleet
+        .coordinator
+        .command(&["rollout", "retry", &id])
+        .run()
+        .await?;
+    assert_eq!(nothing.code, Some(2), "{}", nothing.stderr);
+    assert!(
+        nothing.stderr.contains("the rollout is done"),
+        "{}",
+        nothing.stderr
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pause_stops_between_two_batches_and_outlives_the_coordinator() -> anyhow::Result<()> {
+    let mut fleet = Fleet::start(&["paused"]).await?;
+    let create = format!(
+        "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0);
+         INSERT INTO t (n) SELECT 0 FROM generate_series(1, {ROWS})"
+    );
+    fleet.members[0].database.execute(&create).await?;
+    let id = fleet.rollout(COUNT, "{}").await?;
+    let counted = "SELECT count(*) FROM t WHERE n = 1";
+    eventually("some batches", SOON, || async {
+        Ok((fleet.number("paused", counted).await? > 0).then_some(()))
+    })
+    .await?;
+    fleet.ask(&["pause", &id, "--reason", "lunch"]).await?;
+    let at_pause = fleet.number("paused", counted).await?;
+    eventually("nothing at work", SOON, || async {
+        let (rollout, _) = fleet.show(&id).await?;
+        Ok((rollout.running_databases == 0).then_some(()))
+    })
+    .await?;
+    let stopped = fleet.number("paused", counted).await?;
+    assert!(
+        stopped < ROWS && stopped <= at_pause + 2 * 500,
+        "{at_pause} {stopped}"
+    );
+    let text = fleet.says(&id, "the rollout is paused (paused by").await?;
+    assert!(text.contains("lunch"), "{text}");
+    fleet.coordinator.kill()?;
+    fleet.coordinator.restart().await?;
+    fleet.coordinator.wait_for_databases(&["paused"]).await?;
+    fleet.is(&id, RolloutState::Paused).await?;
+    assert_eq!(fleet.number("paused", counted).await?, stopped);
+    fleet.ask(&["resume", &id]).await?;
+    let done = fleet.is(&id, RolloutState::Done).await?;
+    assert_eq!(done.actions.len(), 2, "{:?}", done.actions);
+    assert_eq!(fleet.number("paused", counted).await?, ROWS);
+    let (_, assignments) = fleet.show(&id).await?;
+    assert_eq!(assignments[0].attempt, 1, "a pause is no failure");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wave_soaks_and_the_next_waits_for_approval() -> anyhow::Result<()> {
+    let fleet = Fleet::start(&["wave_1", "wave_2", "wave_3"]).await?;
+    let policy = "
+waves:
+  - { name: first, databases: [wave_1], soak: 2s }
+  - { name: second, databases: [wave_2], approval: true }
+";
+    let id = fleet.rollout(CREATE, policy).await?;
+    let text = fleet.says(&id, "wave first soaks until").await?;
+    assert!(text.contains("wave second has not begun"), "{text}");
+    fleet.says(&id, "wave second waits for approval").await?;
+    assert_eq!(fleet.names(&id, AssignmentState::Done).await?, ["wave_1"]);
+    let wrong = ["rollout", "approve", &id, "thrid"];
+    let wrong = fleet.coordinator.command(&wrong).run().await?;
+    assert_eq!(wrong.code, Some(2));
+    let known = "there is no wave `thrid`: the waves are first, second, rest";
+    assert!(wrong.stderr.contains(known), "{}", wrong.stderr);
+    fleet
+        .ask(&["approve", &id, "second", "--reason", "looks good"])
+        .await?;
+    let done = fleet.is(&id, RolloutState::Done).await?;
+    let ended = |name: &str, shown: &[Assignment]| {
+        let of = shown.iter().find(|of| of.database == name);
+        of.map_or(0, |of| of.ended_at_unix_ms)
+    };
+    let (_, shown) = fleet.show(&id).await?;
+    assert!(
+        ended("wave_1", &shown) + 2_000 <= ended("wave_2", &shown),
+        "{shown:?}"
+    );
+    assert!(ended("wave_2", &shown) <= ended("wave_3", &shown), "{shown:?}");
+    assert_eq!(done.waves.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_more_databases_of_one_server_are_at_work_than_allowed() -> anyhow::Result<()> {
+    let names = ["server_1", "server_2", "server_3"];
+    let fleet = Fleet::start(&names).await?;
+    let slow = &[("001_slow.up.sql", "SELECT pg_sleep(1);")];
+    let id = fleet.rollout(slow, "max_per_server: 1").await?;
+    fleet.says(&id, "waiting for its turn on server").await?;
+    let mut most = 0;
+    loop {
+        let (rollout, _) = fleet.show(&id).await?;
+        most = most.max(rollout.running_databases);
+        if rollout.state() == RolloutState::Done {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(most, 1);
+    Ok(())
+}
