@@ -17,6 +17,7 @@ use shared::lock::{Ended, STALL_BUDGET, Stall};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::work::{Progress, Summary};
+use shared::sql::Tag;
 use std::time::{Duration, Instant};
 
 /// How long passing troubles may last without any progress before the run gives up.
@@ -150,6 +151,14 @@ impl Locking {
 }
 
 impl<'a> Run<'a> {
+    /// Whether the fence is ours at this moment: before a statement that no transaction can guard.
+    pub(crate) async fn check_fence(&self, tag: &Tag) -> Result<(), Error> {
+        let mut session = self.database.session().await?;
+        ledger::begin_fenced(&mut session, self.claim, tag, ledger::book_limits()).await?;
+        session.rollback(tag).await;
+        Ok(())
+    }
+
     pub(crate) fn new(
         database: &'a Database,
         set: &'a Set,

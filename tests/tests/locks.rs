@@ -149,6 +149,54 @@ async fn who_is_in_the_way_of_a_sql_file_is_waited_for_outside_the_queue() -> an
     Ok(())
 }
 
+/// VACUUM FULL and the like, which no transaction may hold: they begin when nobody is in their way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rewrite_waits_outside_the_queue_too() -> anyhow::Result<()> {
+    for statement in ["VACUUM FULL t", "CLUSTER t USING t_pkey", "REINDEX TABLE t"] {
+        let database = database().await?;
+        let file = format!("-- confiture: transaction=off\n{statement};\n");
+        let migrations = Migrations::write(&[("1_rewrite.up.sql", &file)])?;
+        let report = database.connect().await?;
+        report
+            .batch_execute("BEGIN; UPDATE t SET id = id WHERE id = 1")
+            .await?;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let readers = Readers::start(&database);
+        let mut running = up(&database, &migrations, &[]).start("migrate up")?;
+        running
+            .wait_for_line("outside its queue, held by pid", Duration::from_secs(20))
+            .await?;
+        let impatient = up(&database, &migrations, &["--wait", "1s"]).run().await?;
+        assert_eq!(impatient.code, Some(4), "{}", impatient.stderr);
+        report.batch_execute("COMMIT").await?;
+        let status = running.wait(Duration::from_secs(20)).await?;
+        assert!(status.success(), "{statement}: {}", running.stderr());
+        let took = took(&running.stderr())?;
+        assert!(took.wait >= 500 && took.tries >= 1, "{statement}: {took:?}");
+        let reads = readers.finish().await?;
+        let longest = reads.iter().max().context("no read")?;
+        assert!(*longest < Duration::from_millis(600), "{statement}: {longest:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rewrite_gives_up_with_its_budget_and_names_who_is_in_the_way() -> anyhow::Result<()> {
+    let database = database().await?;
+    let file = "-- confiture: transaction=off lock_timeout=1s\nVACUUM FULL t;\n";
+    let migrations = Migrations::write(&[("1_rewrite.up.sql", file)])?;
+    let report = database.connect().await?;
+    report.batch_execute("BEGIN; SELECT count(*) FROM t").await?;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let ended = up(&database, &migrations, &[]).run().await?;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("held by pid"), "{}", ended.stderr);
+    report.batch_execute("COMMIT").await?;
+    let ended = up(&database, &migrations, &[]).run().await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tries_that_find_the_lock_taken_keep_to_the_stall_budget() -> anyhow::Result<()> {
     let database = database().await?;

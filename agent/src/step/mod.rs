@@ -151,7 +151,7 @@ async fn planned(run: &mut Run<'_>, place: Place<'_>, stage: Stage) -> Result<On
             Action::Transaction(transaction) => transaction::run(run, place, part, transaction).await?,
             Action::Batches(batches) => batches::run(run, place, part, batches).await?,
             Action::Assert(assertion) => assertion::run(run, place, part, assertion).await?,
-            Action::Outside(statement) => outside::run(run, place, statement).await?,
+            Action::Outside(alone) => outside::run(run, place, alone).await?,
             // On the heap: few runs build an index, and every run's future would have room for it.
             Action::Index(work) => Box::pin(index::run(run, place, part, work)).await?,
             Action::LookAgain => return Ok(Onwards::LookAgain),

@@ -23,7 +23,7 @@ use tokio_postgres::SimpleQueryMessage;
 const WITHDRAWAL: Duration = Duration::from_secs(10);
 
 /// `lock_not_available`.
-const LOCK_TIMEOUT: &str = "55P03";
+pub(super) const LOCK_TIMEOUT: &str = "55P03";
 
 /// `check_violation` and `foreign_key_violation`.
 const VIOLATIONS: [&str; 2] = ["23514", "23503"];

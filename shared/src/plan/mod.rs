@@ -8,7 +8,7 @@ mod facts;
 mod uses;
 
 use crate::lock::Mode;
-use crate::migration::steps::Session;
+use crate::migration::steps::{Outside, Session};
 
 pub use batches::*;
 pub use facts::*;
@@ -46,11 +46,22 @@ pub enum Action {
     Assert(Assertion),
     /// A statement that PostgreSQL refuses inside a transaction and that is safe to repeat: recorded as begun, run, recorded
     /// as done.
-    Outside(String),
+    Outside(Alone),
     /// An index built or dropped outside a transaction, in several statements.
     Index(crate::index::Work),
     /// What follows is planned again, from what the catalog says by then.
     LookAgain,
+}
+
+/// One statement outside of transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alone {
+    /// As written.
+    pub statement: String,
+    /// What it does to others.
+    pub outside: Outside,
+    /// The tables on which it takes a lock, as SQL names them.
+    pub locks: Vec<(Mode, String)>,
 }
 
 /// Statements in one fenced transaction.

@@ -5,7 +5,6 @@
 
 use super::observe;
 use crate::error::Error;
-use crate::ledger;
 use crate::run::Run;
 use crate::session::Session;
 use shared::index::{Blocker, Worker};
@@ -48,7 +47,7 @@ pub(super) struct Watched<'a> {
 /// Runs a statement to its end, if the fence is ours.
 pub(super) async fn run(run: &Run<'_>, watched: &Watched<'_>, statement: &str) -> Result<Ended, Error> {
     let session = unlimited(run, watched.tag).await?;
-    check_fence(run, watched.tag).await?;
+    run.check_fence(watched.tag).await?;
     to_its_end(run, watched, session, statement).await
 }
 
@@ -217,11 +216,4 @@ pub(crate) async fn must_be_unlimited(session: &Session, tag: &Tag) -> Result<()
                 .to_owned(),
         ),
     }))
-}
-
-async fn check_fence(run: &Run<'_>, tag: &Tag) -> Result<(), Error> {
-    let mut session = run.database.session().await?;
-    ledger::begin_fenced(&mut session, run.claim, tag, ledger::book_limits()).await?;
-    session.rollback(tag).await;
-    Ok(())
 }

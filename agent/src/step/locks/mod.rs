@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::run::Run;
 use crate::step::Place;
 use shared::lock::{Blocker, Kind, LONGEST_TRY, Mode, Tries, listed};
-use shared::plan::Transaction;
+use shared::plan::{Alone, Transaction};
 use shared::sql::Tag;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -71,8 +71,12 @@ fn wanted(place: Place<'_>, transaction: &Transaction) -> Vec<(Mode, Vec<String>
         transaction.on.clone()
     };
     let own = tables.into_iter().map(|table| (transaction.lock, table));
+    by_mode(own.chain(transaction.also.iter().cloned()))
+}
+
+fn by_mode(tables: impl Iterator<Item = (Mode, String)>) -> Vec<(Mode, Vec<String>)> {
     let mut wanted: BTreeMap<Mode, Vec<String>> = BTreeMap::new();
-    for (mode, table) in own.chain(transaction.also.iter().cloned()) {
+    for (mode, table) in tables {
         wanted.entry(mode).or_default().push(table);
     }
     wanted.into_iter().collect()
@@ -85,13 +89,32 @@ impl Locks {
         tag: &Tag,
         transaction: &Transaction,
     ) -> Result<Self, Error> {
+        Self::of(run, place, tag, wanted(place, transaction)).await
+    }
+
+    /// The locks that one statement outside of transactions takes on the tables it names.
+    pub(super) async fn alone(
+        run: &mut Run<'_>,
+        place: Place<'_>,
+        tag: &Tag,
+        alone: &Alone,
+    ) -> Result<Self, Error> {
+        Self::of(run, place, tag, by_mode(alone.locks.iter().cloned())).await
+    }
+
+    async fn of(
+        run: &mut Run<'_>,
+        place: Place<'_>,
+        tag: &Tag,
+        wanted: Vec<(Mode, Vec<String>)>,
+    ) -> Result<Self, Error> {
         let budget = run.lock_budget(place);
         let deadlock_timeout = look::deadlock_timeout(run, tag).await?;
         Ok(Self {
             since: Instant::now(),
             budget,
             deadlock_timeout,
-            wanted: wanted(place, transaction),
+            wanted,
             tries: Tries::new(deadlock_timeout, budget),
             blockers: Vec::new(),
             cancel_idle: run.cancel_idle(place),

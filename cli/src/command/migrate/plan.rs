@@ -6,6 +6,7 @@ use agent::local::{PlannedMigration, PlannedStep};
 use serde_json::{Value, json};
 use shared::index::{Published, Removed, Target as Rebuilt, Work};
 use shared::lock::Mode;
+use shared::migration::steps::Outside;
 use shared::plan::{Action, Batches, Kept, Length, Part, Passes};
 use shared::sql::batch::{Ends, Statements};
 use shared::sql::index as sql;
@@ -79,10 +80,16 @@ fn action_text(action: &Action) -> String {
             "--   must give true\n{};",
             assertion.query.trim_end().trim_end_matches(';')
         ),
-        Action::Outside(statement) => format!(
-            "--   outside a transaction\n{};",
-            statement.trim_end().trim_end_matches(';')
-        ),
+        Action::Outside(alone) => {
+            let note = match alone.outside {
+                Outside::Weak => "outside a transaction",
+                Outside::Rewrite => {
+                    "outside a transaction, tried with a short lock timeout; it shuts all others out until it is done"
+                }
+            };
+            let statement = alone.statement.trim_end().trim_end_matches(';');
+            format!("--   {note}\n{statement};")
+        }
         Action::Index(work) => format!(
             "--   outside a transaction, {}\n{};",
             index_note(work),
@@ -231,7 +238,9 @@ fn action_json(action: &Action) -> Value {
             })
         }
         Action::Assert(assertion) => json!({ "kind": "assert", "statements": [assertion.query] }),
-        Action::Outside(statement) => json!({ "kind": "outside_transaction", "statements": [statement] }),
+        Action::Outside(alone) => {
+            json!({ "kind": "outside_transaction", "statements": [alone.statement] })
+        }
         Action::Index(work) => json!({ "kind": "index", "statements": [index_statement(work)] }),
         Action::LookAgain => json!({ "kind": "look_again", "statements": [] }),
     }

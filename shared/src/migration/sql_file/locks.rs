@@ -32,8 +32,44 @@ pub(super) fn of(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
             all(Mode::AccessExclusive)
         }
         SyntaxKind::LOCK => lock(statement),
+        SyntaxKind::VACUUM | SyntaxKind::CLUSTER if rewrites(statement) => all(Mode::AccessExclusive),
+        SyntaxKind::REINDEX if rewrites(statement) => {
+            match child(statement, SyntaxKind::REINDEX_TARGET_INDEX) {
+                Some(index) => named(&index, Mode::AccessExclusive).collect(),
+                None => below(statement, SyntaxKind::REINDEX_TARGET_TABLE, Mode::Share),
+            }
+        }
         _ => Vec::new(),
     }
+}
+
+/// Whether it writes tables or indexes anew, with all others shut out: VACUUM FULL, CLUSTER, REINDEX. What these do
+/// CONCURRENTLY is not meant.
+pub(super) fn rewrites(statement: &SyntaxNode) -> bool {
+    let concurrently = || {
+        let tokens = statement.descendants_with_tokens();
+        tokens
+            .filter_map(squawk_syntax::SyntaxElement::into_token)
+            .any(|token| token.text().eq_ignore_ascii_case("concurrently"))
+    };
+    match statement.kind() {
+        SyntaxKind::CLUSTER => true,
+        SyntaxKind::REPACK | SyntaxKind::REINDEX => !concurrently(),
+        SyntaxKind::VACUUM => has_token(statement, SyntaxKind::FULL_KW) || is_full(statement),
+        _ => false,
+    }
+}
+
+/// Whether `VACUUM (..)` says FULL, and does not take it back.
+fn is_full(statement: &SyntaxNode) -> bool {
+    let options = child(statement, SyntaxKind::VACUUM_OPTION_LIST);
+    let options = options.iter().flat_map(|list| list.children());
+    options
+        .map(|option| option.text().to_string().to_ascii_lowercase())
+        .any(|option| {
+            let mut words = option.split_whitespace();
+            words.next() == Some("full") && !matches!(words.next(), Some("false" | "off" | "no" | "0"))
+        })
 }
 
 fn alter_table(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
@@ -229,6 +265,17 @@ mod tests {
             ("REFRESH MATERIALIZED VIEW m", &["AccessExclusive \"m\""]),
             ("REFRESH MATERIALIZED VIEW CONCURRENTLY m", &[]),
             ("UPDATE t SET a = 1", &[]),
+            ("VACUUM FULL t", &["AccessExclusive \"t\""]),
+            (
+                "VACUUM (ANALYZE, FULL) t (a), u",
+                &["AccessExclusive \"t\"", "AccessExclusive \"u\""],
+            ),
+            ("VACUUM (FULL off) t", &[]),
+            ("VACUUM (ANALYZE) t", &[]),
+            ("CLUSTER t", &["AccessExclusive \"t\""]),
+            ("REINDEX TABLE t", &["Share \"t\""]),
+            ("REINDEX INDEX i", &["AccessExclusive \"i\""]),
+            ("REINDEX (CONCURRENTLY) TABLE t", &[]),
             ("CREATE VIEW v AS SELECT 1 FROM t", &[]),
         ] {
             assert_eq!(locks(text), expected, "{text}");

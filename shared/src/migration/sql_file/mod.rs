@@ -16,7 +16,7 @@ mod session;
 mod statement;
 
 use super::lexer::{Flaw, lex, scan};
-use super::steps::{Change, Execution, Session, Sql};
+use super::steps::{Change, Execution, Outside, Session, Sql};
 use super::{Options, Position, Problem, Step, checksum};
 use crate::id::Digest;
 use directives::{Parse, Transaction};
@@ -147,7 +147,7 @@ fn read_inline(text: &str) -> Result<Sql, Vec<Finding>> {
     }
     let statements = statements(text, &scan, &mut findings);
     let alone = match statements.as_slice() {
-        [statement] => outside(&text[statement.range.clone()], &statement.class),
+        [statement] => outside(&text[statement.range.clone()], statement),
         _ => None,
     };
     let sql = if let Some(sql) = alone {
@@ -212,7 +212,7 @@ fn separately(text: &str, statements: &[Statement], findings: &mut Vec<Finding>)
                     ));
                     executed(own, Execution::Transaction(Session::Changed))
                 }
-                Class::Either | Class::Outside => executed(own, Execution::Outside),
+                Class::Either | Class::Outside => alone(own, statement),
                 Class::Step(change) => executed(own, Execution::Step(change.clone())),
             };
             (statement.range.start, sql)
@@ -248,10 +248,23 @@ fn executed(text: &str, execution: Execution) -> Sql {
     }
 }
 
+/// One statement outside a transaction.
+fn alone(text: &str, statement: &Statement) -> Sql {
+    let outside = if statement.rewrites {
+        Outside::Rewrite
+    } else {
+        Outside::Weak
+    };
+    Sql {
+        locks: statement.locks.clone(),
+        ..executed(text, Execution::Outside(outside))
+    }
+}
+
 /// A statement that only runs outside a transaction.
-fn outside(text: &str, class: &Class) -> Option<Sql> {
-    match class {
-        Class::Outside => Some(executed(text, Execution::Outside)),
+fn outside(text: &str, statement: &Statement) -> Option<Sql> {
+    match &statement.class {
+        Class::Outside => Some(alone(text, statement)),
         Class::Step(change) => Some(executed(text, Execution::Step(change.clone()))),
         Class::Inside(_) | Class::Together(_) | Class::Either => None,
     }

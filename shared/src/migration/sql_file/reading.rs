@@ -20,6 +20,8 @@ pub(super) struct Statement {
     pub(super) verb: String,
     /// The tables it names, with the locks it takes on them.
     pub(super) locks: Vec<(Mode, Table)>,
+    /// Whether it writes tables or indexes anew, with all others shut out.
+    pub(super) rewrites: bool,
 }
 
 /// All statements of a text; what is wrong with it is added to `findings`.
@@ -44,6 +46,7 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
                 Ok(class) => statements.push(Statement {
                     verb: statement::verb(&node, 3),
                     locks: locks::of(&node),
+                    rewrites: locks::rewrites(&node),
                     range,
                     class,
                 }),

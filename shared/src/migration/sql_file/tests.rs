@@ -1,4 +1,5 @@
 use super::*;
+use crate::migration::steps::Outside;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -482,7 +483,7 @@ fn each_statement_without_a_transaction_is_a_step_that_can_be_repeated() {
         "CLUSTER i ON t",
         "DROP SUBSCRIPTION IF EXISTS s",
     ] {
-        assert_eq!(of(text), Execution::Outside, "{text}");
+        assert!(matches!(of(text), Execution::Outside(_)), "{text}");
     }
     for text in [
         "CREATE INDEX i ON t (a)",
@@ -632,7 +633,13 @@ fn sql_in_yaml_obeys_the_same_rules() {
     let built = inline("CREATE INDEX CONCURRENTLY i ON t (a);").unwrap();
     assert_eq!(built.text, "CREATE INDEX CONCURRENTLY i ON t (a)");
     assert!(matches!(built.execution, Execution::Step(_)), "{built:?}");
-    assert_eq!(inline("VACUUM t;").unwrap().execution, Execution::Outside);
+    assert_eq!(
+        inline("VACUUM t;").unwrap().execution,
+        Execution::Outside(Outside::Weak)
+    );
+    let full = inline("VACUUM FULL t;").unwrap();
+    assert_eq!(full.execution, Execution::Outside(Outside::Rewrite));
+    assert_eq!(full.locks.len(), 1);
     assert_eq!(
         inline("SET search_path = a; SELECT 1").unwrap().execution,
         Execution::Transaction(Session::Changed)

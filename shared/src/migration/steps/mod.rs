@@ -67,7 +67,7 @@ pub use rename_column::RenameColumn;
 pub use rename_table::RenameTable;
 pub use set_default::SetDefault;
 pub use set_not_null::SetNotNull;
-pub use sql::{Execution, Session, Sql};
+pub use sql::{Execution, Outside, Session, Sql};
 pub use sync::Sync;
 pub use vacuuming::Vacuuming;
 

@@ -5,7 +5,7 @@ use crate::lock::Mode;
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::sql_file::{self, excerpt};
 use crate::name::Table;
-use crate::plan::{Action, Facts, Length, Refusal, Transaction};
+use crate::plan::{Action, Alone, Facts, Length, Refusal, Transaction};
 use serde::{Deserialize, Deserializer};
 
 /// A SQL file, one statement of a file with `transaction=off`, or `sql: "..."` in YAML.
@@ -15,7 +15,7 @@ pub struct Sql {
     pub text: String,
     /// How it runs.
     pub execution: Execution,
-    /// The tables it names in a transaction, with the locks it takes on them, as far as they can be read.
+    /// The tables it names, with the locks it takes on them, as far as they can be read.
     pub locks: Vec<(Mode, Table)>,
 }
 
@@ -25,9 +25,18 @@ pub enum Execution {
     /// In one fenced transaction.
     Transaction(Session),
     /// PostgreSQL refuses it inside a transaction, and it is safe to repeat (VACUUM).
-    Outside,
+    Outside(Outside),
     /// It does what this step does, and is carried out as that: CREATE INDEX CONCURRENTLY.
     Step(Box<Change>),
+}
+
+/// What a statement outside of transactions does to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outside {
+    /// Nobody waits for it.
+    Weak,
+    /// It writes tables or indexes anew, with all others shut out (VACUUM FULL, CLUSTER, REINDEX).
+    Rewrite,
 }
 
 /// Whether statements may leave something behind in their session.
@@ -76,12 +85,16 @@ impl Kind for Sql {
 
     fn tables(&self) -> Vec<&Table> {
         match &self.execution {
-            Execution::Transaction(_) | Execution::Outside => Vec::new(),
+            Execution::Transaction(_) | Execution::Outside(_) => Vec::new(),
             Execution::Step(change) => change.tables(),
         }
     }
 
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
+        let locks = || {
+            let named = self.locks.iter();
+            named.map(|(mode, table)| (*mode, table.to_string())).collect()
+        };
         Ok(vec![match &self.execution {
             Execution::Transaction(session) => Action::Transaction(Transaction {
                 statements: vec![self.text.clone()],
@@ -90,11 +103,13 @@ impl Kind for Sql {
                 length: Length::Bounded,
                 withdraw: None,
                 on: Vec::new(),
-                also: (self.locks.iter())
-                    .map(|(mode, table)| (*mode, table.to_string()))
-                    .collect(),
+                also: locks(),
             }),
-            Execution::Outside => Action::Outside(self.text.clone()),
+            Execution::Outside(outside) => Action::Outside(Alone {
+                statement: self.text.clone(),
+                outside: *outside,
+                locks: locks(),
+            }),
             Execution::Step(change) => return change.plan(facts),
         }])
     }
