@@ -5,6 +5,7 @@ use shared::ledger::Conflict;
 use shared::plan::Refusal;
 use shared::retry::{self, Retryability};
 use shared::rollout::work::{Exit, Failure, Identity, Newer};
+use shared::sql::REFUSED;
 use std::time::Duration;
 
 /// What went wrong. Texts may have several lines; the last ones say what to do.
@@ -224,6 +225,7 @@ impl Error {
         match self {
             Self::Conflict { conflict, .. } if conflict.is_input() => Exit::Usage,
             Self::Target(_) | Self::Refused(Refusal::Input { .. }) => Exit::Usage,
+            Self::User { code: Some(code), .. } if code == REFUSED => Exit::Refused,
             Self::Conflict { .. }
             | Self::Refused(Refusal::Unsafe { .. })
             | Self::Foreign { .. }

@@ -604,7 +604,7 @@ async fn a_table_is_created_used_and_dropped_while_it_is_empty() -> anyhow::Resu
                 .is_err()
         );
 
-        let said = case.fails("down", 1).await?;
+        let said = case.fails("down", 3).await?;
         has(
             &said,
             &[

@@ -193,14 +193,19 @@ pub fn drop_table(table: &TableFacts) -> String {
     format!("DROP TABLE {}", table.full_name())
 }
 
+/// The SQLSTATE with which a statement of ours refuses by a safety rule; no class of PostgreSQL's.
+pub const REFUSED: &str = "CFREF";
+
 /// Keeps writers away and fails when there is a row, one that a policy hides from us too.
+///
+/// Raises [`REFUSED`].
 pub fn refuse_rows(table: &TableFacts) -> Vec<String> {
     let name = table.full_name();
     let message = format!(
         "table {name} holds rows, which an undo must not lose: delete them first, or write a `down` with a `drop_table` step"
     );
     let body = format!(
-        "BEGIN IF EXISTS (SELECT FROM {name}) THEN RAISE EXCEPTION USING MESSAGE = {}; END IF; END",
+        "BEGIN IF EXISTS (SELECT FROM {name}) THEN RAISE EXCEPTION USING ERRCODE = '{REFUSED}', MESSAGE = {}; END IF; END",
         literal(&message),
     );
     vec![

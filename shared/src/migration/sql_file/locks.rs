@@ -63,7 +63,7 @@ pub(super) fn rewrites(statement: &SyntaxNode) -> bool {
 /// Whether `VACUUM (..)` says FULL, and does not take it back.
 fn is_full(statement: &SyntaxNode) -> bool {
     let options = child(statement, SyntaxKind::VACUUM_OPTION_LIST);
-    let options = options.iter().flat_map(|list| list.children());
+    let options = options.iter().flat_map(SyntaxNode::children);
     options
         .map(|option| option.text().to_string().to_ascii_lowercase())
         .any(|option| {
