@@ -7,7 +7,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .file_descriptor_set_path(descriptors)
         .compile_protos(
-            &["confiture/v1/rollout.proto", "confiture/v1/agent.proto"],
+            &[
+                "confiture/v1/fleet.proto",
+                "confiture/v1/rollout.proto",
+                "confiture/v1/agent.proto",
+            ],
             &["."],
         )?;
     Ok(())

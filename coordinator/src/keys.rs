@@ -3,6 +3,7 @@
 //! ```text
 //! agent/<id>                      Agent       bound to the agent's lease
 //! lease/<database>                Lease       bound to the agent's lease; its `created` is the fence's token
+//! drain/<id>                      Drain       the agent gets no new work, with a lease or without
 //! database/<name>                 Database    who serves it, and what each says about it
 //! rollout/<id>/spec/<n>           Spec        in pieces, with all its databases
 //! rollout/<id>/course             Course      written last when founded, removed first when forgotten
@@ -19,6 +20,8 @@ use shared::id::{AgentId, DatabaseName, Digest, Holder, RolloutId};
 pub(crate) const AGENTS: &str = "agent/";
 /// Leases of databases.
 pub(crate) const LEASES: &str = "lease/";
+/// Drained agents.
+pub(crate) const DRAINS: &str = "drain/";
 /// Databases.
 pub(crate) const DATABASES: &str = "database/";
 /// Rollouts.
@@ -35,6 +38,10 @@ pub(crate) fn agent(agent: &AgentId) -> String {
 
 pub(crate) fn lease(database: &DatabaseName) -> String {
     format!("{LEASES}{database}")
+}
+
+pub(crate) fn drain(agent: &AgentId) -> String {
+    format!("{DRAINS}{agent}")
 }
 
 pub(crate) fn database(database: &DatabaseName) -> String {

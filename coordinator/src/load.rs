@@ -31,6 +31,7 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
     }
     let agents = records::<AgentId, _>(store, keys::AGENTS).await?;
     let databases = records::<DatabaseName, _>(store, keys::DATABASES).await?;
+    let drains = records::<AgentId, _>(store, keys::DRAINS).await?;
     let mut leases = BTreeMap::new();
     for entry in store.list(keys::LEASES).await?.entries {
         let database: DatabaseName = name(&entry.key, keys::LEASES)?;
@@ -39,7 +40,8 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
     }
     let fragments = parts.fragments();
     let rollouts = parts.rollouts()?;
-    let mut book = Book::restored(rollouts.clone(), Fleet::restored(agents, databases));
+    let fleet = Fleet::restored(agents, databases).with_drains(drains);
+    let mut book = Book::restored(rollouts.clone(), fleet);
     let mut changes = Vec::new();
     for rollout in &rollouts {
         let id = &rollout.spec().id;

@@ -48,6 +48,10 @@ pub(crate) fn group(change: Change, fleet: &Fleet) -> Group {
                     .push(put(keys::database(&name), keys::encode(database)));
             }
         }
+        Change::Drain(id) => group.writes.push(match fleet.drains().get(&id) {
+            Some(drain) => put(keys::drain(&id), keys::encode(drain)),
+            None => Write::Delete(keys::drain(&id)),
+        }),
         Change::Rollout { rollout, effects } => {
             for effect in effects {
                 group.add(&rollout, effect);

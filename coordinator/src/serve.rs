@@ -7,10 +7,11 @@ use crate::mirror::Mirror;
 use crate::office::Office;
 use crate::reign::Identity;
 use crate::seat::Seat;
-use crate::service::{Context, Link, MAX_MESSAGE_BYTES, Operator};
+use crate::service::{Context, Fleet, Link, MAX_MESSAGE_BYTES, Operator};
 use crate::store::{self, Error as StoreError, Store};
 use proto::v1;
 use proto::v1::agent_link_server::AgentLinkServer;
+use proto::v1::fleet_server::FleetServer;
 use proto::v1::operator_server::OperatorServer;
 use shared::id::StoreId;
 use shared::retry::Retryability;
@@ -180,9 +181,11 @@ impl Bound {
     async fn listen(self, context: Arc<Context>, stop: &CancellationToken) -> Result<(), Error> {
         let operator =
             OperatorServer::new(Operator(context.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let fleet = FleetServer::new(Fleet(context.clone()));
         let link = AgentLinkServer::new(Link::new(context)).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (health_reporter, health) = tonic_health::server::health_reporter();
         health_reporter.set_serving::<OperatorServer<Operator>>().await;
+        health_reporter.set_serving::<FleetServer<Fleet>>().await;
         health_reporter.set_serving::<AgentLinkServer<Link>>().await;
         // Older clients know only the alpha of the reflection service.
         let described = || {
@@ -197,6 +200,7 @@ impl Bound {
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PING))
             .add_service(operator)
+            .add_service(fleet)
             .add_service(link)
             .add_service(health)
             .add_service(reflection)

@@ -7,6 +7,7 @@ use crate::output::{self, Format};
 use clap::Subcommand;
 use proto::{convert, v1};
 use serde_json::{Value, json};
+use shared::rollout::drain::{Drain, Running};
 use shared::rollout::view::{Agent, Database};
 use shared::rollout::work::Exit;
 
@@ -22,7 +23,7 @@ pub(crate) enum Fleet {
     /// List all agents
     #[command(
         after_long_help = "JSON (--output json), a list of: id, version, connected, connected_at_unix_ms, \
-        databases[], running[]. What is not known is null."
+        databases[], running[], drained {by, reason, at_unix_ms, now}, note. What is not known, or not so, is null."
     )]
     Agents(At),
 }
@@ -78,7 +79,7 @@ async fn agents(at: &At, global: &Global) -> Result<Exit, Failure> {
         global.output,
         &agents,
         agent_json,
-        &["AGENT", "VERSION", "CONNECTED", "DATABASES", "RUNNING"],
+        &["AGENT", "VERSION", "CONNECTED", "DATABASES", "RUNNING", "NOTE"],
         |of| {
             vec![
                 of.id.to_string(),
@@ -87,6 +88,7 @@ async fn agents(at: &At, global: &Global) -> Result<Exit, Failure> {
                     .map_or("no".to_owned(), |at| format!("since {at}")),
                 or_dash(joined(&of.databases)),
                 or_dash(joined(&of.running)),
+                note(of),
             ]
         },
         "no agent has connected yet",
@@ -136,7 +138,43 @@ fn agent_json(of: &Agent) -> Value {
         "connected_at_unix_ms": of.connected_at.map(|at| at.0),
         "databases": of.databases,
         "running": of.running,
+        "drained": of.drain.as_ref().map(drain_json),
+        "note": Some(&of.note).filter(|note| !note.is_empty()),
     })
+}
+
+/// A drain as JSON.
+pub(super) fn drain_json(drain: &Drain) -> Value {
+    json!({
+        "by": drain.by,
+        "reason": Some(&drain.reason).filter(|reason| !reason.is_empty()),
+        "at_unix_ms": drain.at.0,
+        "now": drain.running == Running::Stops,
+    })
+}
+
+/// A drain for people: since when, by whom and why.
+pub(super) fn drain_text(drain: &Drain) -> String {
+    let reason = if drain.reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", drain.reason)
+    };
+    format!("since {}, {}{reason}", drain.at, drain.by)
+}
+
+/// Whether an agent is drained, and what there is to say about its version.
+fn note(of: &Agent) -> String {
+    let drained = of.drain.as_ref().map(|drain| {
+        let state = if of.running.is_empty() {
+            "drained"
+        } else {
+            "draining"
+        };
+        format!("{state} {}", drain_text(drain))
+    });
+    let version = Some(of.note.clone()).filter(|note| !note.is_empty());
+    drained.into_iter().chain(version).collect::<Vec<_>>().join("; ")
 }
 
 fn joined<T: ToString>(names: &[T]) -> String {

@@ -8,6 +8,7 @@ mod verdict;
 use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::output;
+use proto::v1::fleet_client::FleetClient;
 use proto::v1::operator_client::OperatorClient;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,8 +38,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The largest answer taken: a rollout over thousands of databases.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// A client as `proto` generates it.
+/// A client of the service for rollouts.
 pub(crate) type Client = OperatorClient<Channel>;
+
+/// A client of the service for agents and databases themselves.
+pub(crate) type Fleet = FleetClient<Channel>;
 
 /// Where the coordinators are.
 #[derive(Debug, clap::Args)]
@@ -61,7 +65,7 @@ pub(crate) struct Operator {
     at: usize,
     /// Who leads, when one of them said so; asked before the others.
     leader: Option<String>,
-    channels: BTreeMap<String, Client>,
+    channels: BTreeMap<String, Channel>,
     /// How long to go on asking when nobody answers.
     patience: Duration,
 }
@@ -106,10 +110,29 @@ impl Operator {
         doing: &str,
         question: impl AsyncFn(Client) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
+        self.ask_on(doing, async |channel| question(client_on(channel)).await)
+            .await
+    }
+
+    /// Asks the service for agents and databases in the same way.
+    pub(crate) async fn ask_fleet<T>(
+        &mut self,
+        doing: &str,
+        question: impl AsyncFn(Fleet) -> Result<Response<T>, Status>,
+    ) -> Result<T, Failure> {
+        self.ask_on(doing, async |channel| question(fleet_on(channel)).await)
+            .await
+    }
+
+    async fn ask_on<T>(
+        &mut self,
+        doing: &str,
+        question: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, Failure> {
         let mut patience = self.patience();
         loop {
-            let status = match self.client().await {
-                Ok(client) => match tokio::time::timeout(ANSWER, question(client)).await {
+            let status = match self.channel().await {
+                Ok(channel) => match tokio::time::timeout(ANSWER, question(channel)).await {
                     Ok(Ok(answer)) => return Ok(answer.into_inner()),
                     Ok(Err(status)) => status,
                     Err(_) => Status::deadline_exceeded(format!("no answer within {} s", ANSWER.as_secs())),
@@ -166,11 +189,15 @@ impl Operator {
         patience.pause(&why, tell).await.map_err(gave_up)
     }
 
-    /// A connection to the coordinator to ask now.
+    /// A client of the coordinator to ask now.
     pub(crate) async fn client(&mut self) -> Result<Client, Status> {
+        Ok(client_on(self.channel().await?))
+    }
+
+    async fn channel(&mut self) -> Result<Channel, Status> {
         let url = self.url().to_owned();
-        if let Some(client) = self.channels.get(&url) {
-            return Ok(client.clone());
+        if let Some(channel) = self.channels.get(&url) {
+            return Ok(channel.clone());
         }
         let unavailable = |error: &tonic::transport::Error| Status::unavailable(proto::reason(error));
         let endpoint = Endpoint::from_shared(url.clone())
@@ -184,11 +211,8 @@ impl Operator {
         let channel = connected
             .map_err(|_| Status::unavailable(format!("no connection within {} s", CONNECT.as_secs())))?
             .map_err(|error| unavailable(&error))?;
-        let client = Client::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        self.channels.insert(url, client.clone());
-        Ok(client)
+        self.channels.insert(url, channel.clone());
+        Ok(channel)
     }
 
     /// Whom to ask.
@@ -206,6 +230,16 @@ impl Operator {
             self.at = (self.at + 1) % self.coordinators.len();
         }
     }
+}
+
+fn client_on(channel: Channel) -> Client {
+    Client::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn fleet_on(channel: Channel) -> Fleet {
+    Fleet::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 /// How long to go on asking.

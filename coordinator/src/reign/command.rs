@@ -4,7 +4,7 @@ use shared::id::{AgentId, DatabaseName, Digest, RequestId, RolloutId, SetName};
 use shared::migration::Version;
 use shared::rollout::book::AskError;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
-use shared::rollout::{Policy, Selector, Verb, show, view, waves};
+use shared::rollout::{Policy, Selector, Verb, drain, show, view, waves};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -34,12 +34,36 @@ pub(crate) enum Command {
         reason: String,
         reply: oneshot::Sender<Result<Controlled, NoControl>>,
     },
+    /// An agent is to get no new work.
+    Drain {
+        agent: AgentId,
+        by: String,
+        reason: String,
+        running: drain::Running,
+        reply: oneshot::Sender<Result<Drained, drain::Unknown>>,
+    },
+    /// It is to get work again.
+    Undrain {
+        agent: AgentId,
+        by: String,
+        reply: oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
+    },
     /// The store was put back or rebuilt: its leases are to count before all others.
     Recover {
         by: String,
         reason: String,
         reply: oneshot::Sender<Recovered>,
     },
+}
+
+/// An agent gets no new work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drained {
+    /// As it is recorded.
+    pub(crate) drain: drain::Drain,
+    pub(crate) outcome: drain::Outcome,
+    /// What the agent is at work on.
+    pub(crate) running: Vec<DatabaseName>,
 }
 
 /// The store has a later epoch.

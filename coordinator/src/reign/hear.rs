@@ -1,6 +1,6 @@
 //! What comes in: agents and their messages, wishes of operators. Changes the book; nothing is written or said here.
 
-use super::command::{Attach, Attached, Command, Founded, NoControl, Recovered, Refusal, Wish};
+use super::command::{Attach, Attached, Command, Drained, Founded, NoControl, Recovered, Refusal, Wish};
 use super::found::{self, Finding};
 use super::sessions::Claim;
 use super::tell::Answer;
@@ -9,8 +9,9 @@ use crate::pack::{self, Group};
 use crate::store;
 use shared::id::{AgentId, RolloutId};
 use shared::rollout::book::{Change, Heard};
+use shared::rollout::drain::{self, Drain};
 use shared::rollout::message::{FromAgent, Welcome};
-use shared::rollout::{Course, Time, Verb};
+use shared::rollout::{Course, Time, Verb, release};
 use std::time::Instant;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -57,6 +58,22 @@ impl Reign {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
+            Command::Drain {
+                agent,
+                by,
+                reason,
+                running,
+                reply,
+            } => {
+                let drain = Drain {
+                    by,
+                    reason,
+                    at: now,
+                    running,
+                };
+                self.drain(&agent, drain, reply, round);
+            }
+            Command::Undrain { agent, by, reply } => self.undrain(&agent, &by, reply, round),
             Command::Recover { by, reason, reply } => self.recover(&by, &reason, reply, round),
         }
     }
@@ -106,6 +123,52 @@ impl Reign {
         round.ends = true;
     }
 
+    fn drain(
+        &mut self,
+        agent: &AgentId,
+        drain: Drain,
+        reply: oneshot::Sender<Result<Drained, drain::Unknown>>,
+        round: &mut Round,
+    ) {
+        match self.book.drain(agent, drain) {
+            Ok((outcome, changes)) => {
+                // It is drained now, whether by this request or an earlier one.
+                let Some(drain) = self.book.fleet().drains().get(agent).cloned() else {
+                    return;
+                };
+                tracing::info!(%agent, by = drain.by, reason = drain.reason, ?outcome, "drained");
+                round.changes.extend(changes);
+                let running = self.book.running(agent);
+                let drained = Drained {
+                    drain,
+                    outcome,
+                    running,
+                };
+                round.answers.push(Answer::Drained(reply, drained));
+            }
+            // Whoever asked may have gone.
+            Err(unknown) => drop(reply.send(Err(unknown))),
+        }
+    }
+
+    fn undrain(
+        &mut self,
+        agent: &AgentId,
+        by: &str,
+        reply: oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
+        round: &mut Round,
+    ) {
+        match self.book.undrain(agent) {
+            Ok((outcome, changes)) => {
+                tracing::info!(%agent, by, ?outcome, "undrained");
+                round.changes.extend(changes);
+                round.answers.push(Answer::Undrained(reply, outcome));
+            }
+            // Whoever asked may have gone.
+            Err(unknown) => drop(reply.send(Err(unknown))),
+        }
+    }
+
     fn attach(&mut self, attach: Attach, now: Time, round: &mut Round) {
         let Attach {
             stream,
@@ -128,7 +191,10 @@ impl Reign {
         }
         let known = self.book.fleet().agents().get(&hello.agent);
         let earlier = known.map(|known| known.lease).filter(|known| *known != lease);
-        tracing::info!(agent = %hello.agent, databases = hello.databases.len(), held = hello.held.len(), "connected");
+        if let Some(note) = release::note(&hello.version, release::OURS) {
+            tracing::warn!(agent = %hello.agent, "{note}");
+        }
+        tracing::info!(agent = %hello.agent, version = hello.version, databases = hello.databases.len(), held = hello.held.len(), "connected");
         round.changes.extend(self.book.attach(&hello, lease, now));
         self.sessions
             .begin(hello.agent.clone(), hello.instance, stream, heard, outbound);
@@ -139,6 +205,7 @@ impl Reign {
             heartbeat_interval,
             store: self.identity.store,
             epoch: self.identity.epoch,
+            version: release::OURS.to_owned(),
         };
         round.answers.push(Answer::Welcome(hello.agent, welcome));
         round

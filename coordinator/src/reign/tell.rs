@@ -1,12 +1,12 @@
 //! What goes out, once it is written: answers, and what agents do not know yet.
 
-use super::command::{Attached, Controlled, Founded, FoundedBy, NoControl, Recovered, Refusal};
+use super::command::{Attached, Controlled, Drained, Founded, FoundedBy, NoControl, Recovered, Refusal};
 use super::sessions::Sent;
 use super::{BUNDLE_AGAIN, Reign};
 use crate::chain::chain;
 use shared::id::{AgentId, Digest, RolloutId};
 use shared::rollout::message::{Holding, ToAgent, Welcome};
-use shared::rollout::{Time, instruct, show};
+use shared::rollout::{Time, drain, instruct, show};
 use tokio::sync::oneshot;
 
 /// To be said after the commit.
@@ -15,6 +15,11 @@ pub(super) enum Answer {
     Attached(oneshot::Sender<Attached>, Attached),
     Acknowledge(AgentId, Holding),
     Founded(RolloutId, FoundedBy, oneshot::Sender<Result<Founded, Refusal>>),
+    Drained(oneshot::Sender<Result<Drained, drain::Unknown>>, Drained),
+    Undrained(
+        oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
+        drain::Outcome,
+    ),
     Recovered(oneshot::Sender<Recovered>, Recovered),
     Controlled(RolloutId, bool, oneshot::Sender<Result<Controlled, NoControl>>),
 }
@@ -26,6 +31,8 @@ impl Reign {
             match answer {
                 Answer::Welcome(agent, welcome) => self.say(&agent, ToAgent::Welcome(welcome)),
                 Answer::Attached(reply, attached) => drop(reply.send(attached)),
+                Answer::Drained(reply, drained) => drop(reply.send(Ok(drained))),
+                Answer::Undrained(reply, outcome) => drop(reply.send(Ok(outcome))),
                 Answer::Recovered(reply, recovered) => drop(reply.send(recovered)),
                 Answer::Acknowledge(agent, of) => self.say(&agent, ToAgent::Acknowledged(of)),
                 Answer::Founded(id, by, reply) => {

@@ -121,7 +121,7 @@ fn check_selector(create: &Create) -> Result<(), Status> {
     Ok(())
 }
 
-fn clip(mut name: String) -> String {
+pub(super) fn clip(mut name: String) -> String {
     name.truncate(name.floor_char_boundary(LONGEST_NAME_BYTES));
     name
 }

@@ -6,6 +6,7 @@
 //! | [`watch`] | the stream of one watched rollout |
 //! | [`create`] | what is done with a new rollout before the reign sees it |
 //! | [`read`] | where reads come from |
+//! | [`fleet`] | the service for agents and databases themselves, whatever rollouts do |
 //! | [`link`] | the service for agents |
 //! | [`stream`] | the stream of one agent |
 //! | [`lease`] | an agent's lease: granting and renewing it |
@@ -13,6 +14,7 @@
 //! | [`status`] | errors as gRPC statuses |
 
 mod create;
+mod fleet;
 mod heartbeat;
 mod lease;
 mod link;
@@ -22,6 +24,7 @@ mod status;
 mod stream;
 mod watch;
 
+pub(crate) use fleet::Fleet;
 pub(crate) use link::Link;
 pub(crate) use operator::Operator;
 

@@ -5,7 +5,7 @@ use crate::chain::chain;
 use crate::reign::{NoControl, Refusal};
 use crate::store::Error as StoreError;
 use shared::retry::Retryability;
-use shared::rollout::show;
+use shared::rollout::{drain, show};
 use tonic::{Code, Status};
 
 /// The trailer with the leader's URL.
@@ -86,6 +86,10 @@ pub(super) fn of_control(error: &NoControl) -> Status {
         NoControl::Search(error) => of_search(error),
         NoControl::Impossible { .. } => invalid(&chain(error)),
     }
+}
+
+pub(super) fn of_agent(unknown: &drain::Unknown) -> Status {
+    Status::not_found(clipped(&unknown.to_string()))
 }
 
 pub(super) fn of_search(error: &show::Error) -> Status {

@@ -20,6 +20,7 @@ use proto::v1;
 use shared::id::AgentId;
 use shared::rollout::fleet::MOST_LABEL_BYTES;
 use shared::rollout::message::{FromAgent, Hello, Parting, ToAgent};
+use shared::rollout::release::{self, Fit};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -354,6 +355,12 @@ async fn told(attachment: &mut Option<Attachment>) -> Option<ToAgent> {
 fn check(hello: &Hello) -> Result<(), End> {
     if hello.version.len() > LONGEST_VERSION_BYTES {
         return Err(End::Protocol(Status::invalid_argument("the version is too long")));
+    }
+    if release::fit(&hello.version, release::OURS) == Fit::Apart
+        && let Some(note) = release::note(&hello.version, release::OURS)
+    {
+        tracing::warn!(agent = %hello.agent, "refused: {note}");
+        return Err(goodbye(note));
     }
     for (database, labels) in &hello.databases {
         let length: usize = labels

@@ -5,6 +5,7 @@
 //! | [`request`], [`policy`] | what a new rollout is made of |
 //! | [`control`] | what operators ask of a rollout |
 //! | [`view`] | what operators read: rollouts, databases, agents |
+//! | [`fleet`] | drains |
 //! | [`from_agent`] | what an agent says |
 //! | [`to_agent`] | what a coordinator says |
 //!
@@ -12,6 +13,7 @@
 //! believed before that. 0 and the empty text stand for "none" where the wire has no better word.
 
 pub mod control;
+pub mod fleet;
 pub mod from_agent;
 pub mod policy;
 pub mod request;

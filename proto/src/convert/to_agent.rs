@@ -21,6 +21,7 @@ pub fn to_wire(message: ToAgent) -> v1::CoordinatorMessage {
             heartbeat_interval_ms: millis(welcome.heartbeat_interval),
             store_id: welcome.store.to_string(),
             epoch: welcome.epoch,
+            version: welcome.version,
         }),
         ToAgent::Redirect { leader } => Message::Redirect(v1::Redirect {
             leader: leader.unwrap_or_default(),
@@ -81,6 +82,7 @@ pub fn from_wire(wire: v1::CoordinatorMessage) -> Result<ToAgent, Error> {
             heartbeat_interval: Duration::from_millis(welcome.heartbeat_interval_ms.into()),
             store: StoreId(uuid("welcome.store_id", &welcome.store_id)?),
             epoch: welcome.epoch,
+            version: welcome.version,
         }),
         Message::Redirect(redirect) => ToAgent::Redirect {
             leader: Some(redirect.leader).filter(|leader| !leader.is_empty()),
@@ -216,6 +218,7 @@ mod tests {
                 heartbeat_interval: Duration::from_secs(5),
                 store: StoreId(Uuid::from_u128(1)),
                 epoch: 1_790_000_000,
+                version: "0.1.0".to_owned(),
             }),
             ToAgent::Redirect {
                 leader: Some("http://127.0.0.1:7070".to_owned()),

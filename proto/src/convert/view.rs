@@ -1,6 +1,7 @@
 //! What operators read, on the wire.
 
 use super::control::{action_from_wire, action_to_wire};
+use super::fleet::{drain_from_wire, drain_to_wire};
 use super::policy::{policy_from_wire, policy_to_wire};
 use super::request::{selector_from_wire, selector_to_wire};
 use super::work::{progress_from_wire, progress_to_wire, versions_from_wire};
@@ -232,6 +233,8 @@ pub fn agent_to_wire(agent: Agent) -> v1::AgentView {
         connected_at_unix_ms: time_to_wire(agent.connected_at),
         databases: agent.databases.into_iter().map(String::from).collect(),
         running: agent.running.into_iter().map(String::from).collect(),
+        drain: agent.drain.map(drain_to_wire),
+        note: agent.note,
     }
 }
 
@@ -243,6 +246,8 @@ pub fn agent_from_wire(wire: v1::AgentView) -> Result<Agent, Error> {
         connected_at: wire.connected.then_some(Time(wire.connected_at_unix_ms)),
         databases: names("agent.databases", wire.databases)?,
         running: names("agent.running", wire.running)?,
+        drain: wire.drain.map(drain_from_wire),
+        note: wire.note,
     })
 }
 
@@ -259,6 +264,7 @@ mod tests {
     use super::*;
     use shared::id::{AgentId, DatabaseName, Digest, RolloutId, SetName};
     use shared::rollout::control::{Action, Verb};
+    use shared::rollout::drain::{Drain, Running};
     use shared::rollout::work::Progress;
     use shared::rollout::{Policy, Selector};
     use std::collections::BTreeMap;
@@ -392,10 +398,18 @@ mod tests {
             connected_at: Some(Time(4)),
             databases: vec![database.name.clone()],
             running: vec![database.name],
+            drain: Some(Drain {
+                by: "ada".to_owned(),
+                reason: "a new host".to_owned(),
+                at: Time(9),
+                running: Running::Stops,
+            }),
+            note: "older".to_owned(),
         };
         assert_eq!(agent_from_wire(agent_to_wire(agent.clone())).unwrap(), agent);
         let away = Agent {
             connected_at: None,
+            drain: None,
             ..agent
         };
         assert_eq!(agent_from_wire(agent_to_wire(away.clone())).unwrap(), away);

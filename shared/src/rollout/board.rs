@@ -200,9 +200,14 @@ impl<'a> Board<'a> {
     fn agents(&self, database: &DatabaseName) -> Gate<'a> {
         let mut ready = Vec::new();
         let mut unlocated = None;
+        let mut draining = Vec::new();
         for (agent, claim) in self.snapshot.fleet.claims(database) {
             let link = self.snapshot.links.get(agent);
             if link.is_none_or(|link| link.leaving) {
+                continue;
+            }
+            if self.snapshot.fleet.drains().contains_key(agent) {
+                draining.push(agent.clone());
                 continue;
             }
             match claim.place {
@@ -212,6 +217,9 @@ impl<'a> Board<'a> {
         }
         if !ready.is_empty() {
             return Gate::Open(ready);
+        }
+        if unlocated.is_none() && !draining.is_empty() {
+            return Gate::Blocked(Blocked::Draining(draining));
         }
         let known = self.snapshot.fleet.databases().get(database);
         let known = known

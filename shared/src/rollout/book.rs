@@ -31,7 +31,7 @@ pub struct Book {
     rollouts: BTreeMap<RolloutId, Arc<Rollout>>,
     /// Those that have not ended, by number.
     live: BTreeMap<u64, RolloutId>,
-    fleet: Arc<Fleet>,
+    pub(super) fleet: Arc<Fleet>,
     pub(super) links: BTreeMap<AgentId, Link>,
     pub(super) glances: BTreeMap<DatabaseName, Glance>,
     progress: BTreeMap<DatabaseName, (Holding, Progress)>,
@@ -55,6 +55,8 @@ pub enum Change {
     Agent(AgentId),
     /// What agents say about a database.
     Database(DatabaseName),
+    /// An agent is drained, or not any more.
+    Drain(AgentId),
 }
 
 /// What came of a message.
@@ -273,7 +275,7 @@ impl Book {
     }
 
     /// Another agent is to look.
-    fn forget_looks(&mut self, agent: &AgentId) {
+    pub(super) fn forget_looks(&mut self, agent: &AgentId) {
         self.glances.retain(|_, glance| match glance.found {
             Found::Asked(_) | Found::Pending => glance.agent != *agent,
             Found::Held { .. } => true,
@@ -372,7 +374,7 @@ impl Book {
     }
 
     /// Whether this is the work of this agent now.
-    fn is_at_work(&self, agent: &AgentId, of: &Holding) -> bool {
+    pub(super) fn is_at_work(&self, agent: &AgentId, of: &Holding) -> bool {
         let assignment = self
             .rollouts
             .get(&of.rollout)

@@ -6,7 +6,7 @@ use crate::rollout::instruct::Office;
 use crate::rollout::message::{Located, ToAgent};
 use crate::rollout::sample::{agent, database, failure, spec};
 use crate::rollout::work::{Finish, Identity, Summary};
-use crate::rollout::{Phase, Policy, view};
+use crate::rollout::{Phase, Policy, drain, view};
 use uuid::Uuid;
 
 const NOW: Time = Time(1_000_000);
@@ -411,4 +411,54 @@ fn an_agent_that_is_leaving_ends_its_work_and_gets_no_more() {
     book.attach(&hello(None, Vec::new()), 2, later);
     book.advance(later, || Holder(Uuid::from_u128(9)));
     assert_eq!(book.instructions(OFFICE, later).len(), 1);
+}
+
+fn drain(running: drain::Running) -> drain::Drain {
+    drain::Drain {
+        by: "ada".to_owned(),
+        reason: "a new host".to_owned(),
+        at: NOW,
+        running,
+    }
+}
+
+#[test]
+fn a_drained_agent_is_asked_for_nothing_and_its_databases_say_why() {
+    let mut book = book();
+    book.drain(&agent("x"), drain(drain::Running::Finishes)).unwrap();
+    assert_eq!(turn(&mut book, 1), []);
+    let rollout = book.live()[0];
+    for shown in book.show_assignments(rollout, NOW) {
+        assert!(
+            shown.blocked.contains("only drained agents serve it (x)"),
+            "{}",
+            shown.blocked
+        );
+    }
+    book.undrain(&agent("x")).unwrap();
+    assert!(matches!(
+        &turn(&mut book, 1)[..],
+        [ToAgent::Look { .. }, ToAgent::Look { .. }]
+    ));
+}
+
+#[test]
+fn work_of_a_drained_agent_goes_on_unless_it_is_to_stop_now() {
+    let mut book = book();
+    let looks = turn(&mut book, 1);
+    for look in &looks {
+        let versions = vec!["1".parse().unwrap()];
+        answer(&mut book, look, Look::Pending { versions });
+    }
+    let orders = turn(&mut book, 1);
+    assert_eq!(orders.len(), 2, "{orders:?}");
+    book.drain(&agent("x"), drain(drain::Running::Finishes)).unwrap();
+    assert_eq!(turn(&mut book, 1), []);
+    book.drain(&agent("x"), drain(drain::Running::Stops)).unwrap();
+    let stops = turn(&mut book, 1);
+    assert!(
+        matches!(&stops[..], [ToAgent::Stop { .. }, ToAgent::Stop { .. }]),
+        "{stops:?}"
+    );
+    assert_eq!(turn(&mut book, 1), [], "each is told once");
 }

@@ -4,6 +4,7 @@
 //! while its agent's lease lives. Two claims conflict when one name stands for two databases, or two names for one;
 //! then neither is worked on, since "each database once" could not be kept.
 
+use super::drain::Drain;
 use super::message::{Hello, Located};
 use super::time::Time;
 use super::work::Identity;
@@ -30,6 +31,8 @@ pub const MOST_LABEL_BYTES: usize = 3 * 1024;
 pub struct Fleet {
     agents: BTreeMap<AgentId, Agent>,
     databases: BTreeMap<DatabaseName, Database>,
+    /// Agents that get no new work, with a lease or without.
+    drains: BTreeMap<AgentId, Drain>,
     /// Derived from the other two, on every change of them.
     conflicts: BTreeMap<DatabaseName, Conflict>,
 }
@@ -160,15 +163,48 @@ impl Fleet {
         let mut fleet = Self {
             agents,
             databases,
+            drains: BTreeMap::new(),
             conflicts: BTreeMap::new(),
         };
         fleet.find_conflicts();
         fleet
     }
 
+    /// With the drains as they were stored.
+    #[must_use]
+    pub fn with_drains(self, drains: BTreeMap<AgentId, Drain>) -> Self {
+        Self { drains, ..self }
+    }
+
     /// Agents with a living lease.
     pub fn agents(&self) -> &BTreeMap<AgentId, Agent> {
         &self.agents
+    }
+
+    /// Agents that get no new work; also such as have no lease now.
+    pub fn drains(&self) -> &BTreeMap<AgentId, Drain> {
+        &self.drains
+    }
+
+    /// Drains an agent, or ends that.
+    pub(super) fn set_drain(&mut self, agent: AgentId, drain: Option<Drain>) {
+        match drain {
+            Some(drain) => self.drains.insert(agent, drain),
+            None => self.drains.remove(&agent),
+        };
+    }
+
+    /// All agents with a lease, with a claim, or drained.
+    pub fn known_agents(&self) -> BTreeSet<&AgentId> {
+        let claimed = self
+            .databases
+            .values()
+            .flat_map(|database| database.claims.keys());
+        self.agents
+            .keys()
+            .chain(self.drains.keys())
+            .chain(claimed)
+            .collect()
     }
 
     /// Databases that are or were claimed.

@@ -48,6 +48,8 @@ pub enum Blocked {
         /// Who did, or will be back: these have claimed it.
         known: Vec<AgentId>,
     },
+    /// Those that are connected and serve it are drained.
+    Draining(Vec<AgentId>),
     /// Its agents have not asked yet where it is.
     Unlocated(AgentId),
     /// Someone who is alive and not of this store holds it.
@@ -91,6 +93,14 @@ impl fmt::Display for Blocked {
                     f,
                     "no agent that serves it is connected (known: {})",
                     known.join(", ")
+                )
+            }
+            Self::Draining(agents) => {
+                let agents: Vec<_> = agents.iter().map(AgentId::as_str).collect();
+                write!(
+                    f,
+                    "only drained agents serve it ({}): `confiture agent undrain` gives them work again",
+                    agents.join(", ")
                 )
             }
             Self::Unlocated(agent) => write!(f, "agent {agent} has not asked yet where it is"),

@@ -38,10 +38,10 @@ impl Book {
     pub fn instructions(&self, office: Office, now: Time) -> Vec<Instruction> {
         let mut looks = self.looks;
         let decisions = self.board(now).decide();
-        decisions
+        let decided = decisions
             .into_iter()
-            .filter_map(|decision| self.instruction(decision, office, &mut looks))
-            .collect()
+            .filter_map(|decision| self.instruction(decision, office, &mut looks));
+        decided.chain(self.drain_stops(office)).collect()
     }
 
     fn instruction(&self, decision: Decision, office: Office, looks: &mut u64) -> Option<Instruction> {

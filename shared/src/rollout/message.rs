@@ -208,6 +208,8 @@ pub struct Welcome {
     pub store: StoreId,
     /// The store's epoch.
     pub epoch: i64,
+    /// The version of the coordinator's program; empty when it does not say.
+    pub version: String,
 }
 
 /// What became of a lease.

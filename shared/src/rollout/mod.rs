@@ -13,6 +13,8 @@
 //! | [`event`] | what can happen to it, and what follows |
 //! | [`backoff`] | how long to wait after an error |
 //! | [`fleet`] | databases and agents, and identity conflicts |
+//! | [`drain`] | agents that get no new work |
+//! | [`release`] | which versions work together |
 //! | [`gate`] | why a database waits |
 //! | [`board`], [`decision`] | the scheduler: what is to be done next |
 //! | [`book`] | all that the leader knows, in memory |
@@ -30,6 +32,7 @@ pub mod bundle;
 pub mod control;
 pub mod course;
 pub mod decision;
+pub mod drain;
 pub mod event;
 pub mod fleet;
 pub mod gate;
@@ -41,6 +44,7 @@ pub mod phase;
 #[cfg(test)]
 mod planted;
 pub mod policy;
+pub mod release;
 #[cfg(test)]
 mod sample;
 pub mod selector;

@@ -5,6 +5,7 @@ use super::book::Book;
 use super::fleet::{Claim, Place};
 use super::machine::Rollout;
 use super::phase::{Pause, Phase, Why};
+use super::release;
 use super::tally::Counts;
 use super::time::Time;
 use super::view;
@@ -116,14 +117,9 @@ impl Book {
         fleet.databases().keys().map(show).collect()
     }
 
-    /// All agents, connected or known from the databases they served.
+    /// All agents: connected, drained, or known from the databases they served.
     pub fn show_agents(&self) -> Vec<view::Agent> {
         let fleet = self.fleet();
-        let claimed = fleet
-            .databases()
-            .values()
-            .flat_map(|database| database.claims.keys());
-        let ids: std::collections::BTreeSet<_> = fleet.agents().keys().chain(claimed).collect();
         let show = |id: &AgentId| {
             let agent = fleet.agents().get(id);
             let serves = fleet
@@ -137,10 +133,21 @@ impl Book {
                     .filter(|_| self.links().contains_key(id))
                     .map(|agent| agent.connected_at),
                 databases: serves.map(|(name, _)| name.clone()).collect(),
-                running: self.work_of(id).map(|(database, _)| database.clone()).collect(),
+                running: self.running(id),
+                drain: fleet.drains().get(id).cloned(),
+                note: agent
+                    .and_then(|agent| release::note(&agent.version, release::OURS))
+                    .unwrap_or_default(),
             }
         };
-        ids.into_iter().map(show).collect()
+        fleet.known_agents().into_iter().map(show).collect()
+    }
+
+    /// What an agent works on.
+    pub fn running(&self, agent: &AgentId) -> Vec<DatabaseName> {
+        self.work_of(agent)
+            .map(|(database, _)| database.clone())
+            .collect()
     }
 
     /// Agents that are connected and serve a database, with what they say about it.

@@ -3,6 +3,7 @@
 //! Made by the coordinator from its state, carried by `proto`, printed by the command line.
 
 use super::control::Action;
+use super::drain::Drain;
 use super::policy::Policy;
 use super::selector::Selector;
 use super::time::Time;
@@ -210,4 +211,8 @@ pub struct Agent {
     pub databases: Vec<DatabaseName>,
     /// What it works on.
     pub running: Vec<DatabaseName>,
+    /// Whether it gets no new work.
+    pub drain: Option<Drain>,
+    /// What there is to say about its version; empty when it is the coordinator's.
+    pub note: String,
 }

@@ -233,6 +233,27 @@ async fn rollouts() -> anyhow::Result<()> {
             error: cannot pause rollout nonsense: there is no rollout `nonsense`: `confiture rollout list` shows all
         "#]])
         .await?;
+    call(&["agent", "drain", "agent-aa"])
+        .says(
+            2,
+            expect![[r#"
+        error: cannot drain agent agent-aa: there is no agent `agent-aa`: did you mean `agent-a`?
+    "#]],
+        )
+        .await?;
+    call(&["agent", "undrain", "everything"])
+        .says(
+            2,
+            expect![[r#"
+            error: cannot undrain agent everything: there is no agent `everything`: known are agent-a
+        "#]],
+        )
+        .await?;
+    call(&["agent", "drain", "no name"])
+        .says(2, expect![[r#"
+            error: cannot drain agent no name: agent id `no name` is not usable: only letters, digits, `.`, `_` and `-` are allowed
+        "#]])
+        .await?;
     call(&["rollout", "show", "nonsense"])
         .says(2, expect![[r#"
             error: cannot show rollout nonsense: there is no rollout `nonsense`: `confiture rollout list` shows all

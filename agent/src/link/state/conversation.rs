@@ -11,6 +11,7 @@ use runtime::clock::Boot;
 use shared::id::{DatabaseName, Digest, Direction, StoreId};
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Hello, Holding, Located, Parting, ToAgent, Welcome};
+use shared::rollout::release;
 use shared::rollout::work::{Exit, Failure, Finish, Look, Order};
 
 impl State {
@@ -21,7 +22,7 @@ impl State {
                 FromAgent::Hello(Hello {
                     agent: self.identity.agent.clone(),
                     instance: self.identity.instance,
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    version: release::OURS.to_owned(),
                     databases: self.identity.databases.clone(),
                     lease: self.lease.id(),
                     held: self.orders.held(),
@@ -126,6 +127,12 @@ impl State {
             effects.push(Effect::Close(earlier));
         }
         tracing::info!(coordinator = url, term = welcome.term, "connected to the leader");
+        // An old one does not say.
+        if !welcome.version.is_empty()
+            && let Some(note) = release::note(release::OURS, &welcome.version)
+        {
+            tracing::warn!(coordinator = url, "{note}");
+        }
         match self
             .lease
             .granted(welcome.lease, welcome.ttl, welcome.heartbeat_interval, asked, now)

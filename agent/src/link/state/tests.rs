@@ -144,6 +144,7 @@ fn welcome_of_epoch(epoch: i64, term: i64, lease: i64) -> ToAgent {
         heartbeat_interval: Duration::from_secs(5),
         store: StoreId(Uuid::from_u128(9)),
         epoch,
+        version: String::new(),
     })
 }
 

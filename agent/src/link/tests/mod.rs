@@ -58,6 +58,7 @@ fn welcome_for(ttl: Duration, lease: i64) -> ToAgent {
         heartbeat_interval: Duration::from_millis(200),
         store: StoreId(Uuid::from_u128(9)),
         epoch: 1,
+        version: String::new(),
     })
 }
 

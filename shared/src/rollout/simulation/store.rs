@@ -111,6 +111,8 @@ impl Store {
                 self.databases
                     .insert(name.clone(), fleet.databases()[name].clone());
             }
+            // Nobody drains an agent here.
+            Change::Drain(_) => {}
             Change::Rollout { rollout, effects } => {
                 if !effects.iter().all(|effect| self.allows(effect)) {
                     return None;

@@ -1,4 +1,4 @@
-//! `confiture agent`: the process beside the databases.
+//! `confiture agent` without a subcommand: the process beside the databases.
 
 use crate::context::{self, Global};
 use crate::failure::{self, Failure};
@@ -10,9 +10,9 @@ use shared::rollout::work::Exit;
 use shared::settings::{Flag, Settings};
 use std::sync::Arc;
 
-/// `confiture agent`
+/// How it serves.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Agent {
+pub(super) struct Serve {
     /// The agent's name, unique in the fleet [default: `agent.id` of the settings, else the host's name]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -21,8 +21,8 @@ pub(crate) struct Agent {
     coordinator: Option<String>,
 }
 
-impl Agent {
-    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+impl Serve {
+    pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         telemetry::init(telemetry::Format::Text)?;
         failure::contain_panics();
         let settings = context::settings(global, self.flags())?;

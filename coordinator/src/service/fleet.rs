@@ -1,0 +1,65 @@
+//! The service for agents and databases themselves, whatever rollouts do.
+
+use super::{Context, create, status};
+use crate::reign::Command;
+use proto::convert::fleet;
+use proto::v1;
+use proto::v1::fleet_server;
+use shared::id::AgentId;
+use shared::rollout::drain::Outcome;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Answers operators about agents.
+pub(crate) struct Fleet(pub(crate) Arc<Context>);
+
+#[tonic::async_trait]
+impl fleet_server::Fleet for Fleet {
+    async fn drain_agent(
+        &self,
+        request: Request<v1::DrainAgentRequest>,
+    ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        let request = request.into_inner();
+        let agent = agent(request.agent)?;
+        let (by, reason) = (create::clip(request.requested_by), create::clip(request.reason));
+        let running = fleet::running_from_wire(request.now);
+        let reigning = self.0.reigning()?;
+        let drained = self
+            .0
+            .ask(&reigning, |reply| Command::Drain {
+                agent,
+                by,
+                reason,
+                running,
+                reply,
+            })
+            .await?
+            .map_err(|unknown| status::of_agent(&unknown))?;
+        Ok(Response::new(v1::DrainAgentResponse {
+            drain: Some(fleet::drain_to_wire(drained.drain)),
+            changed: drained.outcome == Outcome::Changed,
+            running: drained.running.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn undrain_agent(
+        &self,
+        request: Request<v1::UndrainAgentRequest>,
+    ) -> Result<Response<v1::UndrainAgentResponse>, Status> {
+        let request = request.into_inner();
+        let (agent, by) = (agent(request.agent)?, create::clip(request.requested_by));
+        let reigning = self.0.reigning()?;
+        let outcome = self
+            .0
+            .ask(&reigning, |reply| Command::Undrain { agent, by, reply })
+            .await?
+            .map_err(|unknown| status::of_agent(&unknown))?;
+        Ok(Response::new(v1::UndrainAgentResponse {
+            changed: outcome == Outcome::Changed,
+        }))
+    }
+}
+
+fn agent(given: String) -> Result<AgentId, Status> {
+    AgentId::try_from(given).map_err(|error| status::invalid(&error.to_string()))
+}
