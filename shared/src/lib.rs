@@ -14,6 +14,7 @@
 //! | [`batch`] | how large batches are, how healthy the server is, how fast we may go |
 //! | [`rollout`] | the state machine of a rollout and its scheduler |
 //! | [`settings`] | the settings file: raw, checked, typed |
+//! | [`survey`] | what the databases of a fleet look like: versions, shapes, drift |
 //! | [`retry`] | which errors are worth another try |
 //! | [`yaml`] | YAML with line and column, for settings and migrations |
 //!
@@ -32,4 +33,5 @@ pub mod retry;
 pub mod rollout;
 pub mod settings;
 pub mod sql;
+pub mod survey;
 pub mod yaml;

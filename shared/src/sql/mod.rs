@@ -15,6 +15,7 @@ pub mod index;
 pub mod ledger;
 pub mod lock;
 pub mod pooler;
+pub mod schema;
 pub mod sync;
 mod table;
 mod type_name;
@@ -130,6 +131,30 @@ pub fn begin(tag: &Tag, limits: Limits) -> String {
         "SET LOCAL intervalstyle = 'iso_8601'".to_owned(),
         "SET LOCAL bytea_output = 'hex'".to_owned(),
         LEAVE_LEDGER.to_owned(),
+    ]
+    .map(|statement| format!("{tag}{statement}"))
+    .join("; ")
+}
+
+/// Opens a transaction that sees one moment and changes nothing, in which PostgreSQL writes definitions the same way whoever
+/// asks: with every schema named.
+pub fn begin_reading(tag: &Tag, limits: Limits) -> String {
+    let statement = limits.statement.unwrap_or_default();
+    [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned(),
+        format!("SET LOCAL lock_timeout = {}", milliseconds(limits.lock)),
+        format!("SET LOCAL statement_timeout = {}", milliseconds(statement)),
+        format!(
+            "SET LOCAL idle_in_transaction_session_timeout = {}",
+            milliseconds(IDLE_IN_TRANSACTION)
+        ),
+        "SET LOCAL search_path = ''".to_owned(),
+        "SET LOCAL quote_all_identifiers = off".to_owned(),
+        "SET LOCAL timezone = 'UTC'".to_owned(),
+        "SET LOCAL datestyle = 'ISO, YMD'".to_owned(),
+        "SET LOCAL intervalstyle = 'iso_8601'".to_owned(),
+        "SET LOCAL bytea_output = 'hex'".to_owned(),
+        "SET LOCAL extra_float_digits = 1".to_owned(),
     ]
     .map(|statement| format!("{tag}{statement}"))
     .join("; ")
