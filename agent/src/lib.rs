@@ -40,6 +40,7 @@ pub mod probe;
 mod run;
 mod session;
 mod step;
+mod survey;
 mod tls;
 mod user_error;
 pub mod work;

@@ -78,6 +78,19 @@ impl Session {
         rows.map_err(Error::statement(doing))
     }
 
+    /// Opens a transaction that sees one moment and changes nothing.
+    pub(crate) async fn begin_reading(
+        &mut self,
+        tag: &Tag,
+        limits: Limits,
+        doing: &'static str,
+    ) -> Result<(), Error> {
+        self.state = State::Doubtful;
+        let opening = sql::begin_reading(tag, limits);
+        let begun = answered(doing, Box::pin(self.client().batch_execute(&opening))).await;
+        begun.map_err(pooler::not_begun(doing))
+    }
+
     /// A transaction of one statement, in one flight.
     pub(crate) async fn only(
         &mut self,

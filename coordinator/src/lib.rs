@@ -18,6 +18,7 @@
 //! | `keys`, `load`, `pack` | how the book is kept in the store |
 //! | `bundles` | the files of rollouts, by content, in pieces |
 //! | `mirror` | the book as one who does not lead reads it |
+//! | `surveys` | what databases look like, as agents say when they are asked |
 //! | `service` | the gRPC handlers |
 
 mod bundles;
@@ -33,5 +34,6 @@ mod seat;
 pub mod serve;
 mod service;
 pub mod store;
+mod surveys;
 
 pub use serve::serve;

@@ -5,6 +5,7 @@ use super::{ConnectionId, Ending};
 use shared::id::{DatabaseName, Direction, StoreId};
 use shared::rollout::message::{FromAgent, Holding, Located, ToAgent};
 use shared::rollout::work::{Finish, Look, Order, Progress};
+use shared::survey::{Detail, Survey};
 use std::sync::Arc;
 
 /// What happened.
@@ -24,6 +25,8 @@ pub(super) enum Event {
     Ended(Holding, Finish),
     /// A database was asked where it is.
     Located(Located),
+    /// A survey of a database has ended.
+    Surveyed(SurveyQuestion, Result<Survey, String>),
     /// The process is to end.
     Shutdown,
 }
@@ -54,6 +57,8 @@ pub(super) enum Effect {
     Stop(Holding),
     /// Ask databases where they are; each answers with [`Event::Located`].
     Locate(Vec<DatabaseName>),
+    /// Survey databases; each answers with [`Event::Surveyed`].
+    Survey(Vec<SurveyQuestion>),
     /// All is done; the process ends.
     End(Ending),
 }
@@ -64,4 +69,13 @@ pub(super) struct Question {
     pub(super) connection: ConnectionId,
     pub(super) look: u64,
     pub(super) database: DatabaseName,
+}
+
+/// Who asked what a database looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SurveyQuestion {
+    pub(super) connection: ConnectionId,
+    pub(super) survey: u64,
+    pub(super) database: DatabaseName,
+    pub(super) detail: Detail,
 }

@@ -4,13 +4,14 @@
 use super::ConnectionId;
 use super::bundles::Bundle;
 use super::connection;
-use super::event::{Event, Question};
+use super::event::{Event, Question, SurveyQuestion};
 use super::worker::Worker;
 use crate::work::{Control, Listener, StepResult};
 use shared::id::{DatabaseName, Direction, StoreId};
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Holding, Located};
 use shared::rollout::work::{Exit, Failure, Finish, Look, Order, Progress};
+use shared::survey::Survey;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,12 @@ const LOCATES: usize = 8;
 /// A database that takes longer to say where it is counts as unreachable.
 const LOCATE: Duration = Duration::from_secs(20);
 
+/// Databases surveyed at the same time: each takes a connection, of which rollouts have more need.
+const SURVEYS: usize = 4;
+
+/// A survey that takes longer is given up.
+const SURVEY: Duration = Duration::from_secs(20);
+
 /// Time between two progress reports of one order.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -48,6 +55,7 @@ pub(super) struct Tasks {
     stops: BTreeMap<Holding, CancellationToken>,
     looks: Arc<Semaphore>,
     locates: Arc<Semaphore>,
+    surveys: Arc<Semaphore>,
 }
 
 struct Connection {
@@ -64,6 +72,7 @@ enum Outcome {
     Order(Holding, Finish),
     Look(Question, Look),
     Locate(Located),
+    Survey(SurveyQuestion, Result<Survey, String>),
 }
 
 /// What a task is about.
@@ -73,6 +82,7 @@ enum Subject {
     Order(Holding),
     Look(Question),
     Locate(DatabaseName),
+    Survey(SurveyQuestion),
 }
 
 /// The end of a task, as the loop needs it.
@@ -93,6 +103,7 @@ impl Tasks {
             stops: BTreeMap::new(),
             looks: Arc::new(Semaphore::new(LOOKS)),
             locates: Arc::new(Semaphore::new(LOCATES)),
+            surveys: Arc::new(Semaphore::new(SURVEYS)),
         }
     }
 
@@ -235,6 +246,28 @@ impl Tasks {
         }
     }
 
+    pub(super) fn survey(&mut self, questions: Vec<SurveyQuestion>) {
+        for question in questions {
+            let (worker, places) = (self.worker.clone(), self.surveys.clone());
+            let gone = self
+                .connections
+                .get(&question.connection)
+                .map(|connection| connection.gone.clone());
+            self.spawn(Subject::Survey(question.clone()), async move {
+                let _place = places.acquire().await;
+                let result = if gone.is_none_or(|gone| gone.is_cancelled()) {
+                    Err("the coordinator that asked has gone".to_owned())
+                } else {
+                    let asked = worker.survey(question.database.clone(), question.detail);
+                    tokio::time::timeout(SURVEY, asked)
+                        .await
+                        .unwrap_or_else(|_| Err(format!("it took longer than {} s", SURVEY.as_secs())))
+                };
+                Outcome::Survey(question, result)
+            });
+        }
+    }
+
     /// Waits for the next task to end; for ever when there is none.
     ///
     /// # Cancel safety
@@ -296,6 +329,7 @@ impl Tasks {
             }
             Outcome::Look(question, look) => (Event::Looked(question, look), None),
             Outcome::Locate(located) => (Event::Located(located), None),
+            Outcome::Survey(question, result) => (Event::Surveyed(question, result), None),
         };
         Ended { event, problem }
     }
@@ -322,6 +356,9 @@ impl Tasks {
             }
             Some(Subject::Locate(database)) => {
                 Outcome::Locate(Located::lost(database, "asking it ended unexpectedly".to_owned()))
+            }
+            Some(Subject::Survey(question)) => {
+                Outcome::Survey(question, Err("the survey ended unexpectedly".to_owned()))
             }
             Some(Subject::Connection(id)) => Outcome::Connection(id, Ok(())),
             // Every task has its subject from the moment it is spawned.

@@ -2,6 +2,7 @@
 //! misbehaviour, with work that takes, fails or hangs as the test says; [`Databases`] is the real one.
 
 use crate::database::Database;
+use crate::survey;
 use crate::work::{self, Control};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -10,6 +11,7 @@ use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::message::Located;
 use shared::rollout::work::{Exit, Failure, Finish, Look, Order};
+use shared::survey::{Detail, Survey};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,6 +24,9 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Where a database is; the error is for people.
     fn locate(&self, database: DatabaseName) -> BoxFuture<'_, Located>;
+
+    /// What a database looks like; the error is for people.
+    fn survey(&self, database: DatabaseName, detail: Detail) -> BoxFuture<'_, Result<Survey, String>>;
 
     /// What a set would do on a database.
     fn look(
@@ -94,6 +99,16 @@ impl Worker for Databases {
             match self.find(&database) {
                 Ok(found) => work::locate(&found).await,
                 Err(failure) => Located::lost(database, failure.message),
+            }
+        }
+        .boxed()
+    }
+
+    fn survey(&self, database: DatabaseName, detail: Detail) -> BoxFuture<'_, Result<Survey, String>> {
+        async move {
+            match self.find(&database) {
+                Ok(database) => survey::survey(&database, detail).await,
+                Err(failure) => Err(failure.message),
             }
         }
         .boxed()

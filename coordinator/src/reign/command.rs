@@ -5,6 +5,8 @@ use shared::migration::Version;
 use shared::rollout::book::AskError;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
 use shared::rollout::{Policy, Selector, Verb, drain, show, view, waves};
+use shared::survey::Detail;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -48,6 +50,13 @@ pub(crate) enum Command {
         by: String,
         reply: oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
     },
+    /// Databases are to be surveyed.
+    Survey {
+        survey: u64,
+        databases: Vec<DatabaseName>,
+        detail: Detail,
+        reply: oneshot::Sender<BTreeMap<DatabaseName, Asked>>,
+    },
     /// The store was put back or rebuilt: its leases are to count before all others.
     Recover {
         by: String,
@@ -55,6 +64,9 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Recovered>,
     },
 }
+
+/// Who was asked about a database, or why nobody was, for people.
+pub(crate) type Asked = Result<AgentId, String>;
 
 /// An agent gets no new work.
 #[derive(Debug, Clone, PartialEq, Eq)]

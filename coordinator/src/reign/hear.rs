@@ -74,6 +74,15 @@ impl Reign {
                 self.drain(&agent, drain, reply, round);
             }
             Command::Undrain { agent, by, reply } => self.undrain(&agent, &by, reply, round),
+            Command::Survey {
+                survey,
+                databases,
+                detail,
+                reply,
+            } => {
+                // Whoever asked may have gone.
+                drop(reply.send(self.survey(survey, databases, detail)));
+            }
             Command::Recover { by, reason, reply } => self.recover(&by, &reason, reply, round),
         }
     }

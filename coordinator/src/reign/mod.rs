@@ -12,11 +12,12 @@ mod command;
 mod found;
 mod hear;
 mod sessions;
+mod survey;
 mod tell;
 mod tidy;
 
 pub(crate) use command::{
-    Attach, Attached, Command, Controlled, Founded, FoundedBy, NoControl, Refusal, Wish,
+    Asked, Attach, Attached, Command, Controlled, Founded, FoundedBy, NoControl, Refusal, Wish,
 };
 
 use crate::bundles::{Bundles, Error as BundleError};

@@ -2,6 +2,7 @@
 
 use super::{Context, create, status};
 use crate::reign::Command;
+use futures_util::stream::BoxStream;
 use proto::convert::fleet;
 use proto::v1;
 use proto::v1::fleet_server;
@@ -40,6 +41,15 @@ impl fleet_server::Fleet for Fleet {
             changed: drained.outcome == Outcome::Changed,
             running: drained.running.into_iter().map(Into::into).collect(),
         }))
+    }
+
+    type SurveyDatabasesStream = BoxStream<'static, Result<v1::SurveyDatabasesResponse, Status>>;
+
+    async fn survey_databases(
+        &self,
+        request: Request<v1::SurveyDatabasesRequest>,
+    ) -> Result<Response<Self::SurveyDatabasesStream>, Status> {
+        self.0.survey(request.into_inner()).await.map(Response::new)
     }
 
     async fn undrain_agent(

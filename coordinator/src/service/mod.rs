@@ -7,6 +7,7 @@
 //! | [`create`] | what is done with a new rollout before the reign sees it |
 //! | [`read`] | where reads come from |
 //! | [`fleet`] | the service for agents and databases themselves, whatever rollouts do |
+//! | [`survey`] | one survey: who is asked, and the answers |
 //! | [`link`] | the service for agents |
 //! | [`stream`] | the stream of one agent |
 //! | [`lease`] | an agent's lease: granting and renewing it |
@@ -22,6 +23,7 @@ mod operator;
 mod read;
 mod status;
 mod stream;
+mod survey;
 mod watch;
 
 pub(crate) use fleet::Fleet;
@@ -32,6 +34,7 @@ use crate::bundles::Bundles;
 use crate::mirror::Mirror;
 use crate::seat::Seat;
 use crate::store::Store;
+use crate::surveys::Surveys;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) bundles: Arc<Bundles>,
     pub(crate) mirror: Mirror,
+    pub(crate) surveys: Arc<Surveys>,
     pub(crate) seat: tokio::sync::watch::Receiver<Seat>,
     /// Where others reach this coordinator.
     pub(crate) url: String,

@@ -89,7 +89,12 @@ pub(super) fn of_control(error: &NoControl) -> Status {
 }
 
 pub(super) fn of_agent(unknown: &drain::Unknown) -> Status {
-    Status::not_found(clipped(&unknown.to_string()))
+    missing(&unknown.to_string())
+}
+
+/// Something that was named is not there.
+pub(super) fn missing(message: &str) -> Status {
+    Status::not_found(clipped(message))
 }
 
 pub(super) fn of_search(error: &show::Error) -> Status {

@@ -183,6 +183,14 @@ impl Stream {
                 }
                 Ok(())
             }
+            FromAgent::Surveyed {
+                survey,
+                database,
+                result,
+            } => {
+                self.context.surveys.answer(survey, database, result);
+                Ok(())
+            }
             FromAgent::Inventory(_)
             | FromAgent::Looked { .. }
             | FromAgent::Finished { .. }

@@ -1,8 +1,12 @@
 //! Agents and databases themselves, on the wire.
 
-use crate::v1;
+use super::{Error, name, required};
+use crate::v1::{self, survey_report};
+use shared::id::DatabaseName;
 use shared::rollout::Time;
 use shared::rollout::drain::{Drain, Running};
+use shared::survey::schema::Part;
+use shared::survey::{Detail, Schema, Survey, Versions};
 
 /// As sent.
 pub fn drain_to_wire(drain: Drain) -> v1::Drain {
@@ -27,4 +31,119 @@ pub fn drain_from_wire(wire: v1::Drain) -> Drain {
 /// What becomes of work in progress, by a request's `now`.
 pub fn running_from_wire(now: bool) -> Running {
     if now { Running::Stops } else { Running::Finishes }
+}
+
+/// How much is asked for, by a request's `schema`.
+pub fn detail_from_wire(schema: bool) -> Detail {
+    if schema {
+        Detail::Schema
+    } else {
+        Detail::Fingerprint
+    }
+}
+
+/// What a database looks like, as sent.
+pub fn survey_to_wire(survey: Survey) -> v1::Survey {
+    v1::Survey {
+        fingerprint: survey.fingerprint.to_string(),
+        sets: survey.sets.into_iter().map(versions_to_wire).collect(),
+        schema: survey.schema.map(|schema| v1::Schema {
+            parts: schema.parts().map(part_to_wire).collect(),
+        }),
+    }
+}
+
+/// What a database looks like, as received.
+pub fn survey_from_wire(wire: v1::Survey) -> Result<Survey, Error> {
+    Ok(Survey {
+        fingerprint: name("survey.fingerprint", wire.fingerprint)?,
+        sets: wire.sets.into_iter().map(versions_from_wire).collect(),
+        schema: wire.schema.map(|schema| -> Schema {
+            let parts = schema.parts.into_iter();
+            parts.map(part_from_wire).collect()
+        }),
+    })
+}
+
+fn versions_to_wire(versions: Versions) -> v1::SetVersions {
+    v1::SetVersions {
+        set: versions.set,
+        applied: versions.applied,
+        partial: versions.partial,
+    }
+}
+
+fn versions_from_wire(wire: v1::SetVersions) -> Versions {
+    Versions {
+        set: wire.set,
+        applied: wire.applied,
+        partial: wire.partial,
+    }
+}
+
+fn part_to_wire(part: Part) -> v1::SchemaPart {
+    v1::SchemaPart {
+        object: part.object,
+        part: part.part,
+        definition: part.definition,
+    }
+}
+
+fn part_from_wire(wire: v1::SchemaPart) -> Part {
+    Part {
+        object: wire.object,
+        part: wire.part,
+        definition: wire.definition,
+    }
+}
+
+pub(super) fn report_to_wire(
+    survey: u64,
+    database: DatabaseName,
+    result: Result<Survey, String>,
+) -> v1::SurveyReport {
+    v1::SurveyReport {
+        survey_id: survey,
+        database: database.into(),
+        result: Some(match result {
+            Ok(survey) => survey_report::Result::Survey(survey_to_wire(survey)),
+            Err(problem) => survey_report::Result::Problem(problem),
+        }),
+    }
+}
+
+pub(super) fn report_from_wire(wire: Option<survey_report::Result>) -> Result<Result<Survey, String>, Error> {
+    Ok(match required("survey.result", wire)? {
+        survey_report::Result::Survey(survey) => Ok(survey_from_wire(survey)?),
+        survey_report::Result::Problem(problem) => Err(problem),
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::convert) fn survey() -> Survey {
+        let part = Part {
+            object: "table public.orders".to_owned(),
+            part: "column total".to_owned(),
+            definition: "numeric".to_owned(),
+        };
+        let schema: Schema = [part].into_iter().collect();
+        Survey {
+            fingerprint: schema.fingerprint(),
+            sets: vec![Versions {
+                set: "default".to_owned(),
+                applied: vec!["001".to_owned()],
+                partial: vec!["002".to_owned()],
+            }],
+            schema: Some(schema),
+        }
+    }
+
+    #[test]
+    fn a_survey_without_a_fingerprint_is_refused() {
+        let error = survey_from_wire(v1::Survey::default()).unwrap_err();
+        assert!(error.chain().contains("survey.fingerprint"), "{}", error.chain());
+    }
 }

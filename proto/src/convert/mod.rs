@@ -5,7 +5,7 @@
 //! | [`request`], [`policy`] | what a new rollout is made of |
 //! | [`control`] | what operators ask of a rollout |
 //! | [`view`] | what operators read: rollouts, databases, agents |
-//! | [`fleet`] | drains |
+//! | [`fleet`] | drains and surveys |
 //! | [`from_agent`] | what an agent says |
 //! | [`to_agent`] | what a coordinator says |
 //!

@@ -3,12 +3,13 @@
 use super::from_agent::holding;
 use super::request::{bundle_from_wire, bundle_to_wire};
 use super::work::{direction_from_wire, direction_to_wire};
-use super::{Error, millis, name, required, uuid};
+use super::{Error, fleet, millis, name, required, uuid};
 use crate::v1::{self, coordinator_message::Message};
 use shared::fence::Fence;
 use shared::id::{Holder, StoreId};
 use shared::rollout::message::{Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::work::Order;
+use shared::survey::Detail;
 use std::time::Duration;
 
 /// As sent.
@@ -53,6 +54,15 @@ pub fn to_wire(message: ToAgent) -> v1::CoordinatorMessage {
             database: of.database.into(),
             token: of.token,
             reason,
+        }),
+        ToAgent::Survey {
+            survey,
+            databases,
+            detail,
+        } => Message::Survey(v1::SurveyRequest {
+            survey_id: survey,
+            databases: databases.into_iter().map(Into::into).collect(),
+            schema: detail == Detail::Schema,
         }),
         ToAgent::Acknowledged(of) => Message::FinishedAck(v1::FinishedAck {
             rollout: of.rollout.into(),
@@ -118,6 +128,16 @@ pub fn from_wire(wire: v1::CoordinatorMessage) -> Result<ToAgent, Error> {
             of: holding(stop.rollout, stop.database, stop.token)?,
             reason: stop.reason,
         },
+        Message::Survey(request) => {
+            let databases = request.databases.into_iter();
+            ToAgent::Survey {
+                survey: request.survey_id,
+                databases: databases
+                    .map(|database| name("survey.databases", database))
+                    .collect::<Result<_, _>>()?,
+                detail: fleet::detail_from_wire(request.schema),
+            }
+        }
         Message::FinishedAck(ack) => ToAgent::Acknowledged(holding(ack.rollout, ack.database, ack.token)?),
         Message::Goodbye(goodbye) => ToAgent::Goodbye {
             parting: if goodbye.agent_id_in_use {
@@ -222,6 +242,11 @@ mod tests {
             }),
             ToAgent::Redirect {
                 leader: Some("http://127.0.0.1:7070".to_owned()),
+            },
+            ToAgent::Survey {
+                survey: 7,
+                databases: vec!["orders".try_into().unwrap()],
+                detail: Detail::Schema,
             },
             ToAgent::Redirect { leader: None },
             answer(Renewal::Alive(Duration::from_secs(30))),

@@ -179,6 +179,7 @@ impl Book {
             | ToAgent::Redirect { .. }
             | ToAgent::HeartbeatAnswer { .. }
             | ToAgent::Bundle { .. }
+            | ToAgent::Survey { .. }
             | ToAgent::Acknowledged(_)
             | ToAgent::Goodbye { .. } => return,
         };

@@ -8,6 +8,8 @@
 //!   Looked ------------------------------------>  lease, commit
 //!         <------------------------------------  Assign
 //!   Progress, Finished ------------------------>  commit, Acknowledged
+//!         <------------------------------------  Survey (an operator asks)
+//!   Surveyed ---------------------------------->  to whoever asked
 //!   Leaving ----------------------------------->  no new work
 //! ```
 //! Every message may be lost with its stream, and be repeated after the next Hello.
@@ -15,6 +17,7 @@
 use super::bundle::Bundle;
 use super::work::{Finish, Identity, Look, Order, Progress};
 use crate::id::{AgentId, DatabaseName, Digest, Direction, Instance, RolloutId, StoreId};
+use crate::survey::{Detail, Survey};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -54,6 +57,15 @@ pub enum FromAgent {
         of: Holding,
         /// How it ended.
         finish: Finish,
+    },
+    /// What a database looks like, in answer to a [`ToAgent::Survey`].
+    Surveyed {
+        /// Of the question.
+        survey: u64,
+        /// Which database.
+        database: DatabaseName,
+        /// What it looks like, or why it could not be surveyed, for people.
+        result: Result<Survey, String>,
     },
     /// It was asked to end: it takes no new work, and gives its lease back when its stream ends.
     Leaving,
@@ -172,6 +184,15 @@ pub enum ToAgent {
         of: Holding,
         /// Why, for people.
         reason: String,
+    },
+    /// What do these databases look like? Each is answered for itself.
+    Survey {
+        /// Repeated in the answers.
+        survey: u64,
+        /// Which databases.
+        databases: Vec<DatabaseName>,
+        /// How much of each.
+        detail: Detail,
     },
     /// A [`FromAgent::Finished`] is recorded (or is of no interest any more) and need not be repeated.
     Acknowledged(Holding),

@@ -15,6 +15,7 @@ pub use census::Census;
 pub use schema::{Difference, Schema};
 
 use crate::id::Digest;
+use std::collections::BTreeSet;
 
 /// How much of a database is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,37 @@ pub struct Survey {
     pub schema: Option<Schema>,
 }
 
+/// How the versions of one database differ from those of another, for people; in order of sets.
+pub fn version_differences(here: &[Versions], there: &[Versions]) -> Vec<String> {
+    let sets: BTreeSet<&str> = here
+        .iter()
+        .chain(there)
+        .map(|versions| versions.set.as_str())
+        .collect();
+    let of = |all: &[Versions], set: &str| {
+        let found = all.iter().find(|versions| versions.set == set).cloned();
+        found.unwrap_or_default()
+    };
+    let mut differences = Vec::new();
+    for set in sets {
+        let (here, there) = (of(here, set), of(there, set));
+        let mut say = |from: &[String], but: &[String], words: &str| {
+            let only: Vec<_> = from
+                .iter()
+                .filter(|version| !but.contains(version))
+                .map(String::as_str)
+                .collect();
+            if !only.is_empty() {
+                differences.push(format!("set {set}: {} {words}", only.join(", ")));
+            }
+        };
+        say(&there.applied, &here.applied, "not applied");
+        say(&here.applied, &there.applied, "applied only here");
+        say(&here.partial, &there.partial, "half done");
+    }
+    differences
+}
+
 /// Where one migration set stands in one database.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Versions {
@@ -45,4 +77,37 @@ pub struct Versions {
     pub applied: Vec<String>,
     /// Versions half applied or half undone, in their order.
     pub partial: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(set: &str, applied: &[&str], partial: &[&str]) -> Versions {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Versions {
+            set: set.to_owned(),
+            applied: owned(applied),
+            partial: owned(partial),
+        }
+    }
+
+    #[test]
+    fn versions_that_differ_are_named_by_set() {
+        let there = [
+            versions("audit", &["1"], &[]),
+            versions("default", &["1", "2", "3"], &[]),
+        ];
+        let here = [versions("default", &["1", "9"], &["3"])];
+        assert_eq!(
+            version_differences(&here, &there),
+            [
+                "set audit: 1 not applied",
+                "set default: 2, 3 not applied",
+                "set default: 9 applied only here",
+                "set default: 3 half done",
+            ]
+        );
+        assert!(version_differences(&here, &here).is_empty());
+    }
 }

@@ -241,6 +241,24 @@ async fn rollouts() -> anyhow::Result<()> {
     "#]],
         )
         .await?;
+    call(&["fleet", "status", "--against", "bad_rolouts"])
+        .says(2, expect![[r#"
+            error: cannot survey the databases: there is no database `bad_rolouts`: did you mean `bad_rollouts`?
+        "#]])
+        .await?;
+    call(&["fleet", "status", "--select", "env"])
+        .says(
+            2,
+            expect![[r#"
+            error: --select: `env` is no label pair: write `label=value`, several with a comma between them
+        "#]],
+        )
+        .await?;
+    call(&["fleet", "status", "--select", "env=nowhere"])
+        .says(2, expect![[r#"
+            error: cannot survey the databases: no database matches env=nowhere: `confiture fleet databases` shows all with their labels
+        "#]])
+        .await?;
     call(&["agent", "undrain", "everything"])
         .says(
             2,

@@ -2,7 +2,7 @@
 
 use super::{Mode, State};
 use crate::link::bundles::Bundle;
-use crate::link::event::{Effect, Question};
+use crate::link::event::{Effect, Question, SurveyQuestion};
 use crate::link::lease::{Answered, Granted};
 use crate::link::links::Opened;
 use crate::link::orders;
@@ -13,6 +13,7 @@ use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Hello, Holding, Located, Parting, ToAgent, Welcome};
 use shared::rollout::release;
 use shared::rollout::work::{Exit, Failure, Finish, Look, Order};
+use shared::survey::Survey;
 
 impl State {
     pub(super) fn opened(&mut self, id: ConnectionId, now: Boot, effects: &mut Vec<Effect>) {
@@ -89,6 +90,19 @@ impl State {
                     let actions = self.orders.stop(&of, now);
                     self.act(actions, now, effects);
                 }
+            }
+            ToAgent::Survey {
+                survey,
+                databases,
+                detail,
+            } => {
+                let questions = databases.into_iter().map(|database| SurveyQuestion {
+                    connection: id,
+                    survey,
+                    database,
+                    detail,
+                });
+                self.survey(questions, effects);
             }
             ToAgent::Acknowledged(of) => self.orders.acknowledged(&of),
             ToAgent::Goodbye { parting, reason } => {
@@ -244,6 +258,38 @@ impl State {
                 FromAgent::Looked {
                     look,
                     database,
+                    result,
+                },
+            ));
+        }
+    }
+
+    /// It changes nothing, so neither the term nor our own end matters.
+    fn survey(&self, questions: impl Iterator<Item = SurveyQuestion>, effects: &mut Vec<Effect>) {
+        let (served, unknown): (Vec<_>, Vec<_>) =
+            questions.partition(|question| self.identity.databases.contains_key(&question.database));
+        for question in unknown {
+            let problem = self.not_served(&question.database).message;
+            self.report_survey(question, Err(problem), effects);
+        }
+        if !served.is_empty() {
+            effects.push(Effect::Survey(served));
+        }
+    }
+
+    pub(super) fn report_survey(
+        &self,
+        question: SurveyQuestion,
+        result: Result<Survey, String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        // Whoever asked through an earlier stream has been told that we are gone.
+        if self.links.home() == Some(question.connection) {
+            effects.push(Effect::Send(
+                question.connection,
+                FromAgent::Surveyed {
+                    survey: question.survey,
+                    database: question.database,
                     result,
                 },
             ));

@@ -1,7 +1,7 @@
 //! Scenes between an agent and its coordinators, without clock or network.
 
 use super::*;
-use crate::link::event::Question;
+use crate::link::event::{Question, SurveyQuestion};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use shared::fence::Fence;
@@ -9,6 +9,7 @@ use shared::id::{Digest, Direction, Holder, RolloutId, SetName};
 use shared::rollout::Bundle as Content;
 use shared::rollout::message::{Located, Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::work::{Finish, Look, Order};
+use shared::survey::{Detail, Schema, Survey};
 use uuid::Uuid;
 
 const TTL: Duration = Duration::from_secs(30);
@@ -110,6 +111,14 @@ fn told(effects: &[Effect]) -> Vec<String> {
             Look::Pending { .. } | Look::Held { .. } => format!("looked {look}: something to do"),
             Look::Failed(_) => format!("looked {look}: failed"),
         },
+        FromAgent::Surveyed {
+            survey,
+            database,
+            result,
+        } => {
+            let how = if result.is_ok() { "found" } else { "not found" };
+            format!("survey {survey} {database}: {how}")
+        }
         FromAgent::Leaving => "leaving".to_owned(),
         FromAgent::Progress { of, .. } => format!("progress {}", holding(of)),
         FromAgent::Finished { of, finish } => match finish {
@@ -127,6 +136,13 @@ fn told(effects: &[Effect]) -> Vec<String> {
         Effect::Start { order, .. } => format!("start {}/{}", order.database, order.fence.token),
         Effect::Stop(of) => format!("stop {}", holding(of)),
         Effect::Locate(databases) => format!("locate {}", databases.len()),
+        Effect::Survey(questions) => {
+            let named: Vec<_> = questions
+                .iter()
+                .map(|question| question.database.as_str())
+                .collect();
+            format!("survey {}", named.join(" "))
+        }
         Effect::End(ending) => format!("end {ending:?}"),
     };
     effects.iter().map(tell).collect()
@@ -541,4 +557,40 @@ fn no_order_begins_or_runs_on_without_a_lease() {
         }
     }
     assert!(begun > 200, "the walk must come by what it is about: {begun}");
+}
+
+#[test]
+fn a_survey_is_answered_on_the_stream_it_was_asked_on() {
+    let mut scene = Scene::at_home();
+    let ask = ToAgent::Survey {
+        survey: 7,
+        databases: vec!["a".try_into().unwrap(), "elsewhere".try_into().unwrap()],
+        detail: Detail::Fingerprint,
+    };
+    assert_eq!(
+        scene.hear(1, ask),
+        ["1: survey 7 elsewhere: not found", "survey a"]
+    );
+    let question = |connection| SurveyQuestion {
+        connection: ConnectionId(connection),
+        survey: 7,
+        database: "a".try_into().unwrap(),
+        detail: Detail::Fingerprint,
+    };
+    let found = || {
+        let schema = Schema::default();
+        Ok(Survey {
+            fingerprint: schema.fingerprint(),
+            sets: Vec::new(),
+            schema: None,
+        })
+    };
+    assert_eq!(
+        scene.on(Event::Surveyed(question(1), found())),
+        ["1: survey 7 a: found"]
+    );
+    assert!(
+        scene.on(Event::Surveyed(question(9), found())).is_empty(),
+        "nobody waits on an earlier stream"
+    );
 }

@@ -8,6 +8,7 @@ use shared::id::{DatabaseName, Direction, StoreId};
 use shared::migration::Set;
 use shared::rollout::message::Located;
 use shared::rollout::work::{Finish, Identity, Look, Order, Progress};
+use shared::survey::{Detail, Schema, Survey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -117,6 +118,18 @@ impl Worker for Script {
                 identity: Ok(identity),
                 epoch: None,
             }
+        }
+        .boxed()
+    }
+
+    fn survey(&self, _: DatabaseName, detail: Detail) -> BoxFuture<'_, Result<Survey, String>> {
+        async move {
+            let schema = Schema::default();
+            Ok(Survey {
+                fingerprint: schema.fingerprint(),
+                sets: Vec::new(),
+                schema: Some(schema).filter(|_| detail == Detail::Schema),
+            })
         }
         .boxed()
     }

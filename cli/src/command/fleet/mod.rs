@@ -1,5 +1,8 @@
 //! `confiture fleet`: what the coordinators know of databases and agents.
 
+mod status;
+mod surveyed;
+
 use crate::context::Global;
 use crate::failure::{Failure, chain};
 use crate::operator::{At, Operator};
@@ -11,7 +14,7 @@ use shared::rollout::drain::{Drain, Running};
 use shared::rollout::view::{Agent, Database};
 use shared::rollout::work::Exit;
 
-/// `confiture fleet databases|agents`
+/// `confiture fleet databases|agents|status`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Fleet {
     /// List all databases that agents serve or have served
@@ -26,6 +29,8 @@ pub(crate) enum Fleet {
         databases[], running[], drained {by, reason, at_unix_ms, now}, note. What is not known, or not so, is null."
     )]
     Agents(At),
+    /// Ask every database which versions it has and which shape, and name what differs
+    Status(status::Status),
 }
 
 impl Fleet {
@@ -33,6 +38,7 @@ impl Fleet {
         match self {
             Self::Databases(at) => databases(&at, global).await,
             Self::Agents(at) => agents(&at, global).await,
+            Self::Status(status) => status.run(global).await,
         }
     }
 }
