@@ -9,6 +9,7 @@
 //! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
 //! | [`probe`] | how a server is, for the pace of batches |
 //! | [`work`] | an order of a coordinator |
+//! | `survey` | what a database looks like, when a coordinator asks |
 //! | [`link`] | the stream to the coordinators: leases, orders, looks |
 //! | [`local`] | one database without a coordinator |
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
