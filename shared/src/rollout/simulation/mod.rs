@@ -23,7 +23,6 @@ use crate::rollout::work::{Finish, Identity, Look, Newer, Order, Summary};
 use crate::rollout::{Course, Policy, Time, invariant, sample};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::Store;
 use uuid::Uuid;
@@ -32,6 +31,8 @@ mod store;
 
 const ONE_SEED: Option<u64> = None;
 const SEEDS: u64 = 10_000;
+/// Tests that share the seeds.
+const PARTS: u64 = 2;
 /// Within so many seeds each mistake must be found.
 const SEEDS_TO_FIND: u64 = 300;
 const STEPS: u64 = 250;
@@ -912,46 +913,36 @@ fn simulate(seed: u64) -> BTreeSet<&'static str> {
     world.seen
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how much is simulated is no part of what is simulated"
-)]
-fn environment(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+/// A number that the build was given.
+fn given(text: Option<&str>) -> Option<u64> {
+    text.map(|text| text.parse().expect("a number of seeds"))
 }
 
-#[test]
-fn every_rollout_ends_and_no_invariant_breaks_whatever_happens() {
-    let from = environment("SIMULATION_FROM").unwrap_or(0);
-    let seeds = environment("SIMULATION_SEEDS").unwrap_or(SEEDS);
+/// One part of all seeds: tests run beside each other.
+fn simulate_part(part: u64) {
+    let from = given(option_env!("SIMULATION_FROM")).unwrap_or(0);
+    let seeds = given(option_env!("SIMULATION_SEEDS")).unwrap_or(SEEDS);
     let seeds = ONE_SEED.map_or(from..from + seeds, |seed| seed..seed + 1);
-    let next = AtomicU64::new(seeds.start);
-    let work = || {
-        let mut all = BTreeSet::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return all;
-            }
-            let reached = std::panic::catch_unwind(|| simulate(seed));
-            all.extend(reached.unwrap_or_else(|_| panic!("seed {seed} failed, see above")));
-        }
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let seen: BTreeSet<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().unwrap())
-            .collect()
-    });
+    let mut seen = BTreeSet::new();
+    for seed in seeds.filter(|seed| seed % PARTS == part) {
+        let reached = std::panic::catch_unwind(|| simulate(seed));
+        seen.extend(reached.unwrap_or_else(|_| panic!("seed {seed} failed, see above")));
+    }
     let missed: Vec<_> = MUST_BE_SEEN
         .into_iter()
         .filter(|what| !seen.contains(what))
         .collect();
     assert!(ONE_SEED.is_some() || missed.is_empty(), "never seen: {missed:?}");
+}
+
+#[test]
+fn every_rollout_ends_and_no_invariant_breaks_whatever_happens_1() {
+    simulate_part(0);
+}
+
+#[test]
+fn every_rollout_ends_and_no_invariant_breaks_whatever_happens_2() {
+    simulate_part(1);
 }
 
 #[test]
