@@ -16,7 +16,7 @@ use shared::ledger::{Goal, Todo};
 use shared::lock::{Ended, STALL_BUDGET, Stall};
 use shared::migration::Set;
 use shared::retry::Retryability;
-use shared::rollout::work::{Progress, Summary};
+use shared::rollout::work::{Cost, Progress, Summary};
 use shared::sql::Tag;
 use std::time::{Duration, Instant};
 
@@ -282,6 +282,7 @@ impl<'a> Run<'a> {
             self.size = None;
             let tally = std::mem::take(&mut self.tally);
             let (lock_tries, lock_wait, stall) = self.locks.take();
+            self.summary.cost += cost(&tally, lock_wait, stall);
             self.control.step_done(&StepResult {
                 version: todo.migration.version.clone(),
                 migration: todo.migration.name.clone(),
@@ -351,6 +352,21 @@ impl<'a> Run<'a> {
             () = tokio::time::sleep(pause) => Ok(()),
             () = self.control.stop.cancelled() => Err(Error::Stopped),
         }
+    }
+}
+
+/// What a step cost.
+fn cost(tally: &Tally, lock_wait: Duration, stall: Duration) -> Cost {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let evidence = tally.evidence.unwrap_or_default();
+    Cost {
+        batches: tally.batches,
+        retries: tally.retries,
+        lock_wait_ms: ms(lock_wait),
+        stall_ms: ms(stall),
+        wal_bytes: tally.wal_bytes.unwrap_or(0),
+        verified_rows: evidence.rows,
+        differing_rows: evidence.differing + evidence.remaining,
     }
 }
 

@@ -322,5 +322,6 @@ pub(crate) fn done() -> Finish {
         migrations: 1,
         steps: 1,
         rows: 0,
+        ..Summary::default()
     })
 }

@@ -4,12 +4,14 @@ use super::control::{action_from_wire, action_to_wire};
 use super::fleet::{drain_from_wire, drain_to_wire};
 use super::policy::{policy_from_wire, policy_to_wire};
 use super::request::{selector_from_wire, selector_to_wire};
-use super::work::{progress_from_wire, progress_to_wire, versions_from_wire};
+use super::work::{
+    progress_from_wire, progress_to_wire, summary_from_wire, summary_to_wire, versions_from_wire,
+};
 use super::{Error, name, name_or_none, required};
 use crate::v1;
 use shared::rollout::Time;
 use shared::rollout::view::{Agent, Assignment, AssignmentState, Counts, Database, Rollout, State, Wave};
-use shared::rollout::work::{Identity, Summary};
+use shared::rollout::work::Identity;
 
 fn time_to_wire(time: Option<Time>) -> u64 {
     time.map_or(0, |time| time.0)
@@ -152,9 +154,7 @@ pub fn assignment_to_wire(assignment: Assignment) -> v1::Assignment {
         progress: assignment.progress.map(progress_to_wire),
         started_at_unix_ms: time_to_wire(assignment.started_at),
         ended_at_unix_ms: time_to_wire(assignment.ended_at),
-        migrations_done: assignment.summary.migrations,
-        steps_done: assignment.summary.steps,
-        rows_changed: assignment.summary.rows,
+        summary: Some(summary_to_wire(assignment.summary)),
         token: assignment.token.unwrap_or(0),
         wave: assignment.wave,
     }
@@ -186,11 +186,7 @@ pub fn assignment_from_wire(wire: v1::Assignment) -> Result<Assignment, Error> {
         progress: wire.progress.map(progress_from_wire).transpose()?,
         started_at: time_from_wire(wire.started_at_unix_ms),
         ended_at: time_from_wire(wire.ended_at_unix_ms),
-        summary: Summary {
-            migrations: wire.migrations_done,
-            steps: wire.steps_done,
-            rows: wire.rows_changed,
-        },
+        summary: summary_from_wire(wire.summary.unwrap_or_default()),
         token: Some(wire.token).filter(|token| *token != 0),
     })
 }
@@ -265,7 +261,7 @@ mod tests {
     use shared::id::{AgentId, DatabaseName, Digest, RolloutId, SetName};
     use shared::rollout::control::{Action, Verb};
     use shared::rollout::drain::{Drain, Running};
-    use shared::rollout::work::Progress;
+    use shared::rollout::work::{Progress, Summary};
     use shared::rollout::{Policy, Selector};
     use std::collections::BTreeMap;
 
@@ -354,6 +350,7 @@ mod tests {
                     migrations: 1,
                     steps: 2,
                     rows: 3,
+                    ..Summary::default()
                 },
                 token: Some(9),
             };

@@ -5,7 +5,7 @@ use crate::v1;
 use shared::id::Direction;
 use shared::migration::Version;
 use shared::retry::Retryability;
-use shared::rollout::work::{Exit, Failure, Finish, Look, Newer, Progress, Summary};
+use shared::rollout::work::{Cost, Exit, Failure, Finish, Look, Newer, Progress, Summary};
 
 pub(super) fn direction_to_wire(direction: Direction) -> i32 {
     match direction {
@@ -135,11 +135,7 @@ pub(super) fn progress_from_wire(wire: v1::Progress) -> Result<Progress, Error> 
 
 pub(super) fn finish_to_wire(finish: Finish) -> v1::finished::Outcome {
     match finish {
-        Finish::Done(summary) => v1::finished::Outcome::Done(v1::finished::Done {
-            migrations: summary.migrations,
-            steps: summary.steps,
-            rows: summary.rows,
-        }),
+        Finish::Done(summary) => v1::finished::Outcome::Done(summary_to_wire(summary)),
         Finish::Failed(failure) => v1::finished::Outcome::Failed(failure_to_wire(failure)),
         Finish::Replaced { by, newer } => v1::finished::Outcome::Replaced(v1::finished::Replaced {
             by,
@@ -149,13 +145,41 @@ pub(super) fn finish_to_wire(finish: Finish) -> v1::finished::Outcome {
     }
 }
 
+pub(super) fn summary_to_wire(of: Summary) -> v1::Summary {
+    v1::Summary {
+        migrations: of.migrations,
+        steps: of.steps,
+        rows: of.rows,
+        batches: of.cost.batches,
+        retries: of.cost.retries,
+        lock_wait_ms: of.cost.lock_wait_ms,
+        stall_ms: of.cost.stall_ms,
+        wal_bytes: of.cost.wal_bytes,
+        verified_rows: of.cost.verified_rows,
+        differing_rows: of.cost.differing_rows,
+    }
+}
+
+pub(super) fn summary_from_wire(wire: v1::Summary) -> Summary {
+    Summary {
+        migrations: wire.migrations,
+        steps: wire.steps,
+        rows: wire.rows,
+        cost: Cost {
+            batches: wire.batches,
+            retries: wire.retries,
+            lock_wait_ms: wire.lock_wait_ms,
+            stall_ms: wire.stall_ms,
+            wal_bytes: wire.wal_bytes,
+            verified_rows: wire.verified_rows,
+            differing_rows: wire.differing_rows,
+        },
+    }
+}
+
 pub(super) fn finish_from_wire(wire: Option<v1::finished::Outcome>) -> Result<Finish, Error> {
     Ok(match required("finished.outcome", wire)? {
-        v1::finished::Outcome::Done(done) => Finish::Done(Summary {
-            migrations: done.migrations,
-            steps: done.steps,
-            rows: done.rows,
-        }),
+        v1::finished::Outcome::Done(done) => Finish::Done(summary_from_wire(done)),
         v1::finished::Outcome::Failed(failure) => Finish::Failed(failure_from_wire(failure)?),
         v1::finished::Outcome::Replaced(replaced) => Finish::Replaced {
             by: replaced.by,
@@ -188,6 +212,15 @@ mod tests {
                 migrations: 1,
                 steps: 2,
                 rows: 3,
+                cost: Cost {
+                    batches: 4,
+                    retries: 5,
+                    lock_wait_ms: 6,
+                    stall_ms: 7,
+                    wal_bytes: 8,
+                    verified_rows: 9,
+                    differing_rows: 10,
+                },
             }),
             Finish::Failed(failure(Retryability::Retry, Exit::Failed)),
             Finish::Failed(failure(Retryability::GiveUp, Exit::Refused)),

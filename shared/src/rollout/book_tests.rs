@@ -109,6 +109,7 @@ fn done() -> Finish {
         migrations: 1,
         steps: 1,
         rows: 1,
+        ..Summary::default()
     })
 }
 

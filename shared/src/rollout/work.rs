@@ -171,4 +171,38 @@ pub struct Summary {
     pub steps: u32,
     /// Rows changed by batches.
     pub rows: u64,
+    /// What it cost.
+    #[serde(default)]
+    pub cost: Cost,
+}
+
+/// What work on one database cost, in the attempt that ended it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Batches committed.
+    pub batches: u64,
+    /// Batches that met a lock, a deadlock or a timeout and were tried again.
+    pub retries: u64,
+    /// How long locks were waited for, in their queue and outside it, in milliseconds.
+    pub lock_wait_ms: u64,
+    /// How long sessions of others waited behind it, in milliseconds.
+    pub stall_ms: u64,
+    /// WAL the whole server wrote while the batches ran.
+    pub wal_bytes: u64,
+    /// Rows that verification looked at.
+    pub verified_rows: u64,
+    /// Rows whose values it found to be others than they should, or that a condition still found.
+    pub differing_rows: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.batches += other.batches;
+        self.retries += other.retries;
+        self.lock_wait_ms += other.lock_wait_ms;
+        self.stall_ms += other.stall_ms;
+        self.wal_bytes += other.wal_bytes;
+        self.verified_rows += other.verified_rows;
+        self.differing_rows += other.differing_rows;
+    }
 }

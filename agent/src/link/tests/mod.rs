@@ -115,6 +115,7 @@ fn done() -> Finish {
         migrations: 1,
         steps: 2,
         rows: 3,
+        ..Summary::default()
     })
 }
 

@@ -60,6 +60,7 @@ fn work_goes_from_waiting_to_done_and_ends_the_rollout() {
         migrations: 1,
         steps: 2,
         rows: 3,
+        ..Summary::default()
     };
     let effects = rollout
         .apply(finished("a", 7, Finish::Done(summary)), NOW)

@@ -179,6 +179,7 @@ mod tests {
             migrations: 1,
             steps: 3,
             rows: 5000,
+            ..Summary::default()
         };
         assert_eq!(
             line(Some(&at(2, 0)), &done).unwrap(),
