@@ -21,6 +21,12 @@ const COUNT: &[(&str, &str)] = &[(
     "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 700ms } }\n",
 )];
 
+/// Counts each row once, and looks at each again.
+const VERIFIED: &[(&str, &str)] = &[(
+    "001_double.yaml",
+    "up:\n  - backfill: { table: t, set: { m: n * 2 }, batch: { verify: true } }\n",
+)];
+
 /// Databases on one server, an agent that serves them, and a coordinator.
 struct Fleet {
     members: Vec<Member>,
@@ -275,6 +281,45 @@ waves:
     );
     assert!(ended("wave_2", &shown) <= ended("wave_3", &shown), "{shown:?}");
     assert_eq!(done.waves.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_report_tells_what_happened_in_each_form() -> anyhow::Result<()> {
+    let fleet = Fleet::start(&["report_1", "report_2"]).await?;
+    let create = format!(
+        "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL, m int);
+         INSERT INTO t (n) SELECT i FROM generate_series(1, {ROWS}) i"
+    );
+    fleet.members[0].database.execute(&create).await?;
+    let id = fleet
+        .rollout(VERIFIED, "waves: [{ name: canary, databases: [report_1] }]")
+        .await?;
+    // There is no such table on the other.
+    fleet.is(&id, RolloutState::Failed).await?;
+    let json = fleet.ask(&["report", &id, "--format", "json"]).await?;
+    let report: serde_json::Value = serde_json::from_str(&json)?;
+    let first = &report["databases"][0];
+    assert_eq!(first["database"], "report_1", "{json}");
+    assert_eq!(
+        (&first["changed_rows"], &first["verified_rows"]),
+        (&ROWS.into(), &ROWS.into())
+    );
+    assert_eq!(first["differing_rows"], 0, "{json}");
+    assert!(first["batches"].as_u64() > Some(0), "{json}");
+    assert_eq!(report["totals"]["changed_rows"], ROWS, "{json}");
+    let text = fleet.ask(&["report", &id]).await?;
+    for part in ["20,000 rows", "report_2:\n", "canary", "slowest", "LOCK WAIT"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let markdown = fleet.ask(&["report", &id, "--format", "markdown"]).await?;
+    for part in [
+        "# rollout ",
+        "## Databases\n\n| DATABASE | WAVE |",
+        "| report\\_1 | canary | done |",
+    ] {
+        assert!(markdown.contains(part), "{part}: {markdown}");
+    }
     Ok(())
 }
 

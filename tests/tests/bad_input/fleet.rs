@@ -272,6 +272,17 @@ async fn rollouts() -> anyhow::Result<()> {
             error: cannot drain agent no name: agent id `no name` is not usable: only letters, digits, `.`, `_` and `-` are allowed
         "#]])
         .await?;
+    call(&["rollout", "report", "nonsense", "--format", "xml"])
+        .says(
+            2,
+            expect![[r#"
+            error: invalid value 'xml' for '--format <FORM>'
+              [possible values: text, json, markdown]
+
+            For more information, try '--help'.
+        "#]],
+        )
+        .await?;
     call(&["rollout", "show", "nonsense"])
         .says(2, expect![[r#"
             error: cannot show rollout nonsense: there is no rollout `nonsense`: `confiture rollout list` shows all

@@ -5,6 +5,7 @@ mod control;
 mod display;
 mod list;
 mod policy;
+mod report;
 mod show;
 mod start;
 mod text;
@@ -18,7 +19,7 @@ use proto::convert;
 use shared::rollout::Verb;
 use shared::rollout::work::Exit;
 
-/// `confiture rollout start|list|show|watch|pause|resume|abort|retry|skip|approve`
+/// `confiture rollout start|list|show|report|watch|pause|resume|abort|retry|skip|approve`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
     /// Bring migrations to the databases of the fleet
@@ -27,6 +28,8 @@ pub(crate) enum Rollout {
     List(list::List),
     /// Show one rollout and each of its databases
     Show(show::Show),
+    /// Tell what a rollout did and cost, to be kept
+    Report(report::Report),
     /// Show what happens until the rollout has ended; the exit code says how it ended
     Watch(watch::Watch),
     /// Begin no further database until `resume`, and stop those at work at their next safe point
@@ -49,6 +52,7 @@ impl Rollout {
             Self::Start(start) => start.run(global).await,
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
+            Self::Report(report) => report.run(global).await,
             Self::Watch(watch) => watch.run(global).await,
             Self::Pause(ask) => ask.run(Verb::Pause, global).await,
             Self::Resume(ask) => ask.run(Verb::Resume, global).await,

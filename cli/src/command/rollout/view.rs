@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use shared::rollout::control::Action;
 use shared::rollout::view::{Assignment, Counts, Rollout, Wave};
+use shared::rollout::work::Summary;
 use shared::rollout::{Selector, Time, Verb};
 
 /// What `--help` says about the JSON of one rollout.
@@ -17,7 +18,8 @@ JSON (--output json), one object:
 With its databases, `databases[]` of:
   database, wave, state (waiting, running, done, failed, skipped, aborted), agent, attempt, blocked, error, version, migration, step,
   steps, title, step_rows, estimated_rows, workers, pace, started_at_unix_ms, ended_at_unix_ms, migrations_done,
-  steps_done, changed_rows, token
+  steps_done, changed_rows, batches, retries, lock_wait_ms, stall_ms, wal_bytes, verified_rows, differing_rows, token
+With `totals` of the same numbers: `report`.
 `watch` prints one such object a line, with the databases that changed since the line before. \
 What is not known is null.";
 
@@ -96,7 +98,7 @@ fn assignment(of: &Assignment) -> Value {
     let estimated = progress
         .map(|progress| progress.estimated_rows)
         .filter(|rows| *rows > 0);
-    json!({
+    let mut value = json!({
         "database": of.database,
         "wave": of.wave,
         "state": of.state.as_str(),
@@ -115,11 +117,28 @@ fn assignment(of: &Assignment) -> Value {
         "estimated_rows": estimated,
         "started_at_unix_ms": unix_ms(of.started_at),
         "ended_at_unix_ms": unix_ms(of.ended_at),
-        "migrations_done": of.summary.migrations,
-        "steps_done": of.summary.steps,
-        "changed_rows": of.summary.rows,
         "token": of.token,
-    })
+    });
+    add_summary(&mut value, &of.summary);
+    value
+}
+
+/// Adds what was done, and what it cost in the attempt that ended it.
+pub(super) fn add_summary(value: &mut Value, of: &Summary) {
+    for (name, number) in [
+        ("migrations_done", u64::from(of.migrations)),
+        ("steps_done", u64::from(of.steps)),
+        ("changed_rows", of.rows),
+        ("batches", of.cost.batches),
+        ("retries", of.cost.retries),
+        ("lock_wait_ms", of.cost.lock_wait_ms),
+        ("stall_ms", of.cost.stall_ms),
+        ("wal_bytes", of.cost.wal_bytes),
+        ("verified_rows", of.cost.verified_rows),
+        ("differing_rows", of.cost.differing_rows),
+    ] {
+        value[name] = number.into();
+    }
 }
 
 fn text(text: &str) -> Option<&str> {

@@ -76,6 +76,7 @@ impl Display {
                     done.migrations += of.summary.migrations;
                     done.steps += of.summary.steps;
                     done.rows += of.summary.rows;
+                    done.cost += of.summary.cost;
                 }
                 let standing = text::standing(&board.rollout);
                 // Where not all is done, "nothing to do" would not be true.
