@@ -52,6 +52,8 @@ pub struct Overrides {
     pub lock_timeout: Option<Duration>,
     /// From when on sessions that are idle in a transaction and in the way are ended.
     pub cancel_idle_in_transaction: Option<Duration>,
+    /// Whether the database is a canary.
+    pub canary: bool,
 }
 
 /// What the batches of one step took in this run.

@@ -214,7 +214,7 @@ pub async fn execute(
         rollout: Some(order.rollout.clone()),
         description: description.to_owned(),
     };
-    match try_execute(database, set, order.direction, &claim, control).await {
+    match try_execute(database, set, order, &claim, control).await {
         Ok(finish) => finish,
         Err(Error::Replaced { by, newer }) => Finish::Replaced { by, newer },
         Err(Error::Stopped) => Finish::Stopped,
@@ -225,14 +225,18 @@ pub async fn execute(
 async fn try_execute(
     database: &Database,
     set: &Set,
-    direction: Direction,
+    order: &Order,
     claim: &Claim,
     control: &Control,
 ) -> Result<Finish, Error> {
     let _at_work = database.at_work();
     ledger::ensure(database, &claim.tag()).await?;
     ledger::take(database, claim, Take::Lease(database.name())).await?;
-    let goal = goal(direction);
+    let goal = goal(order.direction);
+    let overrides = Overrides {
+        canary: order.canary,
+        ..Overrides::default()
+    };
     let mut run = Run::new(
         database,
         set,
@@ -240,7 +244,7 @@ async fn try_execute(
         claim,
         control,
         Take::LeaseAgain(database.name()),
-        Overrides::default(),
+        overrides,
     );
     let summary = holder::held_while(database, claim, Box::pin(run.finish())).await?;
     faults::reach(Point::BeforeReport).await?;

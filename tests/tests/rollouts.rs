@@ -324,6 +324,30 @@ async fn a_report_tells_what_happened_in_each_form() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_backfill_is_verified_on_canaries_and_not_on_the_rest() -> anyhow::Result<()> {
+    let fleet = Fleet::start(&["verified_1", "verified_2"]).await?;
+    for member in &fleet.members {
+        let create = "CREATE TABLE t (id bigint PRIMARY KEY, n int NOT NULL, m int);
+             INSERT INTO t SELECT i, i FROM generate_series(1, 1000) i";
+        member.database.execute(create).await?;
+    }
+    let double = [(
+        "001_double.yaml",
+        "up:\n  - backfill: { table: t, set: { m: n * 2 } }\n",
+    )];
+    let id = fleet
+        .rollout(&double, "waves: [{ databases: [verified_1] }]")
+        .await?;
+    fleet.is(&id, RolloutState::Done).await?;
+    let (_, assignments) = fleet.show(&id).await?;
+    let verified = assignments
+        .iter()
+        .map(|of| of.summary.map_or(0, |of| of.verified_rows));
+    assert_eq!(verified.collect::<Vec<_>>(), [1000, 0]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn no_more_databases_of_one_server_are_at_work_than_allowed() -> anyhow::Result<()> {
     let names = ["server_1", "server_2", "server_3"];
     let fleet = Fleet::start(&names).await?;

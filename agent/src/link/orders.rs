@@ -305,6 +305,7 @@ mod tests {
             fence: Fence::of_lease(1, token),
             holder: Holder(Uuid::from_u128(7)),
             attempt: 1,
+            canary: false,
         }
     }
 

@@ -176,6 +176,7 @@ fn assign_to_wire(term: i64, order: Order) -> v1::AssignRequest {
         token: order.fence.token,
         holder: order.holder.to_string(),
         attempt: order.attempt,
+        canary: order.canary,
     }
 }
 
@@ -188,6 +189,7 @@ fn order_from_wire(wire: v1::AssignRequest) -> Result<Order, Error> {
         fence: Fence::of_lease(wire.epoch, wire.token),
         holder: Holder(uuid("assign.holder", &wire.holder)?),
         attempt: wire.attempt,
+        canary: wire.canary,
     })
 }
 
@@ -220,6 +222,7 @@ mod tests {
             fence: Fence::of_lease(1_790_000_000, 42),
             holder: Holder(Uuid::from_u128(8)),
             attempt: 2,
+            canary: true,
         }
     }
 

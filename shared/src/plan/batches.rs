@@ -127,6 +127,17 @@ pub struct Verification {
     pub remaining: Option<String>,
     /// What a row that differs means.
     pub verdict: Verdict,
+    /// When it is done.
+    pub when: When,
+}
+
+/// When the result of a loop is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Always: the author asks for it.
+    Always,
+    /// Where nobody says otherwise, on the canaries of a rollout.
+    OnCanaries,
 }
 
 /// What a row that differs means.

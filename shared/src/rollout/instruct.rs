@@ -151,6 +151,7 @@ impl Book {
             fence: Fence::of_lease(office.epoch, holding.token),
             holder: work.holder,
             attempt: work.attempt(),
+            canary: rollout.is_canary(&holding.database),
         })
     }
 

@@ -42,6 +42,8 @@ pub struct Order {
     pub holder: Holder,
     /// Counted from 1.
     pub attempt: u32,
+    /// Whether it is a canary: its backfills are verified where their authors do not say otherwise.
+    pub canary: bool,
 }
 
 /// What a look at a database's ledger found, before any lease.

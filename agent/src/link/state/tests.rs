@@ -197,6 +197,7 @@ fn assign_in(term: i64, database: &str, token: i64) -> ToAgent {
         fence: Fence::of_lease(1, token),
         holder: Holder(Uuid::from_u128(2)),
         attempt: 1,
+        canary: false,
     };
     ToAgent::Assign { term, order }
 }

@@ -98,6 +98,7 @@ fn assign(name: &str, token: i64) -> ToAgent {
         fence: Fence::of_lease(1, token),
         holder: Holder(Uuid::from_u128(2)),
         attempt: 1,
+        canary: false,
     };
     ToAgent::Assign { term: TERM, order }
 }

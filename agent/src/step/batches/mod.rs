@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::facts;
 use crate::run::Run;
 use shards::Prepared;
-use shared::plan::{Action, Batches, Passes, Stage, Upper};
+use shared::plan::{Action, Batches, Passes, Stage, Upper, When};
 use shared::sql::batch::WAL_WRITTEN;
 
 /// How often rows that move are gone after: what still changes then is changed by applications.
@@ -82,7 +82,9 @@ pub(super) async fn run(
         again = Some(look_again(run, place).await?);
     }
     let settled = again.as_ref().unwrap_or(batches);
-    if let Some(verification) = &settled.verification {
+    if let Some(verification) = &settled.verification
+        && (verification.when == When::Always || run.overrides.canary)
+    {
         verify::run(run, place, settled, verification).await?;
     }
     let written = u64::try_from(wal(run, place).await? - wal_before).unwrap_or(0);

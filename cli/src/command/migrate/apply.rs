@@ -117,6 +117,7 @@ async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Glob
     let options = Options {
         goal,
         overrides: Overrides {
+            canary: false,
             lock_timeout: how.lock_timeout,
             cancel_idle_in_transaction: how.cancel_idle_in_transaction,
         },

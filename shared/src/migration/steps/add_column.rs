@@ -14,7 +14,7 @@ use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
     Action, Assignment, ColumnFacts, Comparison, Facts, Kept, Nullability, Ordering, Refusal, RowChange,
-    Source, Stage, TableFacts, Transaction, Upper, Verdict, Verification,
+    Source, Stage, TableFacts, Transaction, Upper, Verdict, Verification, When,
 };
 use crate::sql;
 use serde::Deserialize;
@@ -183,6 +183,7 @@ impl AddColumn {
                 differing: None,
                 remaining: Some(unset.text().to_owned()),
                 verdict: Verdict::Warn,
+                when: When::Always,
             },
         };
         let batches = rows.batches(&after, &self.batch, |_| Ok(Upper::Open))?;

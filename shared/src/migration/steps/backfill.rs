@@ -14,7 +14,7 @@ use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
     Action, Assignment, Facts, Kept, KeyColumn, Refusal, RelationKind, RowChange, Source, TableFacts, Upper,
-    Verdict, Verification,
+    Verdict, Verification, When,
 };
 use crate::sql::batch::differs;
 use crate::sql::sync::{as_if_empty, comparison};
@@ -218,6 +218,7 @@ impl Backfill {
             } else {
                 Verdict::Warn
             },
+            when: When::OnCanaries,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
 use crate::plan::{
     Batches, Facts, Kept, KeyColumn, Ordering, Pacing, Paging, Part, PartFacts, Passes, Refusal,
-    RelationKind, RowChange, Storage, TableFacts, Upper, Verification,
+    RelationKind, RowChange, Storage, TableFacts, Upper, Verification, When,
 };
 use crate::settings::duration::Milliseconds;
 use serde::Deserialize;
@@ -35,9 +35,10 @@ pub struct BatchOptions {
     /// Whether, and after which share of its rows, a relation is vacuumed between batches.
     #[serde(default)]
     pub vacuum: Vacuuming,
-    /// Whether every row is looked at again before the step is done.
+    /// Whether every row is looked at again before the step is done. Without it a `backfill` is verified on the canaries
+    /// of a rollout.
     #[serde(default)]
-    pub verify: bool,
+    pub verify: Option<bool>,
 }
 
 /// A smaller share is vacuumed more than a hundred times, and each time all indexes are read.
@@ -105,7 +106,7 @@ pub(super) struct Rows<'a> {
     pub(super) repeatable: Repeatable,
     /// Who keeps rows right that are written meanwhile.
     pub(super) kept: Kept,
-    /// How the result is verified, where the author asks for it.
+    /// How the result is verified, and when if the author says nothing; other than on canaries that is never.
     pub(super) verification: Verification,
 }
 
@@ -158,7 +159,17 @@ impl Rows<'_> {
             upper,
             passes,
             kept: self.kept,
-            verification: options.verify.then_some(self.verification),
+            verification: match options.verify {
+                Some(false) => None,
+                Some(true) => Some(Verification {
+                    when: When::Always,
+                    ..self.verification
+                }),
+                None => Some(self.verification).filter(|found| {
+                    let something = found.differing.is_some() || found.remaining.is_some();
+                    something && found.when == When::OnCanaries
+                }),
+            },
             pacing: options.pacing(),
             server_version: facts.server_version,
         })

@@ -8,7 +8,7 @@ use super::{Kind, Undo};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::Table;
-use crate::plan::{Action, Facts, Kept, Refusal, RowChange, Upper, Verdict, Verification};
+use crate::plan::{Action, Facts, Kept, Refusal, RowChange, Upper, Verdict, Verification, When};
 use serde::Deserialize;
 
 /// `delete: { table, where, batch? }`
@@ -68,6 +68,7 @@ impl Kind for Delete {
                 differing: None,
                 remaining: Some(self.condition.text().to_owned()),
                 verdict: Verdict::Warn,
+                when: When::Always,
             },
         };
         let batches = rows.batches(facts, &self.batch, |_| Ok(Upper::Open))?;

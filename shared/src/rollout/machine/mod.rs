@@ -129,6 +129,11 @@ impl Rollout {
         self.spec.waves.get(*self.waves.get(database)?)
     }
 
+    /// Whether a database is of the first of several waves.
+    pub fn is_canary(&self, database: &DatabaseName) -> bool {
+        self.spec.waves.len() > 1 && self.waves.get(database) == Some(&0)
+    }
+
     /// Whether a database's wave has begun.
     pub fn has_begun(&self, database: &DatabaseName) -> bool {
         let last = self.course.wave;

@@ -10,7 +10,7 @@ use crate::index::WAIT;
 use crate::migration::expression::Expression;
 use crate::plan::{
     Action, Assignment, ColumnFacts, ColumnUses, Facts, Kept, Nullability, Refusal, RelationKind, RowChange,
-    Source, Stage, TableFacts, Transaction, Upper, Verdict, Verification,
+    Source, Stage, TableFacts, Transaction, Upper, Verdict, Verification, When,
 };
 use crate::sql;
 use crate::sql::batch::differs;
@@ -278,6 +278,7 @@ impl ChangeType {
                 differing: Some(differs(&assignment)),
                 remaining: None,
                 verdict: Verdict::Fail,
+                when: When::Always,
             },
             change: RowChange::Update(vec![assignment]),
             condition: None,
@@ -285,7 +286,7 @@ impl ChangeType {
             kept: Kept::ByTrigger,
         };
         let options = BatchOptions {
-            verify: true,
+            verify: Some(true),
             ..self.batch.clone()
         };
         let batches = rows.batches(facts, &options, |_| Ok(Upper::Open))?;
