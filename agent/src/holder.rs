@@ -2,6 +2,7 @@
 
 use crate::claim::Claim;
 use crate::database::Database;
+use crate::error::Error;
 use crate::ledger;
 use std::future::Future;
 use std::time::Duration;
@@ -9,17 +10,33 @@ use std::time::Duration;
 /// So many renewals fit into the time a holder counts as alive.
 const RENEWALS: u32 = 3;
 
-/// Runs `work`, renewing the holder beside it, and releases the holder when it ends.
+/// Runs `work`, renewing the holder beside it, and releases the holder when it ends. Work that was replaced and does not
+/// notice, since it waits for something, is ended.
+///
+/// # Errors
+/// Those of the work; `Replaced`.
 ///
 /// # Cancel safety
 /// When dropped the holder is not released; it expires by itself.
-pub(crate) async fn held_while<T>(database: &Database, claim: &Claim, work: impl Future<Output = T>) -> T {
+pub(crate) async fn held_while<T>(
+    database: &Database,
+    claim: &Claim,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let held = ledger::held();
     let renewing = async {
         loop {
             tokio::time::sleep(held / RENEWALS).await;
-            if let Err(error) = ledger::renew(database, claim, held).await {
-                tracing::warn!(database = %database.name(), error = %error, "the holder could not be renewed");
+            match ledger::renew(database, claim, held).await {
+                Ok(()) => {}
+                Err(replaced @ Error::Replaced { .. }) => {
+                    // What is all but done may come to its own end; the fence lets it change nothing.
+                    tokio::time::sleep(held).await;
+                    return replaced;
+                }
+                Err(error) => {
+                    tracing::warn!(database = %database.name(), error = %error, "the holder could not be renewed");
+                }
             }
         }
     };
@@ -31,6 +48,6 @@ pub(crate) async fn held_while<T>(database: &Database, claim: &Claim, work: impl
             }
             done
         }
-        never = renewing => never,
+        replaced = renewing => Err(replaced),
     }
 }

@@ -91,7 +91,7 @@ impl Session {
         begun.map_err(pooler::not_begun(doing))
     }
 
-    /// A transaction of one statement, in one flight.
+    /// A transaction of one statement, in one flight; how many rows it changed.
     pub(crate) async fn only(
         &mut self,
         tag: &Tag,
@@ -99,7 +99,7 @@ impl Session {
         doing: &'static str,
         statement: &str,
         params: Params<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         self.state = State::Doubtful;
         let client = self.client();
         let (opening, end) = (sql::begin(tag, limits), format!("{tag}COMMIT"));
@@ -112,10 +112,10 @@ impl Session {
             client.batch_execute(&end),
         );
         begun.map_err(pooler::not_begun(doing))?;
-        done.map_err(Error::statement(doing))?;
+        let rows = done.map_err(Error::statement(doing))?;
         ended.map_err(Error::statement(doing))?;
         self.state = State::Clean;
-        Ok(())
+        Ok(rows)
     }
 
     /// Runs a statement of ours.

@@ -165,6 +165,25 @@ async fn a_frozen_run_is_displaced_and_ends_with_a_clear_word() -> anyhow::Resul
 }
 
 #[tokio::test]
+async fn a_displaced_run_ends_also_while_it_rests() -> anyhow::Result<()> {
+    let database = table(Server::shared().await?).await?;
+    let rest = "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 10min } }\n";
+    let migrations = Migrations::write(&[("001_rest.yaml", rest)])?;
+    let mut resting = up(&migrations, &database).start("up")?;
+    eventually("a batch", SOON, || async {
+        let counted = database.number("SELECT count(*) FROM t WHERE n = 1").await?;
+        Ok((counted > 0).then_some(()))
+    })
+    .await?;
+    let mut other = up(&migrations, &database).arg("--take-over").start("other")?;
+    let status = resting.wait(SOON).await?;
+    assert_eq!(status.code(), Some(4), "{}", resting.stderr());
+    assert!(resting.stderr().contains("replaced"), "{}", resting.stderr());
+    other.kill();
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_dead_holder_is_waited_for_and_then_followed() -> anyhow::Result<()> {
     let database = table(Server::shared().await?).await?;
     let migrations = Migrations::write(&[("001_count.yaml", COUNT)])?;

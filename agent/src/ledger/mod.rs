@@ -219,7 +219,10 @@ pub(crate) fn book_limits() -> Limits {
     limits(TAKEOVER_LOCK, Commit::Durable)
 }
 
-/// Renews the holder for this long, or releases it. Courtesy, not safety: others wait for it.
+/// Renews the holder for this long, or releases it with 0. Courtesy, not safety: others wait for it.
+///
+/// # Errors
+/// `Replaced` when another is the holder, and the fence says the same.
 pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) -> Result<(), Error> {
     let mut session = database.session().await?;
     let seconds = held.as_secs_f64();
@@ -232,7 +235,7 @@ pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) ->
     ];
     let started = Instant::now();
     // Durable: nothing depends on it, but it tells how long a commit takes here.
-    session
+    let renewed = session
         .only(
             &claim.tag(),
             limits(TAKEOVER_LOCK, Commit::Durable),
@@ -242,5 +245,9 @@ pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) ->
         )
         .await?;
     database.committed_in(started.elapsed());
+    drop(session);
+    if renewed == 0 && !held.is_zero() {
+        check(database, claim).await?;
+    }
     Ok(())
 }

@@ -315,6 +315,7 @@ pub(super) async fn forget_old(run: &Run<'_>, place: Place<'_>) -> Result<(), Er
             &params,
         )
         .await
+        .map(drop)
 }
 
 /// Inserts ranges, within a transaction that holds the fence row.
