@@ -203,12 +203,12 @@ impl Error {
             Self::LockBudget { .. } | Self::WaitBudget { .. } | Self::Silent(_) => Retryability::Retry,
             Self::At { source, .. } => source.retryability(),
             Self::Foreign { .. } => Retryability::StopRollout,
+            Self::Conflict { conflict, .. } => conflict.retryability(),
             Self::Target(_)
             | Self::Replaced { .. }
             | Self::Identity { .. }
             | Self::LedgerNewer { .. }
             | Self::ServerOld(_)
-            | Self::Conflict { .. }
             | Self::Refused(_)
             | Self::Assertion(_)
             | Self::Verification { .. }

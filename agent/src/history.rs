@@ -41,7 +41,9 @@ pub(crate) async fn work<'a>(
         | Conflict::OutOfOrder { .. }
         | Conflict::Undoing { .. }
         | Conflict::NoSuchTarget { .. }
-        | Conflict::NoUndo { .. } => None,
+        | Conflict::NoUndo { .. }
+        | Conflict::NotUndone(_)
+        | Conflict::LosesData { .. } => None,
     };
     let difference = match edited {
         Some((applied, file)) => difference(database, applied, &file.text).await,

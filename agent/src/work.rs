@@ -9,12 +9,12 @@ use crate::holder;
 use crate::ledger::{self, Take};
 use crate::run::{Overrides, Run};
 use serde::{Deserialize, Serialize};
-use shared::id::{Direction, SetName, StoreId};
-use shared::ledger::Goal;
+use shared::id::{SetName, StoreId};
+use shared::ledger::{Conflict, Goal};
 use shared::lock::Ended;
 use shared::migration::{Set, Version};
 use shared::rollout::message::Located;
-use shared::rollout::work::{Finish, Identity, Look, Order, Progress};
+use shared::rollout::work::{Aim, Finish, Identity, Look, Order, Progress};
 use shared::sql::Tag;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,14 +124,17 @@ impl Control {
     }
 }
 
-/// Everything pending in order, or everything undone.
-fn goal(direction: Direction) -> Goal {
-    match direction {
-        Direction::Up => Goal::Up {
+/// Everything pending in order, or what a rollout has applied in reverse.
+fn goal(aim: &Aim) -> Goal {
+    match aim {
+        Aim::Apply => Goal::Up {
             target: None,
             order: shared::ledger::Order::Strict,
         },
-        Direction::Down => Goal::Down { steps: u32::MAX },
+        Aim::Undo { rollout, data_loss } => Goal::UndoRollout {
+            rollout: rollout.clone(),
+            data_loss: *data_loss,
+        },
     }
 }
 
@@ -157,23 +160,23 @@ async fn try_locate(database: &Database) -> Result<(Identity, Option<i64>), Erro
 }
 
 /// Looks at a database's ledger; changes nothing and takes no fence.
-pub async fn look(database: &Database, set: &Set, direction: Direction, store: StoreId) -> Look {
-    match try_look(database, set, direction, store).await {
+pub async fn look(database: &Database, set: &Set, aim: &Aim, store: StoreId) -> Look {
+    match try_look(database, set, aim, store).await {
         Ok(look) => look,
+        Err(Error::Conflict { conflict, .. }) if matches!(*conflict, Conflict::NotUndone(_)) => {
+            Look::Declined {
+                why: conflict.to_string(),
+            }
+        }
         Err(error) => Look::Failed(error.failure()),
     }
 }
 
-async fn try_look(
-    database: &Database,
-    set: &Set,
-    direction: Direction,
-    store: StoreId,
-) -> Result<Look, Error> {
+async fn try_look(database: &Database, set: &Set, aim: &Aim, store: StoreId) -> Result<Look, Error> {
     let session = database.session().await?;
     let ledger = ledger::read_or_absent(database, &session, &READING, &set.name).await?;
     ledger::check_identity(&ledger)?;
-    let work = history::work(database, set, &ledger, &goal(direction)).await?;
+    let work = history::work(database, set, &ledger, &goal(aim)).await?;
     if work.todos.is_empty() {
         return Ok(Look::UpToDate { ahead: work.ahead });
     }
@@ -232,7 +235,7 @@ async fn try_execute(
     let _at_work = database.at_work();
     ledger::ensure(database, &claim.tag()).await?;
     ledger::take(database, claim, Take::Lease(database.name())).await?;
-    let goal = goal(order.direction);
+    let goal = goal(&order.aim);
     let overrides = Overrides {
         canary: order.canary,
         ..Overrides::default()

@@ -2,9 +2,9 @@
 
 use super::bundles::Bundle;
 use super::{ConnectionId, Ending};
-use shared::id::{DatabaseName, Direction, StoreId};
+use shared::id::{DatabaseName, StoreId};
 use shared::rollout::message::{FromAgent, Holding, Located, ToAgent};
-use shared::rollout::work::{Finish, Look, Order, Progress};
+use shared::rollout::work::{Aim, Finish, Look, Order, Progress};
 use shared::survey::{Detail, Survey};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub(super) enum Effect {
     Look {
         question: Question,
         bundle: Arc<Bundle>,
-        direction: Direction,
+        aim: Aim,
         store: StoreId,
     },
     /// Begin an order; it ends with [`Event::Ended`].

@@ -152,9 +152,9 @@ fn carry_out(effects: Vec<Effect>, tasks: &mut Tasks) -> Option<Ending> {
             Effect::Look {
                 question,
                 bundle,
-                direction,
+                aim,
                 store,
-            } => tasks.look(question, bundle, direction, store),
+            } => tasks.look(question, bundle, aim, store),
             Effect::Start { order, bundle, store } => tasks.start(order, bundle, store),
             Effect::Stop(of) => tasks.stop(&of),
             Effect::Locate(databases) => tasks.locate(databases),

@@ -287,7 +287,8 @@ impl Orders {
 mod tests {
     use super::*;
     use shared::fence::Fence;
-    use shared::id::{Digest, Direction, Holder, RolloutId};
+    use shared::id::{Digest, Holder, RolloutId};
+    use shared::rollout::work::Aim;
     use uuid::Uuid;
 
     const STORE: StoreId = StoreId(Uuid::nil());
@@ -301,7 +302,7 @@ mod tests {
             rollout: RolloutId::try_from("r1").unwrap(),
             database: database.try_into().unwrap(),
             bundle: Digest::of(b"bundle"),
-            direction: Direction::Up,
+            aim: Aim::Apply,
             fence: Fence::of_lease(1, token),
             holder: Holder(Uuid::from_u128(7)),
             attempt: 1,

@@ -7,10 +7,10 @@ use super::connection;
 use super::event::{Event, Question, SurveyQuestion};
 use super::worker::Worker;
 use crate::work::{Control, Listener, StepResult};
-use shared::id::{DatabaseName, Direction, StoreId};
+use shared::id::{DatabaseName, StoreId};
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Holding, Located};
-use shared::rollout::work::{Exit, Failure, Finish, Look, Order, Progress};
+use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order, Progress};
 use shared::survey::Survey;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -148,13 +148,7 @@ impl Tasks {
         }
     }
 
-    pub(super) fn look(
-        &mut self,
-        question: Question,
-        bundle: Arc<Bundle>,
-        direction: Direction,
-        store: StoreId,
-    ) {
+    pub(super) fn look(&mut self, question: Question, bundle: Arc<Bundle>, aim: Aim, store: StoreId) {
         let (worker, places) = (self.worker.clone(), self.looks.clone());
         let about = question.clone();
         let gone = self
@@ -172,7 +166,7 @@ impl Tasks {
                         "the coordinator that asked has gone".to_owned(),
                         Retryability::Retry,
                     )),
-                    Ok(set) => worker.look(database, set, direction, store).await,
+                    Ok(set) => worker.look(database, set, aim, store).await,
                     Err(failure) => Look::Failed(failure),
                 }
             };

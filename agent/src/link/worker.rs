@@ -6,11 +6,11 @@ use crate::survey;
 use crate::work::{self, Control};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use shared::id::{DatabaseName, Direction, StoreId};
+use shared::id::{DatabaseName, StoreId};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::message::Located;
-use shared::rollout::work::{Exit, Failure, Finish, Look, Order};
+use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order};
 use shared::survey::{Detail, Survey};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -29,13 +29,7 @@ pub trait Worker: Send + Sync + 'static {
     fn survey(&self, database: DatabaseName, detail: Detail) -> BoxFuture<'_, Result<Survey, String>>;
 
     /// What a set would do on a database.
-    fn look(
-        &self,
-        database: DatabaseName,
-        set: Arc<Set>,
-        direction: Direction,
-        store: StoreId,
-    ) -> BoxFuture<'_, Look>;
+    fn look(&self, database: DatabaseName, set: Arc<Set>, aim: Aim, store: StoreId) -> BoxFuture<'_, Look>;
 
     /// Does an order, until its end or until `control.stop` and the next safe point.
     fn execute(&self, order: Order, set: Arc<Set>, store: StoreId, control: Control)
@@ -114,16 +108,10 @@ impl Worker for Databases {
         .boxed()
     }
 
-    fn look(
-        &self,
-        database: DatabaseName,
-        set: Arc<Set>,
-        direction: Direction,
-        store: StoreId,
-    ) -> BoxFuture<'_, Look> {
+    fn look(&self, database: DatabaseName, set: Arc<Set>, aim: Aim, store: StoreId) -> BoxFuture<'_, Look> {
         async move {
             match self.find(&database) {
-                Ok(database) => work::look(&database, &set, direction, store).await,
+                Ok(database) => work::look(&database, &set, &aim, store).await,
                 Err(failure) => Look::Failed(failure),
             }
         }

@@ -6,7 +6,7 @@ use crate::faults::{self, Point};
 use crate::ledger;
 use crate::run::Run;
 use crate::session::Session;
-use shared::id::Direction;
+use shared::id::{Direction, RolloutId};
 use shared::ledger::Todo;
 use shared::migration::checksum;
 use shared::sql::{Tag, ledger as texts};
@@ -146,7 +146,7 @@ async fn begin_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &Tag)
     let script = Scripts::of(todo);
     let scheme = checksum::SCHEME;
     let steps = i32::try_from(todo.steps.len()).unwrap_or(i32::MAX);
-    let rollout = run.claim.rollout.as_ref().map(ToString::to_string);
+    let rollout = rollout_of(run);
     let by = run.claim.description.as_str();
     let record = [
         set,
@@ -192,6 +192,7 @@ async fn complete_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &T
     let [set, version, direction, number] = key.run();
     let script = Scripts::of(todo);
     let steps = i32::try_from(todo.steps.len()).unwrap_or(i32::MAX);
+    let rollout = rollout_of(run);
     let params = [
         set,
         version,
@@ -200,6 +201,7 @@ async fn complete_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &T
         (&script.checksum as &(dyn ToSql + Sync), Type::TEXT),
         (&steps, Type::INT4),
         (&script.down_checksum, Type::TEXT),
+        (&rollout, Type::TEXT),
     ];
     if todo.recorded {
         script.keep(session, tag).await?;
@@ -211,6 +213,10 @@ async fn complete_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &T
         1 => Ok(()),
         _ => Err(Error::Broken("a run that is to end is not open")),
     }
+}
+
+fn rollout_of<'a>(run: &'a Run<'_>) -> Option<&'a str> {
+    run.claim.rollout.as_ref().map(RolloutId::as_str)
 }
 
 /// The texts of a run, under their checksums.

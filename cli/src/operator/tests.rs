@@ -72,6 +72,12 @@ impl Service for Script {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         self.answer()
     }
+    async fn undo_rollout(
+        &self,
+        _: Request<v1::UndoRolloutRequest>,
+    ) -> Result<Response<v1::UndoRolloutResponse>, Status> {
+        self.answer()
+    }
     async fn recover(&self, _: Request<v1::RecoverRequest>) -> Result<Response<v1::RecoverResponse>, Status> {
         self.answer()
     }

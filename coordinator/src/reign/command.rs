@@ -4,7 +4,7 @@ use shared::id::{AgentId, DatabaseName, Digest, RequestId, RolloutId, SetName};
 use shared::migration::Version;
 use shared::rollout::book::AskError;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
-use shared::rollout::{Policy, Selector, Verb, drain, show, view, waves};
+use shared::rollout::{Policy, Selector, Verb, drain, show, undo, view, waves};
 use shared::survey::Detail;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,6 +25,14 @@ pub(crate) enum Command {
     /// A new rollout is wanted.
     Found {
         wish: Box<Wish>,
+        reply: oneshot::Sender<Result<Founded, Refusal>>,
+    },
+    /// A rollout is to be taken back.
+    Undo {
+        /// Its id, or the beginning of it.
+        id: String,
+        reason: String,
+        wish: undo::Wish,
         reply: oneshot::Sender<Result<Founded, Refusal>>,
     },
     /// Something is asked of a rollout.
@@ -174,6 +182,10 @@ pub(crate) enum Refusal {
     NoMatch { selector: Selector, known: String },
     #[error("the policy does not fit the databases:\n{}", lines(.0))]
     Waves(Vec<waves::Error>),
+    #[error(transparent)]
+    Search(#[from] show::Error),
+    #[error("cannot undo rollout {rollout}: {why}")]
+    Undo { rollout: RolloutId, why: undo::Error },
 }
 
 fn lines(errors: &[waves::Error]) -> String {

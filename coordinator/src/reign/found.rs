@@ -1,8 +1,9 @@
 //! Founding a rollout: whether it may be, and what it is.
 
 use super::command::{FoundedBy, Refusal, Wish};
-use shared::id::{Direction, RolloutId};
-use shared::rollout::{Book, Selector, Spec, Time, waves};
+use shared::id::RolloutId;
+use shared::rollout::work::Aim;
+use shared::rollout::{Book, Selector, Spec, Time, undo, waves};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many names or labels a message lists.
@@ -28,7 +29,7 @@ pub(super) fn found(
     book: &Book,
     wish: Wish,
     now: Time,
-    mut random: impl FnMut() -> u64,
+    random: impl FnMut() -> u64,
 ) -> Result<Finding, Refusal> {
     if let Some(known) = book.founded_by(&wish.request) {
         let spec = known.spec();
@@ -58,12 +59,7 @@ pub(super) fn found(
     // The same migrations over the same fleet have the same canaries, so that a plan says which.
     let seed = format!("{} {}", wish.set, wish.bundle);
     let waves = waves::plan(&wish.policy, &databases, &seed).map_err(Refusal::Waves)?;
-    let id = loop {
-        let id = RolloutId::from_random(random());
-        if !book.rollouts().contains_key(&id) {
-            break id;
-        }
-    };
+    let id = new_id(book, random);
     Ok(Finding::New(Box::new(Spec {
         id,
         request: wish.request,
@@ -71,13 +67,53 @@ pub(super) fn found(
         set: wish.set,
         bundle: wish.bundle,
         versions: wish.versions,
-        direction: Direction::Up,
+        aim: Aim::Apply,
         selector: wish.selector,
         policy: wish.policy,
         created_by: wish.created_by,
         created_at: now,
         waves,
     })))
+}
+
+/// What taking back a rollout becomes: a rollout of its own, or one that is under way.
+pub(super) fn undo(
+    book: &Book,
+    of: &RolloutId,
+    wish: undo::Wish,
+    now: Time,
+    random: impl FnMut() -> u64,
+) -> Result<Finding, Refusal> {
+    if let Some(known) = book.founded_by(&wish.request) {
+        let id = known.spec().id.clone();
+        return if known.spec().undoes() == Some(of) {
+            Ok(Finding::Known(id))
+        } else {
+            Err(Refusal::OtherContent {
+                request: wish.request,
+                rollout: id,
+            })
+        };
+    }
+    if let Some(under_way) = book.undo_of(of).filter(|undo| !undo.phase().is_ended()) {
+        return Ok(Finding::Known(under_way.spec().id.clone()));
+    }
+    let undone = book.find(of.as_str())?;
+    let spec = book.undo(undone, wish, new_id(book, random), now);
+    let spec = spec.map_err(|why| Refusal::Undo {
+        rollout: of.clone(),
+        why,
+    })?;
+    Ok(Finding::New(Box::new(spec)))
+}
+
+fn new_id(book: &Book, mut random: impl FnMut() -> u64) -> RolloutId {
+    loop {
+        let id = RolloutId::from_random(random());
+        if !book.rollouts().contains_key(&id) {
+            return id;
+        }
+    }
 }
 
 /// What there is to choose from, for one who chose nothing.

@@ -1,6 +1,8 @@
 //! What comes in: agents and their messages, wishes of operators. Changes the book; nothing is written or said here.
 
-use super::command::{Attach, Attached, Command, Drained, Founded, NoControl, Recovered, Refusal, Wish};
+use super::command::{
+    Attach, Attached, Command, Drained, Founded, FoundedBy, NoControl, Recovered, Refusal, Wish,
+};
 use super::found::{self, Finding};
 use super::sessions::Claim;
 use super::tell::Answer;
@@ -11,7 +13,7 @@ use shared::id::{AgentId, RolloutId};
 use shared::rollout::book::{Change, Heard};
 use shared::rollout::drain::{self, Drain};
 use shared::rollout::message::{FromAgent, Welcome};
-use shared::rollout::{Course, Time, Verb, release};
+use shared::rollout::{Course, Time, Verb, release, undo};
 use std::time::Instant;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -38,6 +40,16 @@ impl Reign {
                 }
             }
             Command::Found { wish, reply } => self.found(*wish, reply, now, round),
+            Command::Undo {
+                id,
+                reason,
+                wish,
+                reply,
+            } => match self.undo(&id, &reason, wish, now, round) {
+                Ok((id, by)) => round.answers.push(Answer::Founded(id, by, reply)),
+                // Whoever asked may have gone.
+                Err(refusal) => drop(reply.send(Err(refusal))),
+            },
             Command::Control {
                 id,
                 verb,
@@ -247,27 +259,56 @@ impl Reign {
         now: Time,
         round: &mut Round,
     ) {
-        let random = || Uuid::new_v4().as_u64_pair().0;
         match found::found(&self.book, wish, now, random) {
             Ok(finding) => {
-                let by = finding.by();
-                let id = match finding {
-                    Finding::Known(id) => id,
-                    Finding::New(spec) => {
-                        let id = spec.id.clone();
-                        tracing::info!(
-                            rollout = %id, set = %spec.set, databases = spec.size(), waves = spec.waves.len(),
-                            selector = %spec.selector, by = spec.created_by, "founded"
-                        );
-                        round.groups.extend(pack::founding(&spec, &Course::new()));
-                        self.book.found(*spec);
-                        id
-                    }
-                };
+                let (id, by) = self.founded(finding, round);
                 round.answers.push(Answer::Founded(id, by, reply));
             }
             // Whoever asked may have gone.
             Err(refusal) => drop(reply.send(Err(refusal))),
         }
     }
+
+    /// Aborts a rollout, and founds the one that takes it back.
+    fn undo(
+        &mut self,
+        id: &str,
+        reason: &str,
+        wish: undo::Wish,
+        now: Time,
+        round: &mut Round,
+    ) -> Result<(RolloutId, FoundedBy), Refusal> {
+        let undone = self.book.find(id)?.spec().id.clone();
+        let by = wish.by.clone();
+        let finding = found::undo(&self.book, &undone, wish, now, random)?;
+        // Also where its undo is under way: the abort may not have been written with that. What has ended stays so.
+        if let Ok(changes) = self.book.ask(&undone, Verb::Abort, by, reason.to_owned(), now) {
+            round.changes.extend(changes);
+        }
+        Ok(self.founded(finding, round))
+    }
+
+    fn founded(&mut self, finding: Finding, round: &mut Round) -> (RolloutId, FoundedBy) {
+        let by = finding.by();
+        let id = match finding {
+            Finding::Known(id) => id,
+            Finding::New(spec) => {
+                let id = spec.id.clone();
+                tracing::info!(
+                    rollout = %id, set = %spec.set, databases = spec.size(), waves = spec.waves.len(),
+                    selector = %spec.selector, undoes = spec.undoes().map(RolloutId::as_str), by = spec.created_by,
+                    "founded"
+                );
+                round.groups.extend(pack::founding(&spec, &Course::new()));
+                self.book.found(*spec);
+                id
+            }
+        };
+        (id, by)
+    }
+}
+
+/// Bits for an id.
+fn random() -> u64 {
+    Uuid::new_v4().as_u64_pair().0
 }

@@ -112,8 +112,9 @@ mod tests {
     use crate::reign::Identity;
     use crate::store::embedded::Embedded;
     use crate::store::{Outcome, Store, Transaction};
-    use shared::id::{DatabaseName, Direction, RequestId, SetName, StoreId};
+    use shared::id::{DatabaseName, RequestId, SetName, StoreId};
     use shared::rollout::waves::Wave;
+    use shared::rollout::work::Aim;
     use shared::rollout::{Bundle, Course, Phase, Policy, Selector, Spec};
     use std::sync::Arc;
     use tokio::sync::{mpsc, watch};
@@ -160,7 +161,7 @@ mod tests {
             set: SetName::default_set(),
             bundle,
             versions: Vec::new(),
-            direction: Direction::Up,
+            aim: Aim::Apply,
             selector: Selector::All,
             policy: Policy::default(),
             created_by: String::new(),

@@ -1,8 +1,9 @@
 //! The service for operators and platform tooling.
 
 use super::{Context, status, watch};
-use crate::reign::{Command, Controlled};
+use crate::reign::{Command, Controlled, Founded, FoundedBy};
 use futures_util::stream::BoxStream;
+use proto::convert::request::Undo;
 use proto::convert::{control, view};
 use proto::v1;
 use proto::v1::operator_server;
@@ -88,6 +89,29 @@ impl operator_server::Operator for Operator {
         Ok(Response::new(v1::ControlRolloutResponse {
             rollout: Some(view::rollout_to_wire(rollout)),
             changed,
+        }))
+    }
+
+    async fn undo_rollout(
+        &self,
+        request: Request<v1::UndoRolloutRequest>,
+    ) -> Result<Response<v1::UndoRolloutResponse>, Status> {
+        let Undo { id, reason, wish } =
+            Undo::from_wire(request.into_inner()).map_err(|error| status::invalid(&error.chain()))?;
+        let reigning = self.0.reigning()?;
+        let founded = self
+            .0
+            .ask(&reigning, |reply| Command::Undo {
+                id,
+                reason,
+                wish,
+                reply,
+            })
+            .await?;
+        let Founded { rollout, by } = founded.map_err(|refusal| status::of_refusal(&refusal))?;
+        Ok(Response::new(v1::UndoRolloutResponse {
+            rollout: Some(view::rollout_to_wire(rollout)),
+            created: by == FoundedBy::This,
         }))
     }
 

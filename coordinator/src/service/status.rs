@@ -77,7 +77,8 @@ pub(super) fn of_bundle(error: &BundleError) -> Status {
 pub(super) fn of_refusal(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::OtherContent { .. } => Status::already_exists(clipped(&refusal.to_string())),
-        Refusal::NoMatch { .. } | Refusal::Waves(_) => invalid(&refusal.to_string()),
+        Refusal::Search(error) => of_search(error),
+        Refusal::NoMatch { .. } | Refusal::Waves(_) | Refusal::Undo { .. } => invalid(&refusal.to_string()),
     }
 }
 

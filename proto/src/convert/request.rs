@@ -1,10 +1,13 @@
 //! What operators ask for.
 
 use super::policy::{policy_from_wire, policy_to_wire};
+use super::work::data_loss;
 use super::{Error, name};
 use crate::v1;
 use shared::id::{RequestId, SetName};
+use shared::ledger::DataLoss;
 use shared::migration::File;
+use shared::rollout::undo::{Hours, Wish};
 use shared::rollout::{Bundle, Policy, Selector, selector};
 
 /// A request for a new rollout, checked as far as it can be without knowing the fleet.
@@ -42,6 +45,49 @@ impl Create {
             selector: selector_from_wire(wire.selector.unwrap_or_default())?,
             policy: policy_from_wire(wire.policy.unwrap_or_default())?,
             created_by: wire.created_by,
+        })
+    }
+}
+
+/// A request to take a rollout back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undo {
+    /// The id of the rollout, or the beginning of it.
+    pub id: String,
+    /// Why.
+    pub reason: String,
+    /// How.
+    pub wish: Wish,
+}
+
+impl Undo {
+    /// As sent.
+    pub fn to_wire(self) -> v1::UndoRolloutRequest {
+        v1::UndoRolloutRequest {
+            id: self.id,
+            reason: self.reason,
+            requested_by: self.wish.by,
+            request_id: self.wish.request.into(),
+            allow_data_loss: self.wish.data_loss == DataLoss::Allowed,
+            ignore_windows: self.wish.hours == Hours::Ignored,
+        }
+    }
+
+    /// As received.
+    pub fn from_wire(wire: v1::UndoRolloutRequest) -> Result<Self, Error> {
+        Ok(Self {
+            id: wire.id,
+            reason: wire.reason,
+            wish: Wish {
+                request: name("request_id", wire.request_id)?,
+                data_loss: data_loss(wire.allow_data_loss),
+                hours: if wire.ignore_windows {
+                    Hours::Ignored
+                } else {
+                    Hours::Kept
+                },
+                by: wire.requested_by,
+            },
         })
     }
 }

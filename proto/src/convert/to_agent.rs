@@ -2,7 +2,7 @@
 
 use super::from_agent::holding;
 use super::request::{bundle_from_wire, bundle_to_wire};
-use super::work::{direction_from_wire, direction_to_wire};
+use super::work::{aim_from_wire, aim_to_wire};
 use super::{Error, fleet, millis, name, required, uuid};
 use crate::v1::{self, coordinator_message::Message};
 use shared::fence::Fence;
@@ -39,13 +39,13 @@ pub fn to_wire(message: ToAgent) -> v1::CoordinatorMessage {
             look,
             database,
             bundle,
-            direction,
+            aim,
         } => Message::Look(v1::LookRequest {
             term,
             look_id: look,
             database: database.into(),
             bundle: bundle.to_string(),
-            direction: direction_to_wire(direction),
+            aim: Some(aim_to_wire(aim)),
         }),
         ToAgent::Assign { term, order } => Message::Assign(assign_to_wire(term, order)),
         ToAgent::Stop { term, of, reason } => Message::Stop(v1::StopRequest {
@@ -117,7 +117,7 @@ pub fn from_wire(wire: v1::CoordinatorMessage) -> Result<ToAgent, Error> {
             look: look.look_id,
             database: name("look.database", look.database)?,
             bundle: name("look.bundle", look.bundle)?,
-            direction: direction_from_wire(look.direction)?,
+            aim: aim_from_wire(look.aim)?,
         },
         Message::Assign(assign) => ToAgent::Assign {
             term: assign.term,
@@ -170,7 +170,7 @@ fn assign_to_wire(term: i64, order: Order) -> v1::AssignRequest {
         rollout: order.rollout.into(),
         database: order.database.into(),
         bundle: order.bundle.to_string(),
-        direction: direction_to_wire(order.direction),
+        aim: Some(aim_to_wire(order.aim)),
         // `local` is 0 in every fence of a lease and does not travel.
         epoch: order.fence.epoch,
         token: order.fence.token,
@@ -185,7 +185,7 @@ fn order_from_wire(wire: v1::AssignRequest) -> Result<Order, Error> {
         rollout: name("assign.rollout", wire.rollout)?,
         database: name("assign.database", wire.database)?,
         bundle: name("assign.bundle", wire.bundle)?,
-        direction: direction_from_wire(wire.direction)?,
+        aim: aim_from_wire(wire.aim)?,
         fence: Fence::of_lease(wire.epoch, wire.token),
         holder: Holder(uuid("assign.holder", &wire.holder)?),
         attempt: wire.attempt,
@@ -197,9 +197,10 @@ fn order_from_wire(wire: v1::AssignRequest) -> Result<Order, Error> {
 mod tests {
     use super::*;
     use ::uuid::Uuid;
-    use shared::id::{DatabaseName, Digest, Direction, RolloutId, SetName};
+    use shared::id::{DatabaseName, Digest, RolloutId, SetName};
     use shared::rollout::Bundle;
     use shared::rollout::message::Holding;
+    use shared::rollout::work::Aim;
 
     fn database() -> DatabaseName {
         DatabaseName::try_from("orders").unwrap()
@@ -218,7 +219,7 @@ mod tests {
             rollout: RolloutId::from_random(7),
             database: database(),
             bundle: Digest::of(b"b"),
-            direction: Direction::Up,
+            aim: Aim::Apply,
             fence: Fence::of_lease(1_790_000_000, 42),
             holder: Holder(Uuid::from_u128(8)),
             attempt: 2,
@@ -264,7 +265,7 @@ mod tests {
                 look: 1,
                 database: database(),
                 bundle: Digest::of(b"b"),
-                direction: Direction::Down,
+                aim: Aim::Apply,
             },
             ToAgent::Assign {
                 term: 3,

@@ -44,6 +44,7 @@ pub fn rollout_to_wire(rollout: Rollout) -> v1::Rollout {
         state: state.into(),
         reason: rollout.reason,
         halted: rollout.halted,
+        undoes: rollout.undoes.map(String::from).unwrap_or_default(),
         total_databases: rollout.databases.total,
         waiting_databases: rollout.databases.waiting,
         running_databases: rollout.databases.running,
@@ -116,6 +117,7 @@ pub fn rollout_from_wire(wire: v1::Rollout) -> Result<Rollout, Error> {
         state,
         reason: wire.reason,
         halted: wire.halted,
+        undoes: name_or_none("rollout.undoes", wire.undoes)?,
         databases: Counts {
             total: wire.total_databases,
             waiting: wire.waiting_databases,
@@ -292,6 +294,7 @@ mod tests {
                 set: SetName::default_set(),
                 bundle: Digest::of(b"b"),
                 versions: vec!["001".parse().unwrap()],
+                undoes: Some(RolloutId::from_random(8)),
                 selector: Selector::All,
                 policy: Policy::default(),
                 created_by: "ada".to_owned(),

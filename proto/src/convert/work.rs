@@ -2,27 +2,38 @@
 
 use super::{Error, required};
 use crate::v1;
-use shared::id::Direction;
+use shared::ledger::DataLoss;
 use shared::migration::Version;
 use shared::retry::Retryability;
-use shared::rollout::work::{Cost, Exit, Failure, Finish, Look, Newer, Progress, Summary};
+use shared::rollout::work::{Aim, Cost, Exit, Failure, Finish, Look, Newer, Progress, Summary};
 
-pub(super) fn direction_to_wire(direction: Direction) -> i32 {
-    match direction {
-        Direction::Up => v1::Direction::Up.into(),
-        Direction::Down => v1::Direction::Down.into(),
-    }
+pub(super) fn aim_to_wire(aim: Aim) -> v1::Aim {
+    let aim = match aim {
+        Aim::Apply => v1::aim::Aim::Apply(v1::aim::Apply {}),
+        Aim::Undo { rollout, data_loss } => v1::aim::Aim::Undo(v1::aim::Undo {
+            rollout: rollout.into(),
+            allow_data_loss: data_loss == DataLoss::Allowed,
+        }),
+    };
+    v1::Aim { aim: Some(aim) }
 }
 
-pub(super) fn direction_from_wire(value: i32) -> Result<Direction, Error> {
-    let unknown = || Error::Unknown {
-        field: "direction",
-        value,
-    };
-    match v1::Direction::try_from(value).map_err(|_| unknown())? {
-        v1::Direction::Unspecified => Err(unknown()),
-        v1::Direction::Up => Ok(Direction::Up),
-        v1::Direction::Down => Ok(Direction::Down),
+pub(super) fn aim_from_wire(wire: Option<v1::Aim>) -> Result<Aim, Error> {
+    let aim = required("aim", wire.and_then(|wire| wire.aim))?;
+    Ok(match aim {
+        v1::aim::Aim::Apply(_) => Aim::Apply,
+        v1::aim::Aim::Undo(undo) => Aim::Undo {
+            rollout: super::name("aim.rollout", undo.rollout)?,
+            data_loss: data_loss(undo.allow_data_loss),
+        },
+    })
+}
+
+pub(super) fn data_loss(allowed: bool) -> DataLoss {
+    if allowed {
+        DataLoss::Allowed
+    } else {
+        DataLoss::Refused
     }
 }
 
@@ -84,6 +95,7 @@ pub(super) fn look_to_wire(look: Look) -> v1::look_result::Result {
             versions: versions_to_wire(versions),
         }),
         Look::Held { by } => v1::look_result::Result::Held(v1::look_result::Held { by }),
+        Look::Declined { why } => v1::look_result::Result::Declined(v1::look_result::Declined { why }),
         Look::Failed(failure) => v1::look_result::Result::Failed(failure_to_wire(failure)),
     }
 }
@@ -97,6 +109,7 @@ pub(super) fn look_from_wire(wire: v1::look_result::Result) -> Result<Look, Erro
             versions: versions_from_wire("pending.versions", found.versions)?,
         },
         v1::look_result::Result::Held(held) => Look::Held { by: held.by },
+        v1::look_result::Result::Declined(declined) => Look::Declined { why: declined.why },
         v1::look_result::Result::Failed(failure) => Look::Failed(failure_from_wire(failure)?),
     })
 }
@@ -282,12 +295,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_direction_is_refused() {
-        assert!(direction_from_wire(0).is_err());
-        assert!(direction_from_wire(9).is_err());
-        assert_eq!(
-            direction_from_wire(direction_to_wire(Direction::Down)).unwrap(),
-            Direction::Down
-        );
+    fn every_aim_survives_the_wire() {
+        let rollout = shared::id::RolloutId::try_from("r").unwrap();
+        let undo = |data_loss| Aim::Undo {
+            rollout: rollout.clone(),
+            data_loss,
+        };
+        for aim in [Aim::Apply, undo(DataLoss::Allowed), undo(DataLoss::Refused)] {
+            assert_eq!(aim_from_wire(Some(aim_to_wire(aim.clone()))).unwrap(), aim);
+        }
+        assert!(aim_from_wire(None).is_err());
+        assert!(aim_from_wire(Some(v1::Aim::default())).is_err());
     }
 }

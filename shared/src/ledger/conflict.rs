@@ -1,7 +1,9 @@
 //! What forbids to begin: files and ledger contradict each other, or a rule of order says no.
 
+use super::undo::NotUndone;
 use crate::id::Digest;
 use crate::migration::Version;
+use crate::retry::Retryability;
 
 /// Why nothing is begun. Each names the version and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -131,6 +133,21 @@ pub enum Conflict {
         /// How much of the migration was to be undone.
         extent: Extent,
     },
+    /// What a rollout applied is not to be undone here.
+    #[error("not undone: {0}")]
+    NotUndone(NotUndone),
+    /// The undo of a rollout would lose values or rows, and nobody has said that it may.
+    #[error(
+        "the way down of migration {version} \"{name}\" loses data: {title}\n  help: say --allow-data-loss if what was written there since may go"
+    )]
+    LosesData {
+        /// Which.
+        version: Version,
+        /// Its name.
+        name: String,
+        /// What the step does.
+        title: String,
+    },
 }
 
 /// How much of a migration is applied.
@@ -143,6 +160,14 @@ pub enum Extent {
 }
 
 impl Conflict {
+    /// Whether another try makes sense: never, and where someone is to decide for all databases not elsewhere either.
+    pub fn retryability(&self) -> Retryability {
+        match self {
+            Self::LosesData { .. } => Retryability::StopRollout,
+            _ => Retryability::GiveUp,
+        }
+    }
+
     /// Whether it is the user's input rather than a rule of safety that forbids it.
     pub fn is_input(&self) -> bool {
         matches!(self, Self::NoSuchTarget { .. })

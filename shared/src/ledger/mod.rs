@@ -17,6 +17,7 @@ mod next;
 mod status;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use crate::fence::{Fence, Held};
 use crate::id::{Digest, Direction, Holder, StoreId};
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 pub use conflict::{Conflict, Extent};
 pub use next::{Begun, Goal, Order, Todo, Work, next};
 pub use status::{Line, status};
+pub use undo::{DataLoss, NotUndone};
 
 /// The ledger of one database, of one set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -155,7 +157,7 @@ pub struct RunRow {
     pub scheme: i32,
     /// Steps of the script.
     pub steps: u32,
-    /// The rollout it was part of when it began.
+    /// The rollout that began it, or, of a complete one, the rollout that completed it.
     pub rollout: Option<String>,
     /// Who began it.
     pub by: String,

@@ -1,8 +1,9 @@
 //! What `up` or `down` has to do on one database: pure rules over its ledger and the set's files.
 
 use super::conflict::{Conflict, Extent};
+use super::undo::{self, DataLoss};
 use super::{Ledger, RunRow, State, StepRow, StepState};
-use crate::id::{Digest, Direction};
+use crate::id::{Digest, Direction, RolloutId};
 use crate::migration::{Migration, Script, Set, Step, Version};
 use std::borrow::Cow;
 
@@ -20,6 +21,13 @@ pub enum Goal {
     Down {
         /// At least 1.
         steps: u32,
+    },
+    /// Undo what a rollout has applied.
+    UndoRollout {
+        /// Which.
+        rollout: RolloutId,
+        /// Whether values and rows may be lost with it.
+        data_loss: DataLoss,
     },
 }
 
@@ -105,15 +113,15 @@ impl Todo<'_> {
 /// # Errors
 /// When a rule forbids to begin; nothing is to be done then.
 pub fn next<'a>(set: &'a Set, ledger: &Ledger, goal: &Goal) -> Result<Work<'a>, Conflict> {
-    let history = History::check(set, ledger, goal)?;
     match goal {
-        Goal::Up { target, order } => history.up(target.as_ref(), *order),
-        Goal::Down { steps } => history.down(*steps),
+        Goal::Up { target, order } => History::check(set, ledger, goal)?.up(target.as_ref(), *order),
+        Goal::Down { steps } => History::check(set, ledger, goal)?.down(*steps),
+        Goal::UndoRollout { rollout, data_loss } => undo::undo(set, ledger, rollout, *data_loss),
     }
 }
 
 /// The files beside the newest runs, checked against each other.
-struct History<'a, 'l> {
+pub(super) struct History<'a, 'l> {
     set: &'a Set,
     ledger: &'l Ledger,
     states: Vec<(&'a Migration, State<'l>)>,
@@ -121,6 +129,20 @@ struct History<'a, 'l> {
 }
 
 impl<'a, 'l> History<'a, 'l> {
+    /// Files and runs as they are, for a goal with rules of its own.
+    pub(super) fn unchecked(set: &'a Set, ledger: &'l Ledger) -> Self {
+        let newest = ledger.newest_runs();
+        let states = (set.migrations.iter())
+            .map(|m| (m, State::of(newest.get(&m.version).copied())))
+            .collect();
+        Self {
+            set,
+            ledger,
+            states,
+            ahead: Vec::new(),
+        }
+    }
+
     fn check(set: &'a Set, ledger: &'l Ledger, goal: &Goal) -> Result<Self, Conflict> {
         let newest = ledger.newest_runs();
         let last_file = set.migrations.last().map(|m| &m.version);
@@ -139,12 +161,11 @@ impl<'a, 'l> History<'a, 'l> {
                 State::Applied(_) => return Err(Conflict::Missing { version, name }),
             }
         }
-        let states: Vec<_> = set
-            .migrations
-            .iter()
-            .map(|m| (m, State::of(newest.get(&m.version).copied())))
-            .collect();
-        for (migration, state) in &states {
+        let history = Self {
+            ahead,
+            ..Self::unchecked(set, ledger)
+        };
+        for (migration, state) in &history.states {
             match state {
                 State::Applied(run)
                     if run.checksum != migration.up.checksum && matches!(goal, Goal::Up { .. }) =>
@@ -159,12 +180,7 @@ impl<'a, 'l> History<'a, 'l> {
                 State::Pending { .. } | State::Applying(_) | State::Applied(_) | State::Undoing(_) => {}
             }
         }
-        Ok(Self {
-            set,
-            ledger,
-            states,
-            ahead,
-        })
+        Ok(history)
     }
 
     fn up(self, target: Option<&Version>, order: Order) -> Result<Work<'a>, Conflict> {
@@ -258,15 +274,20 @@ impl<'a, 'l> History<'a, 'l> {
         for (migration, run) in whole.into_iter().take(wanted) {
             partial.push(self.undo(migration, Some(run), run.run + 1, None)?);
         }
-        let edited_downs = (partial.iter())
+        Ok(self.way_down(partial))
+    }
+
+    /// Undoes these, in this order.
+    pub(super) fn way_down(&self, todos: Vec<Todo<'a>>) -> Work<'a> {
+        let edited_downs = (todos.iter())
             .filter(|todo| self.is_down_edited(todo))
             .map(|todo| todo.migration.version.clone())
             .collect();
-        Ok(Work {
-            todos: partial,
+        Work {
+            todos,
             ahead: Vec::new(),
             edited_downs,
-        })
+        }
     }
 
     /// Whether a written down is not the one that stood beside the up.
@@ -279,7 +300,7 @@ impl<'a, 'l> History<'a, 'l> {
     }
 
     /// Undoes a whole migration: by its written down, or by the opposite of its steps in reverse.
-    fn undo(
+    pub(super) fn undo(
         &self,
         migration: &'a Migration,
         up: Option<&RunRow>,

@@ -1,7 +1,7 @@
 //! The rules of order and of half-done migrations, over ledgers as a database would give them.
 
 use super::*;
-use crate::id::SetName;
+use crate::id::{RolloutId, SetName};
 use crate::migration::{Change, Migration, Options, Position, Script, Set, Step};
 use serde_json::{Value, json};
 
@@ -533,4 +533,115 @@ fn every_format_has_the_way_that_leads_to_it() {
         usize::try_from(crate::sql::ledger::FORMAT).unwrap(),
         crate::sql::ledger::UPGRADES.len() + 1
     );
+}
+
+fn undo(data_loss: DataLoss) -> Goal {
+    Goal::UndoRollout {
+        rollout: RolloutId::try_from("r").unwrap(),
+        data_loss,
+    }
+}
+
+/// Versions applied by these rollouts; a local run has none.
+fn applied_by(set: &Set, by: &[(usize, Option<&str>)]) -> Ledger {
+    let mut ledger = applied(set, &by.iter().map(|(index, _)| *index).collect::<Vec<_>>());
+    for (run, (_, rollout)) in ledger.runs.iter_mut().zip(by) {
+        run.rollout = rollout.map(str::to_owned);
+    }
+    ledger
+}
+
+fn not_undone(set: &Set, ledger: &Ledger) -> String {
+    next(set, ledger, &undo(DataLoss::Allowed))
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn what_a_rollout_applied_is_undone_newest_first_and_nothing_else() {
+    let set = three();
+    let ledger = applied_by(&set, &[(0, Some("q")), (1, Some("r")), (2, Some("r"))]);
+    let work = next(&set, &ledger, &undo(DataLoss::Allowed)).unwrap();
+    assert_eq!(versions(&work), [("3".to_owned(), 2), ("2".to_owned(), 2)]);
+    let kept = next(&set, &ledger, &undo(DataLoss::Refused)).unwrap_err();
+    assert!(
+        matches!(&kept, Conflict::LosesData { version, .. } if version.as_str() == "3"),
+        "{kept}"
+    );
+}
+
+#[test]
+fn what_has_been_undone_is_done() {
+    let set = three();
+    let mut ledger = applied_by(&set, &[(0, Some("r"))]);
+    run(
+        &mut ledger,
+        &set.migrations[0],
+        Direction::Down,
+        2,
+        RunState::Complete,
+    );
+    assert!(versions(&next(&set, &ledger, &undo(DataLoss::Refused)).unwrap()).is_empty());
+    // Another rollout has applied it anew.
+    run(
+        &mut ledger,
+        &set.migrations[0],
+        Direction::Up,
+        3,
+        RunState::Complete,
+    );
+    assert!(versions(&next(&set, &ledger, &undo(DataLoss::Refused)).unwrap()).is_empty());
+}
+
+#[test]
+fn a_half_done_undo_of_the_rollouts_own_is_continued() {
+    let set = three();
+    let mut ledger = applied_by(&set, &[(0, Some("r")), (1, Some("r"))]);
+    run(
+        &mut ledger,
+        &set.migrations[1],
+        Direction::Down,
+        2,
+        RunState::Open,
+    );
+    let work = next(&set, &ledger, &undo(DataLoss::Allowed)).unwrap();
+    assert_eq!(versions(&work), [("2".to_owned(), 2), ("1".to_owned(), 2)]);
+    assert!(work.todos[0].recorded);
+}
+
+#[test]
+fn what_a_rollout_did_not_complete_is_left_as_it_is() {
+    let set = three();
+    let local = applied_by(&set, &[(0, None), (1, Some("q"))]);
+    assert!(not_undone(&set, &local).contains("rollout r has completed no migration"));
+
+    let mut half = applied_by(&set, &[(0, Some("r"))]);
+    run(&mut half, &set.migrations[1], Direction::Up, 1, RunState::Open);
+    let text = not_undone(&set, &half);
+    assert!(text.contains("migration 2 \"m2\" is half applied"), "{text}");
+    half.runs.remove(0);
+    half.runs[0].rollout = Some("r".to_owned());
+    let text = not_undone(&set, &half);
+    assert!(text.contains("migration 2 \"m2\" is half applied"), "{text}");
+}
+
+#[test]
+fn what_came_later_keeps_what_it_may_need() {
+    let set = three();
+    let ledger = applied_by(&set, &[(0, Some("r")), (1, Some("q"))]);
+    let text = not_undone(&set, &ledger);
+    assert!(
+        text.contains("migration 2 \"m2\" came later (rollout q)"),
+        "{text}"
+    );
+    // A later set of the same name, whose files this rollout does not have.
+    let older = Set {
+        migrations: set.migrations[..1].to_vec(),
+        ..set.clone()
+    };
+    assert_eq!(not_undone(&older, &ledger), text);
+    // In between, out of order.
+    let between = applied_by(&set, &[(0, Some("r")), (1, None), (2, Some("r"))]);
+    let text = not_undone(&set, &between);
+    assert!(text.contains("migration 2 \"m2\" came later (someone)"), "{text}");
 }

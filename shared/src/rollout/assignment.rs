@@ -115,6 +115,11 @@ pub enum Skip {
     },
     /// No agent serves it, and the policy does not wait for one.
     Unreachable,
+    /// What a rollout has applied there is not to be taken back.
+    Declined {
+        /// Why.
+        why: String,
+    },
 }
 
 impl std::fmt::Display for Skip {
@@ -122,6 +127,7 @@ impl std::fmt::Display for Skip {
         match self {
             Self::Asked { by, reason } => super::phase::asked(f, "left out", by, reason),
             Self::Unreachable => f.write_str("left out: no agent serves it"),
+            Self::Declined { why } => f.write_str(why),
         }
     }
 }

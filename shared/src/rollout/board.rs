@@ -171,8 +171,9 @@ impl<'a> Board<'a> {
         let front = self.fronts.get(database);
         #[cfg(test)]
         let front = front.filter(|_| !planted::chosen(Bug::AssignedTwice));
-        if let Some(front) = front.filter(|front| ***front != rollout.spec().id) {
-            return blocked(Blocked::Earlier((*front).clone()));
+        let front = front.copied().filter(|front| **front != rollout.spec().id);
+        if let Some(front) = front.or_else(|| self.undone(rollout)) {
+            return blocked(Blocked::Earlier(front.clone()));
         }
         if let Some(until) = self.resting.get(&rollout.spec().id) {
             return blocked(Blocked::Hours { until: *until });
@@ -194,6 +195,17 @@ impl<'a> Board<'a> {
             return blocked(Blocked::Conflict(conflict.clone()));
         }
         self.agents(database)
+    }
+
+    /// The rollout that one takes back, while that lives: nothing of it may be at work any more.
+    fn undone(&self, rollout: &Rollout) -> Option<&'a RolloutId> {
+        let undone = rollout.spec().undoes()?;
+        #[cfg(test)]
+        if planted::chosen(Bug::UndoneTooEarly) {
+            return None;
+        }
+        let mut live = self.snapshot.live.iter().map(|live| &live.spec().id);
+        live.find(|live| *live == undone)
     }
 
     /// Who could work on a database.

@@ -90,6 +90,9 @@ pub enum AskError {
         "rollout {0}, which came later, is not finished with the same databases: let it end, or abort it, and retry then"
     )]
     Overtaken(RolloutId),
+    /// It has been taken back.
+    #[error("rollout {0} takes it back: start a new rollout of the same migrations instead")]
+    Undone(RolloutId),
 }
 
 impl Book {
@@ -219,10 +222,13 @@ impl Book {
         reason: String,
         now: Time,
     ) -> Result<Vec<Change>, AskError> {
-        if let Verb::Retry { databases } = &verb
-            && let Some(later) = self.overtaken(rollout, databases)
-        {
-            return Err(AskError::Overtaken(later));
+        if let Verb::Retry { databases } = &verb {
+            if let Some(undo) = self.undo_of(rollout) {
+                return Err(AskError::Undone(undo.spec().id.clone()));
+            }
+            if let Some(later) = self.overtaken(rollout, databases) {
+                return Err(AskError::Overtaken(later));
+            }
         }
         let mut heard = Heard::default();
         self.apply(rollout, Event::Asked { verb, by, reason }, now, &mut heard);
@@ -357,6 +363,9 @@ impl Book {
             Look::Held { by } => glance.found = Found::Held { by: clipped(by) },
             Look::UpToDate { ahead: _ } => {
                 self.apply(&rollout, Event::FoundUpToDate { database, agent }, now, heard);
+            }
+            Look::Declined { why } => {
+                self.apply(&rollout, Event::Declined { database, agent, why }, now, heard);
             }
             Look::Failed(failure) => {
                 self.apply(

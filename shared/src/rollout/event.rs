@@ -34,6 +34,15 @@ pub enum Event {
         /// Who looked.
         agent: AgentId,
     },
+    /// A look found that it is to stay as it is.
+    Declined {
+        /// Which database.
+        database: DatabaseName,
+        /// Who looked.
+        agent: AgentId,
+        /// Why.
+        why: String,
+    },
     /// A look failed.
     LookFailed {
         /// Which database.

@@ -53,13 +53,13 @@ impl Book {
             } => {
                 let spec = self.rollouts().get(&rollout)?.spec();
                 *looks += 1;
-                let (bundle, direction) = (spec.bundle, spec.direction);
+                let (bundle, aim) = (spec.bundle, spec.aim.clone());
                 let message = ToAgent::Look {
                     term: office.term,
                     look: *looks,
                     database,
                     bundle,
-                    direction,
+                    aim,
                 };
                 Some(Instruction {
                     agent,
@@ -147,7 +147,7 @@ impl Book {
             rollout: holding.rollout.clone(),
             database: holding.database.clone(),
             bundle: rollout.spec().bundle,
-            direction: rollout.spec().direction,
+            aim: rollout.spec().aim.clone(),
             fence: Fence::of_lease(office.epoch, holding.token),
             holder: work.holder,
             attempt: work.attempt(),

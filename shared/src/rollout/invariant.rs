@@ -5,7 +5,7 @@ use super::assignment::{Assignment, Work};
 use super::machine::Rollout;
 use super::phase::Phase;
 use crate::id::DatabaseName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// One invariant.
@@ -31,10 +31,12 @@ pub enum Invariant {
     WithinServerLimit,
     /// 10: what is counted as it changes is what counting gives.
     CountsTrue,
+    /// 11: nothing is taken back while the rollout that did it lives.
+    UndoneIsOver,
 }
 
 /// All of them.
-pub const ALL: [Invariant; 10] = [
+pub const ALL: [Invariant; 11] = [
     Invariant::LeasedOnce,
     Invariant::WithinLimit,
     Invariant::EndedIsOver,
@@ -45,6 +47,7 @@ pub const ALL: [Invariant; 10] = [
     Invariant::BudgetKept,
     Invariant::WithinServerLimit,
     Invariant::CountsTrue,
+    Invariant::UndoneIsOver,
 ];
 
 /// An invariant that does not hold.
@@ -70,6 +73,7 @@ impl Invariant {
             Self::BudgetKept => 8,
             Self::WithinServerLimit => 9,
             Self::CountsTrue => 10,
+            Self::UndoneIsOver => 11,
         }
     }
 
@@ -86,6 +90,7 @@ impl Invariant {
             Self::BudgetKept => beyond_budget(rollouts),
             Self::WithinServerLimit => beyond_server_limit(rollouts),
             Self::CountsTrue => miscounted(rollouts),
+            Self::UndoneIsOver => undone_too_early(rollouts),
         }
     }
 }
@@ -156,6 +161,18 @@ fn ended_not_over(rollouts: &[&Rollout]) -> Vec<String> {
                     )
                 })
         })
+        .collect()
+}
+
+fn undone_too_early(rollouts: &[&Rollout]) -> Vec<String> {
+    let live: BTreeSet<_> = (rollouts.iter())
+        .filter(|rollout| !rollout.phase().is_ended())
+        .map(|rollout| &rollout.spec().id)
+        .collect();
+    (rollouts.iter())
+        .filter(|undo| undo.in_flight() > 0)
+        .filter_map(|undo| Some((undo, undo.spec().undoes().filter(|of| live.contains(of))?)))
+        .map(|(undo, of)| format!("rollout {} is at work, and {of} has not ended", undo.spec().id))
         .collect()
 }
 

@@ -15,8 +15,8 @@
 //! Every message may be lost with its stream, and be repeated after the next Hello.
 
 use super::bundle::Bundle;
-use super::work::{Finish, Identity, Look, Order, Progress};
-use crate::id::{AgentId, DatabaseName, Digest, Direction, Instance, RolloutId, StoreId};
+use super::work::{Aim, Finish, Identity, Look, Order, Progress};
+use crate::id::{AgentId, DatabaseName, Digest, Instance, RolloutId, StoreId};
 use crate::survey::{Detail, Survey};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -166,8 +166,8 @@ pub enum ToAgent {
         database: DatabaseName,
         /// Which migrations.
         bundle: Digest,
-        /// Which way.
-        direction: Direction,
+        /// What is to be made of it.
+        aim: Aim,
     },
     /// Work. The same token again is the same work.
     Assign {

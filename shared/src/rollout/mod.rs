@@ -8,6 +8,7 @@
 //! | [`assignment`] | one database of a rollout, and its states |
 //! | [`phase`], [`course`] | the rollout as a whole, and its states |
 //! | [`control`] | what operators may ask of it |
+//! | [`undo`] | what takes a rollout back |
 //! | [`tally`] | how many databases are where |
 //! | [`machine`] | one rollout, and the only function that changes it |
 //! | [`event`] | what can happen to it, and what follows |
@@ -55,6 +56,7 @@ pub mod spec;
 mod spread;
 pub mod tally;
 pub mod time;
+pub mod undo;
 pub mod view;
 pub mod waves;
 pub mod work;

@@ -17,6 +17,8 @@ pub(super) enum Bug {
     PauseIgnored,
     /// The limit of a server does not count.
     ServerLimitIgnored,
+    /// An undo does not wait for the end of what it takes back.
+    UndoneTooEarly,
 }
 
 thread_local! {

@@ -8,8 +8,8 @@ use super::selector::Selector;
 use super::spec::Spec;
 use super::time::Time;
 use super::waves::Wave;
-use super::work::{Exit, Failure, Finish};
-use crate::id::{AgentId, DatabaseName, Digest, Direction, Holder, RequestId, RolloutId, SetName};
+use super::work::{Aim, Exit, Failure, Finish};
+use crate::id::{AgentId, DatabaseName, Digest, Holder, RequestId, RolloutId, SetName};
 use crate::retry::Retryability;
 use std::time::Duration;
 use uuid::Uuid;
@@ -30,7 +30,7 @@ pub(crate) fn spec(number: u64, databases: &[&str], policy: Policy) -> Spec {
         set: SetName::default_set(),
         bundle: Digest::of(&number.to_be_bytes()),
         versions: vec!["001".parse().unwrap()],
-        direction: Direction::Up,
+        aim: Aim::Apply,
         selector: Selector::All,
         policy,
         created_by: "ada".to_owned(),

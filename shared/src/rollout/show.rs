@@ -213,6 +213,7 @@ pub fn show_rollout(rollout: &Rollout, now: Time) -> view::Rollout {
         set: spec.set.clone(),
         bundle: spec.bundle,
         versions: spec.versions.clone(),
+        undoes: spec.undoes().cloned(),
         selector: spec.selector.clone(),
         policy: spec.policy.clone(),
         created_by: spec.created_by.clone(),

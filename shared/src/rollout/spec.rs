@@ -4,7 +4,8 @@ use super::policy::Policy;
 use super::selector::Selector;
 use super::time::Time;
 use super::waves::Wave;
-use crate::id::{DatabaseName, Digest, Direction, RequestId, RolloutId, SetName};
+use super::work::Aim;
+use crate::id::{DatabaseName, Digest, RequestId, RolloutId, SetName};
 use crate::migration::Version;
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +24,9 @@ pub struct Spec {
     pub bundle: Digest,
     /// The versions in the bundle.
     pub versions: Vec<Version>,
-    /// Which way.
-    pub direction: Direction,
+    /// What it is to make of its databases.
+    #[serde(default)]
+    pub aim: Aim,
     /// How databases were chosen.
     pub selector: Selector,
     /// Its limits.
@@ -38,6 +40,14 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// The rollout whose migrations it takes back.
+    pub fn undoes(&self) -> Option<&RolloutId> {
+        match &self.aim {
+            Aim::Apply => None,
+            Aim::Undo { rollout, .. } => Some(rollout),
+        }
+    }
+
     /// The databases chosen, wave by wave.
     pub fn databases(&self) -> impl Iterator<Item = &DatabaseName> {
         self.waves.iter().flat_map(|wave| &wave.databases)

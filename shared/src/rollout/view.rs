@@ -24,6 +24,8 @@ pub struct Rollout {
     pub bundle: Digest,
     /// The versions in the bundle.
     pub versions: Vec<Version>,
+    /// The rollout that it takes back.
+    pub undoes: Option<RolloutId>,
     /// Which databases were chosen.
     pub selector: Selector,
     /// Its limits.

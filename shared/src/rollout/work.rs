@@ -1,7 +1,8 @@
 //! What coordinator and agent tell each other about one database, as values of the core.
 
 use crate::fence::Fence;
-use crate::id::{DatabaseName, Digest, Direction, Holder, RolloutId};
+use crate::id::{DatabaseName, Digest, Holder, RolloutId};
+use crate::ledger::DataLoss;
 use crate::migration::Version;
 use crate::retry::Retryability;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,22 @@ impl std::fmt::Display for Identity {
     }
 }
 
+/// What is to be made of a database.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aim {
+    /// All of the bundle's migrations are applied.
+    #[default]
+    Apply,
+    /// What a rollout has applied is taken back.
+    Undo {
+        /// Which rollout.
+        rollout: RolloutId,
+        /// Whether values and rows may be lost with it.
+        data_loss: DataLoss,
+    },
+}
+
 /// The work of one rollout on one database, given to one agent with a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
@@ -32,10 +49,10 @@ pub struct Order {
     pub rollout: RolloutId,
     /// On which database.
     pub database: DatabaseName,
-    /// The bundle whose pending migrations are to be run.
+    /// The bundle with the migrations.
     pub bundle: Digest,
-    /// Which way.
-    pub direction: Direction,
+    /// What is to be made of it.
+    pub aim: Aim,
     /// The lease as the database sees it.
     pub fence: Fence,
     /// Minted with the lease.
@@ -63,6 +80,11 @@ pub enum Look {
     Held {
         /// Who, for people.
         by: String,
+    },
+    /// What a rollout has applied is to stay as it is here.
+    Declined {
+        /// Why, for people.
+        why: String,
     },
     /// It cannot be done, or not now.
     Failed(Failure),

@@ -309,7 +309,7 @@ RETURNING pg_catalog.pg_current_xact_id()::pg_catalog.text";
 /// checksum of the way down (text). One row, or something is wrong.
 pub const COMPLETE_RUN: &str = r"
 UPDATE confiture.run SET state = 'complete', ended_at = pg_catalog.clock_timestamp(), checksum = $5, steps = $6,
-       down_checksum = $7
+       down_checksum = $7, rollout = $8
  WHERE (set_name, version, direction, run) = ($1, $2, $3, $4) AND state = 'open'";
 
 /// The id of the transaction we are in, as text; NULL when it has written nothing. A hidden COMMIT shows here.

@@ -8,11 +8,11 @@ use crate::link::links::Opened;
 use crate::link::orders;
 use crate::link::{ConnectionId, Ending};
 use runtime::clock::Boot;
-use shared::id::{DatabaseName, Digest, Direction, StoreId};
+use shared::id::{DatabaseName, Digest, StoreId};
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Hello, Holding, Located, Parting, ToAgent, Welcome};
 use shared::rollout::release;
-use shared::rollout::work::{Exit, Failure, Finish, Look, Order};
+use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order};
 use shared::survey::Survey;
 
 impl State {
@@ -68,7 +68,7 @@ impl State {
                 look,
                 database,
                 bundle,
-                direction,
+                aim,
             } => {
                 if self.is_command(id, term) {
                     let question = Question {
@@ -76,7 +76,7 @@ impl State {
                         look,
                         database,
                     };
-                    self.look(question, bundle, direction, now, effects);
+                    self.look(question, bundle, aim, now, effects);
                 }
             }
             ToAgent::Assign { term, order } => {
@@ -188,14 +188,7 @@ impl State {
         true
     }
 
-    fn look(
-        &mut self,
-        question: Question,
-        digest: Digest,
-        direction: Direction,
-        now: Boot,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn look(&mut self, question: Question, digest: Digest, aim: Aim, now: Boot, effects: &mut Vec<Effect>) {
         if !matches!(self.mode, Mode::Serving) {
             return;
         }
@@ -211,7 +204,7 @@ impl State {
         effects.push(Effect::Look {
             question,
             bundle,
-            direction,
+            aim,
             store,
         });
     }

@@ -5,10 +5,10 @@ use crate::link::event::{Question, SurveyQuestion};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use shared::fence::Fence;
-use shared::id::{Digest, Direction, Holder, RolloutId, SetName};
+use shared::id::{Digest, Holder, RolloutId, SetName};
 use shared::rollout::Bundle as Content;
 use shared::rollout::message::{Located, Parting, Renewal, ToAgent, Welcome};
-use shared::rollout::work::{Finish, Look, Order};
+use shared::rollout::work::{Aim, Finish, Look, Order};
 use shared::survey::{Detail, Schema, Survey};
 use uuid::Uuid;
 
@@ -109,6 +109,7 @@ fn told(effects: &[Effect]) -> Vec<String> {
         FromAgent::Looked { look, result, .. } => match result {
             Look::UpToDate { .. } => format!("looked {look}: up to date"),
             Look::Pending { .. } | Look::Held { .. } => format!("looked {look}: something to do"),
+            Look::Declined { .. } => format!("looked {look}: declined"),
             Look::Failed(_) => format!("looked {look}: failed"),
         },
         FromAgent::Surveyed {
@@ -193,7 +194,7 @@ fn assign_in(term: i64, database: &str, token: i64) -> ToAgent {
         rollout: RolloutId::try_from("r").unwrap(),
         database: database.try_into().unwrap(),
         bundle: content().digest(),
-        direction: Direction::Up,
+        aim: Aim::Apply,
         fence: Fence::of_lease(1, token),
         holder: Holder(Uuid::from_u128(2)),
         attempt: 1,
@@ -208,7 +209,7 @@ fn look(term: i64, database: &str, bundle: Digest) -> ToAgent {
         look: 3,
         database: database.try_into().unwrap(),
         bundle,
-        direction: Direction::Up,
+        aim: Aim::Apply,
     }
 }
 

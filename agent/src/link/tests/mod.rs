@@ -7,11 +7,11 @@ use super::*;
 use coordinator::{Coordinator, Stream};
 use script::{Script, database};
 use shared::fence::Fence;
-use shared::id::{Digest, Direction, Holder, RolloutId, SetName, StoreId};
+use shared::id::{Digest, Holder, RolloutId, SetName, StoreId};
 use shared::migration::File;
 use shared::rollout::Bundle;
 use shared::rollout::message::{FromAgent, Holding, Parting, Renewal, ToAgent, Welcome};
-use shared::rollout::work::{Finish, Look, Order, Progress, Summary};
+use shared::rollout::work::{Aim, Finish, Look, Order, Progress, Summary};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -85,7 +85,7 @@ fn look(look: u64, name: &str) -> ToAgent {
         look,
         database: database(name),
         bundle: content().digest(),
-        direction: Direction::Up,
+        aim: Aim::Apply,
     }
 }
 
@@ -94,7 +94,7 @@ fn assign(name: &str, token: i64) -> ToAgent {
         rollout: RolloutId::try_from("r").unwrap(),
         database: database(name),
         bundle: content().digest(),
-        direction: Direction::Up,
+        aim: Aim::Apply,
         fence: Fence::of_lease(1, token),
         holder: Holder(Uuid::from_u128(2)),
         attempt: 1,

@@ -4,10 +4,10 @@ use crate::link::Worker;
 use crate::work::Control;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use shared::id::{DatabaseName, Direction, StoreId};
+use shared::id::{DatabaseName, StoreId};
 use shared::migration::Set;
 use shared::rollout::message::Located;
-use shared::rollout::work::{Finish, Identity, Look, Order, Progress};
+use shared::rollout::work::{Aim, Finish, Identity, Look, Order, Progress};
 use shared::survey::{Detail, Schema, Survey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -134,7 +134,7 @@ impl Worker for Script {
         .boxed()
     }
 
-    fn look(&self, _: DatabaseName, set: Arc<Set>, _: Direction, _: StoreId) -> BoxFuture<'_, Look> {
+    fn look(&self, _: DatabaseName, set: Arc<Set>, _: Aim, _: StoreId) -> BoxFuture<'_, Look> {
         async move {
             let now = self.0.looks.fetch_add(1, Ordering::SeqCst) + 1;
             self.0.most_looks.fetch_max(now, Ordering::SeqCst);

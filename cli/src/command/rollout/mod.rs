@@ -9,6 +9,7 @@ mod report;
 mod show;
 mod start;
 mod text;
+mod undo;
 mod view;
 mod watch;
 
@@ -19,7 +20,7 @@ use proto::convert;
 use shared::rollout::Verb;
 use shared::rollout::work::Exit;
 
-/// `confiture rollout start|list|show|report|watch|pause|resume|abort|retry|skip|approve`
+/// `confiture rollout start|list|show|report|watch|pause|resume|abort|retry|skip|approve|undo`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
     /// Bring migrations to the databases of the fleet
@@ -44,6 +45,8 @@ pub(crate) enum Rollout {
     Skip(control::Skip),
     /// Let a wave begin that waits for it
     Approve(control::Approve),
+    /// Take it back: abort it, and undo what it has applied
+    Undo(undo::Undo),
 }
 
 impl Rollout {
@@ -60,6 +63,7 @@ impl Rollout {
             Self::Retry(retry) => retry.run(global).await,
             Self::Skip(skip) => skip.run(global).await,
             Self::Approve(approve) => approve.run(global).await,
+            Self::Undo(undo) => undo.run(global).await,
         }
     }
 }

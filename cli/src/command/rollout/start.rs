@@ -33,14 +33,31 @@ pub(crate) struct Start {
     all: bool,
     #[command(flatten)]
     policy: policy::Flags,
+    #[command(flatten)]
+    follow: Follow,
+    #[command(flatten)]
+    at: At,
+}
+
+/// How often a rollout may be asked for, and whether it is watched.
+#[derive(Debug, clap::Args)]
+pub(super) struct Follow {
     /// Makes repeating this command harmless: the same id is the same rollout [default: a random one]
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     /// Show what happens until the rollout has ended; the exit code says how it ended
     #[arg(long)]
     watch: bool,
-    #[command(flatten)]
-    at: At,
+}
+
+impl Follow {
+    pub(super) fn request(&self) -> Result<RequestId, Failure> {
+        let request = match &self.request_id {
+            Some(given) => RequestId::try_from(given.as_str()),
+            None => RequestId::try_from(uuid::Uuid::new_v4().to_string()),
+        };
+        request.map_err(|error| Failure::usage(format!("--request-id: {error}")))
+    }
 }
 
 impl Start {
@@ -54,36 +71,14 @@ impl Start {
             .await?;
         let rollout = convert::view::rollout_from_wire(required(answer.rollout, "rollout")?)
             .map_err(|error| not_understood(&error))?;
-        if self.watch {
-            output::note(&founded(&rollout, answer.created));
-            return watch::to_the_end(&mut operator, rollout.id.as_str(), Display::new(global.output)).await;
-        }
-        match global.output {
-            Format::Json => {
-                let mut value = view::rollout(&rollout);
-                value["created"] = answer.created.into();
-                output::json(&value);
-            }
-            Format::Text => {
-                output::data(&founded(&rollout, answer.created));
-                output::note(&format!(
-                    "see what happens with `confiture rollout watch {}`",
-                    rollout.id
-                ));
-            }
-        }
-        Ok(Exit::Done)
+        tell(&mut operator, &rollout, answer.created, &self.follow, global).await
     }
 
     /// Everything that can be found wrong before anybody is asked.
     fn request(&self, global: &Global) -> Result<Create, Failure> {
         let selector = self.selector()?;
         let policy = self.policy.policy()?;
-        let request = match &self.request_id {
-            Some(given) => RequestId::try_from(given.as_str()),
-            None => RequestId::try_from(uuid::Uuid::new_v4().to_string()),
-        };
-        let request = request.map_err(|error| Failure::usage(format!("--request-id: {error}")))?;
+        let request = self.follow.request()?;
         let bundle = match (&self.migrations, &self.set) {
             (Some(folder), Some(set)) => files::bundle(folder, Some(set_name(set)?))?,
             (folder, set) => {
@@ -117,18 +112,47 @@ impl Start {
     }
 }
 
+/// Says that a rollout was founded, and shows what becomes of it where that is wanted.
+pub(super) async fn tell(
+    operator: &mut Operator,
+    rollout: &Rollout,
+    created: bool,
+    follow: &Follow,
+    global: &Global,
+) -> Result<Exit, Failure> {
+    if follow.watch {
+        output::note(&founded(rollout, created));
+        return watch::to_the_end(operator, rollout.id.as_str(), Display::new(global.output)).await;
+    }
+    match global.output {
+        Format::Json => {
+            let mut value = view::rollout(rollout);
+            value["created"] = created.into();
+            output::json(&value);
+        }
+        Format::Text => {
+            output::data(&founded(rollout, created));
+            output::note(&format!(
+                "see what happens with `confiture rollout watch {}`",
+                rollout.id
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
 fn set_name(given: &str) -> Result<SetName, Failure> {
     SetName::try_from(given).map_err(|error| Failure::usage(format!("--set: {error}")))
 }
 
 fn founded(rollout: &Rollout, created: bool) -> String {
     let databases = text::count(rollout.databases.total.into(), "database");
+    let id = text::name(rollout);
     if created {
-        format!("rollout {} started: {databases}", rollout.id)
+        format!("rollout {id} started: {databases}")
     } else {
         format!(
-            "rollout {} was started before with this request id: {databases}, {}",
-            rollout.id,
+            "rollout {id} was started before: {databases}, {}",
             rollout.state.as_str()
         )
     }

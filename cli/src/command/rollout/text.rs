@@ -98,6 +98,14 @@ pub(super) fn detail(of: &Assignment) -> String {
     }
 }
 
+/// Its id, with what it is about where it takes another back: `abc, which undoes def,`.
+pub(super) fn name(of: &Rollout) -> String {
+    match &of.undoes {
+        None => of.id.to_string(),
+        Some(undone) => format!("{}, which undoes {undone},", of.id),
+    }
+}
+
 /// How a rollout stands, in one line: `rollout abc done in 4.2 s: 12 of 12 databases done`.
 pub(super) fn standing(of: &Rollout) -> String {
     let counts = &of.databases;
@@ -127,7 +135,7 @@ pub(super) fn standing(of: &Rollout) -> String {
             String::new()
         }
     };
-    let (id, state) = (&of.id, of.state.as_str());
+    let (id, state) = (name(of), of.state.as_str());
     format!("rollout {id} {state}{took}{reason}: {}", parts.join(", "))
 }
 

@@ -9,7 +9,7 @@ use shared::rollout::{Selector, Time, Verb};
 /// What `--help` says about the JSON of one rollout.
 pub(super) const HELP: &str = "\
 JSON (--output json), one object:
-  id, set, bundle, versions[], selector{all|labels{}}, policy{as in a policy file}, created_by,
+  id, set, bundle, versions[], undoes (the rollout that it takes back), selector{all|labels{}}, policy{as in a policy file}, created_by,
   created_at_unix_ms, ended_at_unix_ms, state (running, paused, aborting, done, failed, aborted), reason,
   halted (it paused by itself), total_databases, waiting_databases, running_databases, done_databases,
   failed_databases, skipped_databases, aborted_databases,
@@ -34,6 +34,7 @@ pub(super) fn rollout(rollout: &Rollout) -> Value {
         "set": rollout.set,
         "bundle": rollout.bundle,
         "versions": rollout.versions,
+        "undoes": rollout.undoes,
         "selector": selector,
         "policy": rollout.policy,
         "created_by": rollout.created_by,

@@ -10,6 +10,7 @@ mod concurrent;
 mod directives;
 mod finding;
 mod locks;
+mod losses;
 mod pieces;
 mod reading;
 mod session;
@@ -92,7 +93,11 @@ fn read(text: &str) -> Result<Parsed, Vec<Finding>> {
             // All else PostgreSQL may judge; a NUL byte it would never see.
             scan.flaws.retain(|(_, flaw)| *flaw == Flaw::Nul);
             findings.extend(flaws(text, &scan));
-            vec![(first, executed(text, Execution::Transaction(Session::Changed)))]
+            let sql = Sql {
+                loses_data: losses::in_words(text),
+                ..executed(text, Execution::Transaction(Session::Changed))
+            };
+            vec![(first, sql)]
         }
         Parse::On => {
             let statements = statements(text, &scan, &mut findings);
@@ -236,6 +241,7 @@ fn whole(text: &str, statements: &[Statement]) -> Sql {
             .filter(|(_, table)| !exact || table.schema.is_some())
             .cloned()
             .collect(),
+        loses_data: statements.iter().any(|statement| statement.loses_data),
         ..executed(text, Execution::Transaction(session(statements)))
     }
 }
@@ -245,6 +251,7 @@ fn executed(text: &str, execution: Execution) -> Sql {
         text: text.to_owned(),
         execution,
         locks: Vec::new(),
+        loses_data: false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use super::locks;
+use super::losses;
 use super::pieces::pieces;
 use super::statement::{self, Class};
 use crate::lock::Mode;
@@ -22,6 +23,8 @@ pub(super) struct Statement {
     pub(super) locks: Vec<(Mode, Table)>,
     /// Whether it writes tables or indexes anew, with all others shut out.
     pub(super) rewrites: bool,
+    /// Whether it takes rows or values away for good.
+    pub(super) loses_data: bool,
 }
 
 /// All statements of a text; what is wrong with it is added to `findings`.
@@ -47,6 +50,7 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
                     verb: statement::verb(&node, 3),
                     locks: locks::of(&node),
                     rewrites: locks::rewrites(&node),
+                    loses_data: losses::of(&node),
                     range,
                     class,
                 }),

@@ -67,6 +67,7 @@ fn a_file_is_one_step_with_its_whole_text() {
             text: text.to_owned(),
             execution: Execution::Transaction(Session::Clean),
             locks: Vec::new(),
+            loses_data: false,
         }]
     );
 }
@@ -352,6 +353,7 @@ fn parse_off_runs_anything_whole_on_a_connection_of_its_own() {
             text: text.to_owned(),
             execution: Execution::Transaction(Session::Changed),
             locks: Vec::new(),
+            loses_data: false,
         }]
     );
     assert_eq!(refused("-- confiture: parse=off\nSELECT\0 1").len(), 1);
@@ -568,6 +570,34 @@ fn the_tables_of_all_statements_are_known_unless_their_names_may_lead_elsewhere(
         locks(&format!("-- confiture: parse=off\n{text}")),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn statements_that_take_rows_or_values_away_are_known() {
+    let loses = |text: &str| sqls(text).iter().any(|sql| sql.loses_data);
+    for text in [
+        "SELECT 1; DROP TABLE a",
+        "ALTER TABLE a ADD b int, DROP c",
+        "ALTER TABLE a DROP COLUMN IF EXISTS c",
+        "TRUNCATE a",
+        "WITH gone AS (DELETE FROM a RETURNING *) SELECT FROM gone",
+        "MERGE INTO a USING b ON a.id = b.id WHEN MATCHED THEN DELETE",
+        "DROP TYPE t CASCADE",
+        "DO $$ BEGIN delete from a; END $$",
+        "-- confiture: parse=off\nDROP TABLE a",
+    ] {
+        assert!(loses(text), "{text}");
+    }
+    for text in [
+        "ALTER TABLE a DROP CONSTRAINT c, ALTER d DROP NOT NULL",
+        "DROP TYPE t",
+        "DROP INDEX i",
+        "UPDATE a SET b = 1",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM a'",
+        "SELECT 'drop table a'",
+    ] {
+        assert!(!loses(text), "{text}");
+    }
 }
 
 #[test]

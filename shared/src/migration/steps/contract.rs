@@ -69,6 +69,10 @@ impl Kind for Contract {
         }
     }
 
+    fn loses_data(&self) -> bool {
+        true
+    }
+
     fn undo(&self) -> Undo {
         Undo::Impossible {
             why: "the old column is gone: write a `down` with a `change_type` to the type it had",

@@ -77,6 +77,10 @@ impl Kind for Delete {
 
     fn effect(&self, _facts: &mut Facts) {}
 
+    fn loses_data(&self) -> bool {
+        true
+    }
+
     fn undo(&self) -> Undo {
         Undo::Impossible {
             why: "the rows are gone",

@@ -54,6 +54,10 @@ impl Kind for DropColumn {
         }
     }
 
+    fn loses_data(&self) -> bool {
+        true
+    }
+
     fn undo(&self) -> Undo {
         Undo::Impossible {
             why: "the values of the column are gone",

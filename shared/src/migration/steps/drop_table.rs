@@ -84,6 +84,10 @@ impl Kind for DropTable {
         }
     }
 
+    fn loses_data(&self) -> bool {
+        self.rows == Rows::Dropped
+    }
+
     fn undo(&self) -> Undo {
         Undo::Impossible {
             why: "the rows of the table are gone",

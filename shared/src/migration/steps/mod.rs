@@ -118,6 +118,11 @@ pub trait Kind: DeserializeOwned {
     /// The facts after the step, so that a dry run can plan the next one.
     fn effect(&self, facts: &mut Facts);
 
+    /// Whether rows or values of columns are gone for good after it.
+    fn loses_data(&self) -> bool {
+        false
+    }
+
     /// The step that takes it back, when no `down` is written.
     fn undo(&self) -> Undo;
 }
@@ -225,6 +230,11 @@ macro_rules! steps {
             /// See [`Kind::effect`].
             pub fn effect(&self, facts: &mut Facts) {
                 match self { $(Self::$variant(step) => step.effect(facts),)* }
+            }
+
+            /// See [`Kind::loses_data`].
+            pub fn loses_data(&self) -> bool {
+                match self { $(Self::$variant(step) => step.loses_data(),)* }
             }
 
             /// See [`Kind::undo`].

@@ -17,6 +17,8 @@ pub struct Sql {
     pub execution: Execution,
     /// The tables it names, with the locks it takes on them, as far as they can be read.
     pub locks: Vec<(Mode, Table)>,
+    /// Whether it takes rows or values away for good, as far as that can be read.
+    pub loses_data: bool,
 }
 
 /// How a `sql` step runs.
@@ -117,6 +119,13 @@ impl Kind for Sql {
     fn effect(&self, facts: &mut Facts) {
         // What the statements do to a table is not known: later steps of a dry run are planned on what is there now.
         facts.uncertain = true;
+    }
+
+    fn loses_data(&self) -> bool {
+        match &self.execution {
+            Execution::Transaction(_) | Execution::Outside(_) => self.loses_data,
+            Execution::Step(change) => change.loses_data(),
+        }
     }
 
     fn undo(&self) -> Undo {

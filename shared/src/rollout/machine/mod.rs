@@ -131,7 +131,8 @@ impl Rollout {
 
     /// Whether a database is of the first of several waves.
     pub fn is_canary(&self, database: &DatabaseName) -> bool {
-        self.spec.waves.len() > 1 && self.waves.get(database) == Some(&0)
+        let first = self.waves.get(database) == Some(&0);
+        first && self.spec.waves.len() > 1 && self.spec.undoes().is_none()
     }
 
     /// Whether a database's wave has begun.
@@ -188,6 +189,7 @@ impl Rollout {
             Event::WaveBegun => self.wave_begun(now),
             Event::LeftOut { database } => self.left_out(database, now),
             Event::FoundUpToDate { database, agent } => self.found_up_to_date(database, agent, now),
+            Event::Declined { database, agent, why } => self.declined(database, agent, why, now),
             Event::LookFailed {
                 database,
                 agent,
@@ -258,6 +260,25 @@ impl Rollout {
         };
         // Waiting -> Done: nothing was to be done.
         Ok(self.record(database, done, []))
+    }
+
+    fn declined(
+        &mut self,
+        database: DatabaseName,
+        agent: AgentId,
+        why: String,
+        now: Time,
+    ) -> Result<Vec<Effect>, Error> {
+        let (attempt, last) = self.waiting(&database)?;
+        let skipped = Assignment::Skipped {
+            skip: Skip::Declined { why: clipped(why) },
+            agent: Some(agent),
+            attempt,
+            ended_at: now,
+            last: last.cloned(),
+        };
+        // Waiting -> Skipped: it is to stay as it is.
+        Ok(self.record(database, skipped, []))
     }
 
     fn look_failed(

@@ -7,6 +7,7 @@
 //! `planted`, so that it cannot quietly become harmless.
 
 use crate::id::{AgentId, DatabaseName, Digest, Holder, Instance, RolloutId};
+use crate::ledger::DataLoss;
 use crate::retry::Retryability;
 use crate::rollout::assignment::{Assignment, Setback, Skip};
 use crate::rollout::book::{Book, Change};
@@ -18,8 +19,9 @@ use crate::rollout::phase::{Pause, Phase};
 use crate::rollout::planted::{self, Bug};
 use crate::rollout::policy::{Budget, Unreachable};
 use crate::rollout::spec::Spec;
+use crate::rollout::undo::{self, Wish};
 use crate::rollout::waves::Wave;
-use crate::rollout::work::{Finish, Identity, Look, Newer, Order, Summary};
+use crate::rollout::work::{Aim, Finish, Identity, Look, Newer, Order, Summary};
 use crate::rollout::{Course, Policy, Time, invariant, sample};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,7 +41,7 @@ const STEPS: u64 = 250;
 const CALM_STEPS: u64 = 4_000;
 
 /// States and outcomes that some seed must reach.
-const MUST_BE_SEEN: [&str; 26] = [
+const MUST_BE_SEEN: [&str; 28] = [
     "rollout done",
     "rollout failed",
     "rollout aborted",
@@ -66,6 +68,8 @@ const MUST_BE_SEEN: [&str; 26] = [
     "wave soaked",
     "wave approved",
     "stale leader refused",
+    "database undone",
+    "database not undone",
 ];
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
@@ -94,7 +98,35 @@ struct Target {
     /// The token, and runs without a coordinator since.
     fence: (i64, i64),
     applied: BTreeSet<Digest>,
+    /// Bundles that were taken back.
+    undone: BTreeSet<Digest>,
     held: bool,
+}
+
+impl Target {
+    fn look(&self, bundle: &Digest, aim: &Aim) -> Look {
+        let pending = Look::Pending { versions: Vec::new() };
+        let up_to_date = Look::UpToDate { ahead: Vec::new() };
+        match aim {
+            Aim::Apply if self.applied.contains(bundle) => up_to_date,
+            Aim::Apply => pending,
+            Aim::Undo { .. } if self.applied.contains(bundle) => pending,
+            Aim::Undo { .. } if self.undone.contains(bundle) => up_to_date,
+            Aim::Undo { .. } => Look::Declined {
+                why: "not applied".to_owned(),
+            },
+        }
+    }
+
+    fn carry_out(&mut self, order: &Order) {
+        match order.aim {
+            Aim::Apply => self.applied.insert(order.bundle),
+            Aim::Undo { .. } => {
+                self.applied.remove(&order.bundle);
+                self.undone.insert(order.bundle)
+            }
+        };
+    }
 }
 
 /// An agent's process.
@@ -424,6 +456,9 @@ impl World {
 
     /// A new rollout over a random part of the fleet.
     fn request(&mut self) {
+        if self.random.percent(25) {
+            self.undo();
+        }
         let Some(book) = &self.leader else { return };
         let number = book.next_number();
         if number > 4 {
@@ -463,6 +498,35 @@ impl World {
         self.store.found(spec.clone());
         if let Some(book) = &mut self.leader {
             book.found(spec);
+        }
+    }
+
+    /// A rollout is taken back.
+    fn undo(&mut self) {
+        let Some(book) = &mut self.leader else { return };
+        let rollouts: Vec<_> = book.rollouts().keys().cloned().collect();
+        if rollouts.is_empty() || book.next_number() > 7 {
+            return;
+        }
+        let of = rollouts[self.random.below(rollouts.len())].clone();
+        if book.undo_of(&of).is_some_and(|undo| !undo.phase().is_ended()) {
+            return;
+        }
+        let number = book.next_number();
+        let wish = Wish {
+            request: sample::spec(number, &[], Policy::default()).request,
+            data_loss: DataLoss::Refused,
+            hours: undo::Hours::Kept,
+            by: "ada".to_owned(),
+        };
+        let id = sample::spec(number, &[], Policy::default()).id;
+        let Ok(spec) = book.undo(&book.rollouts()[&of], wish, id, self.now) else {
+            return;
+        };
+        let aborted = book.ask(&of, Verb::Abort, "ada".to_owned(), String::new(), self.now);
+        if self.commit(aborted.unwrap_or_default()) {
+            self.store.found(spec.clone());
+            self.leader.as_mut().unwrap().found(spec);
         }
     }
 
@@ -597,6 +661,7 @@ impl World {
                 look,
                 database,
                 bundle,
+                aim,
                 ..
             } => {
                 let target = &self.targets[&database];
@@ -605,8 +670,7 @@ impl World {
                     _ if target.held && self.faults => Look::Held {
                         by: "someone".to_owned(),
                     },
-                    _ if target.applied.contains(&bundle) => Look::UpToDate { ahead: Vec::new() },
-                    _ => Look::Pending { versions: Vec::new() },
+                    _ => target.look(&bundle, &aim),
                 };
                 FromAgent::Looked {
                     look,
@@ -677,7 +741,7 @@ impl World {
                         Finish::Failed(sample::failure(Retryability::StopRollout))
                     }
                     3..=6 => {
-                        target.applied.insert(order.bundle);
+                        target.carry_out(order);
                         Finish::Done(Summary::default())
                     }
                     _ => continue,
@@ -838,10 +902,10 @@ impl World {
         for rollout in self.leader.as_ref().unwrap().rollouts().values() {
             for (database, assignment) in rollout.assignments() {
                 if let Assignment::Done { .. } = assignment {
-                    assert!(
-                        self.targets[database].applied.contains(&rollout.spec().bundle),
-                        "{database} is not done"
-                    );
+                    let (target, bundle) = (&self.targets[database], rollout.spec().bundle);
+                    let undone = target.undone.contains(&bundle);
+                    let done = target.applied.contains(&bundle) && rollout.spec().undoes().is_none();
+                    assert!(done || undone, "{database} is not done");
                 }
             }
         }
@@ -890,6 +954,9 @@ fn reached(rollout: &Rollout) -> Vec<&'static str> {
             Assignment::Leasing(work) | Assignment::Running { work, .. } => {
                 (work.attempt() > 1).then_some("attempt after an error")
             }
+            Assignment::Done { attempt: 1.., .. } if rollout.spec().undoes().is_some() => {
+                Some("database undone")
+            }
             Assignment::Done { attempt: 0, .. } => Some("database done by a look"),
             Assignment::Done { .. } => Some("database done"),
             Assignment::Failed { .. } => Some("database failed"),
@@ -897,6 +964,10 @@ fn reached(rollout: &Rollout) -> Vec<&'static str> {
                 skip: Skip::Unreachable,
                 ..
             } => Some("database left out"),
+            Assignment::Skipped {
+                skip: Skip::Declined { .. },
+                ..
+            } => Some("database not undone"),
             Assignment::Skipped { .. } => Some("database skipped"),
             Assignment::Aborted { .. } => Some("database aborted"),
         });
@@ -954,6 +1025,7 @@ fn mistakes_on_purpose_are_found() {
         Bug::StaleTerm,
         Bug::PauseIgnored,
         Bug::ServerLimitIgnored,
+        Bug::UndoneTooEarly,
     ];
     for bug in bugs {
         let finds = |seed| planted::with(bug, || std::panic::catch_unwind(|| simulate(seed)).is_err());

@@ -1,5 +1,7 @@
 //! Rollouts as their operators steer them: waves, approval, failure budgets, limits, pauses.
 
+mod undo;
+
 use proto::v1::{Assignment, AssignmentState, GetRolloutResponse, Rollout, RolloutState};
 use std::time::Duration;
 use tests::eventually;
@@ -118,9 +120,13 @@ impl Fleet {
         Ok(of.map(|of| of.database).collect())
     }
 
+    fn member(&self, name: &str) -> &Member {
+        let mut members = self.members.iter();
+        members.find(|member| member.name == name).expect("a member")
+    }
+
     async fn number(&self, name: &str, query: &str) -> anyhow::Result<i64> {
-        let member = self.members.iter().find(|member| member.name == name);
-        member.expect("a member").database.number(query).await
+        self.member(name).database.number(query).await
     }
 }
 
