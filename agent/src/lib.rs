@@ -9,7 +9,7 @@
 //! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
 //! | [`probe`] | how a server is, for the pace of batches |
 //! | [`work`] | an order of a coordinator |
-//! | `survey` | what a database looks like, when a coordinator asks |
+//! | `inquiry`, `survey`, `check` | what a coordinator asks: what a database looks like, what would be done, what holds |
 //! | [`link`] | the stream to the coordinators: leases, orders, looks |
 //! | [`local`] | one database without a coordinator |
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
@@ -20,6 +20,7 @@
 
 pub mod audit;
 mod backoff;
+mod check;
 mod claim;
 pub mod connect;
 pub mod database;
@@ -29,6 +30,7 @@ mod faults;
 mod history;
 mod holder;
 pub mod indexes;
+mod inquiry;
 mod ledger;
 pub mod link;
 pub mod local;

@@ -10,15 +10,16 @@ use crate::history;
 use crate::holder;
 use crate::ledger::{self, Living, Take, Taken};
 use crate::run::{Overrides, PATIENCE, Run};
+use crate::session::Session;
 use crate::work::Control;
 use shared::fence::Fence;
 use shared::id::{Direction, Holder};
 use shared::ledger::{Goal, Ledger};
 use shared::migration::{Set, Version};
-use shared::plan::{Action, Facts, Stage};
+use shared::plan::{Action, Facts, Rate, Stage, StepOutlook};
 use shared::retry::Retryability;
 use shared::rollout::work::Summary;
-use shared::sql::{Tag, sync};
+use shared::sql::{Tag, ledger as texts, sync};
 use std::time::{Duration, Instant};
 
 /// How often a holder that is waited for is looked at.
@@ -257,6 +258,20 @@ pub struct PlannedStep {
     pub begun: Option<u64>,
     /// As far as it can be known before the steps ahead of it have run; or why it cannot.
     pub plan: Result<Vec<Action>, String>,
+    /// What that will be like.
+    pub outlook: StepOutlook,
+}
+
+/// How fast batches went in this database.
+async fn rate(session: &Session, ledger: &Ledger) -> Result<Rate, Error> {
+    if ledger.runs.is_empty() {
+        return Ok(Rate::ASSUMED);
+    }
+    let rows = session
+        .query(&READING, "reading how fast batches went", texts::RATE, &[])
+        .await?;
+    let measured = rows.first().and_then(|row| row.get::<_, Option<f64>>(0));
+    Ok(measured.map_or(Rate::ASSUMED, |rows| Rate { rows, measured: true }))
 }
 
 /// Plans what `up` or `down` would do, from what is there now. Changes nothing.
@@ -267,6 +282,7 @@ pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<Pla
     let ledger = read(database, set).await?;
     let work = history::work(database, set, &ledger, goal).await?;
     let mut session = database.session().await?;
+    let rate = rate(&session, &ledger).await?;
     let mut facts = Facts::default();
     let mut migrations = Vec::new();
     for todo in &work.todos {
@@ -293,9 +309,15 @@ pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<Pla
                     });
                 }
             };
+            let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+            let outlook = match &plan {
+                Ok(actions) => StepOutlook::of(number, &step.change, actions, &facts, rate),
+                Err(later) => StepOutlook::later(number, &step.change, later),
+            };
             step.change.effect(&mut facts);
             steps.push(PlannedStep {
                 number: index + 1,
+                outlook,
                 title: step.change.title(),
                 begun: (todo.begun.as_ref())
                     .filter(|_| index == todo.done)

@@ -18,11 +18,12 @@
 //! | `keys`, `load`, `pack` | how the book is kept in the store |
 //! | `bundles` | the files of rollouts, by content, in pieces |
 //! | `mirror` | the book as one who does not lead reads it |
-//! | `surveys` | what databases look like, as agents say when they are asked |
+//! | `inquiries` | what agents say of databases when they are asked |
 //! | `service` | the gRPC handlers |
 
 mod bundles;
 mod chain;
+mod inquiries;
 mod keys;
 pub mod leader;
 mod load;
@@ -34,6 +35,5 @@ mod seat;
 pub mod serve;
 mod service;
 pub mod store;
-mod surveys;
 
 pub use serve::serve;

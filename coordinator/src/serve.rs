@@ -155,7 +155,7 @@ impl Bound {
         let tasks = TaskTracker::new();
         let context = Arc::new(Context {
             mirror: Mirror::new(store.clone()),
-            surveys: Arc::default(),
+            inquiries: Arc::default(),
             store,
             bundles,
             seat: seats,

@@ -15,6 +15,7 @@
 //! | [`rollout`] | the state machine of a rollout and its scheduler |
 //! | [`settings`] | the settings file: raw, checked, typed |
 //! | [`survey`] | what the databases of a fleet look like: versions, shapes, drift |
+//! | [`inquiry`] | what is asked about one database without changing it |
 //! | [`retry`] | which errors are worth another try |
 //! | [`yaml`] | YAML with line and column, for settings and migrations |
 //!
@@ -24,6 +25,7 @@ pub mod batch;
 pub mod fence;
 pub mod id;
 pub mod index;
+pub mod inquiry;
 pub mod ledger;
 pub mod lock;
 pub mod migration;

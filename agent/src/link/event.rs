@@ -3,9 +3,9 @@
 use super::bundles::Bundle;
 use super::{ConnectionId, Ending};
 use shared::id::{DatabaseName, StoreId};
+use shared::inquiry::{Answer, Inquiry};
 use shared::rollout::message::{FromAgent, Holding, Located, ToAgent};
 use shared::rollout::work::{Aim, Finish, Look, Order, Progress};
-use shared::survey::{Detail, Survey};
 use std::sync::Arc;
 
 /// What happened.
@@ -25,8 +25,8 @@ pub(super) enum Event {
     Ended(Holding, Finish),
     /// A database was asked where it is.
     Located(Located),
-    /// A survey of a database has ended.
-    Surveyed(SurveyQuestion, Result<Survey, String>),
+    /// A question about a database has its answer.
+    Answered(Inquired, Result<Answer, String>),
     /// The process is to end.
     Shutdown,
 }
@@ -57,8 +57,8 @@ pub(super) enum Effect {
     Stop(Holding),
     /// Ask databases where they are; each answers with [`Event::Located`].
     Locate(Vec<DatabaseName>),
-    /// Survey databases; each answers with [`Event::Surveyed`].
-    Survey(Vec<SurveyQuestion>),
+    /// Answer questions; each with [`Event::Answered`].
+    Inquire(Vec<Inquired>, Option<Arc<Bundle>>),
     /// All is done; the process ends.
     End(Ending),
 }
@@ -71,11 +71,11 @@ pub(super) struct Question {
     pub(super) database: DatabaseName,
 }
 
-/// Who asked what a database looks like.
+/// Who asked what about a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SurveyQuestion {
+pub(super) struct Inquired {
     pub(super) connection: ConnectionId,
-    pub(super) survey: u64,
+    pub(super) inquiry: u64,
     pub(super) database: DatabaseName,
-    pub(super) detail: Detail,
+    pub(super) what: Inquiry,
 }

@@ -158,7 +158,7 @@ fn carry_out(effects: Vec<Effect>, tasks: &mut Tasks) -> Option<Ending> {
             Effect::Start { order, bundle, store } => tasks.start(order, bundle, store),
             Effect::Stop(of) => tasks.stop(&of),
             Effect::Locate(databases) => tasks.locate(databases),
-            Effect::Survey(questions) => tasks.survey(questions),
+            Effect::Inquire(questions, bundle) => tasks.inquire(questions, bundle.as_ref()),
             Effect::End(how) => ending = Some(how),
         }
     }

@@ -118,7 +118,7 @@ impl State {
                 }
                 self.inventory.located(located, now);
             }
-            Event::Surveyed(question, result) => self.report_survey(question, result, &mut effects),
+            Event::Answered(question, result) => self.report(question, result, &mut effects),
             Event::Shutdown => self.close(Ending::Shutdown, now, &mut effects),
         }
         self.advance(now, &mut effects);

@@ -4,14 +4,14 @@
 use super::ConnectionId;
 use super::bundles::Bundle;
 use super::connection;
-use super::event::{Event, Question, SurveyQuestion};
+use super::event::{Event, Inquired, Question};
 use super::worker::Worker;
 use crate::work::{Control, Listener, StepResult};
 use shared::id::{DatabaseName, StoreId};
+use shared::inquiry::Answer;
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Holding, Located};
 use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order, Progress};
-use shared::survey::Survey;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,11 +35,11 @@ const LOCATES: usize = 8;
 /// A database that takes longer to say where it is counts as unreachable.
 const LOCATE: Duration = Duration::from_secs(20);
 
-/// Databases surveyed at the same time: each takes a connection, of which rollouts have more need.
-const SURVEYS: usize = 4;
+/// Databases asked at the same time: each takes a connection, of which rollouts have more need.
+const INQUIRIES: usize = 4;
 
-/// A survey that takes longer is given up.
-const SURVEY: Duration = Duration::from_secs(20);
+/// A question that takes longer is given up.
+const INQUIRY: Duration = Duration::from_secs(20);
 
 /// Time between two progress reports of one order.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub(super) struct Tasks {
     stops: BTreeMap<Holding, CancellationToken>,
     looks: Arc<Semaphore>,
     locates: Arc<Semaphore>,
-    surveys: Arc<Semaphore>,
+    inquiries: Arc<Semaphore>,
 }
 
 struct Connection {
@@ -72,7 +72,7 @@ enum Outcome {
     Order(Holding, Finish),
     Look(Question, Look),
     Locate(Located),
-    Survey(SurveyQuestion, Result<Survey, String>),
+    Inquiry(Inquired, Result<Answer, String>),
 }
 
 /// What a task is about.
@@ -82,7 +82,7 @@ enum Subject {
     Order(Holding),
     Look(Question),
     Locate(DatabaseName),
-    Survey(SurveyQuestion),
+    Inquiry(Inquired),
 }
 
 /// The end of a task, as the loop needs it.
@@ -103,7 +103,7 @@ impl Tasks {
             stops: BTreeMap::new(),
             looks: Arc::new(Semaphore::new(LOOKS)),
             locates: Arc::new(Semaphore::new(LOCATES)),
-            surveys: Arc::new(Semaphore::new(SURVEYS)),
+            inquiries: Arc::new(Semaphore::new(INQUIRIES)),
         }
     }
 
@@ -240,24 +240,32 @@ impl Tasks {
         }
     }
 
-    pub(super) fn survey(&mut self, questions: Vec<SurveyQuestion>) {
+    pub(super) fn inquire(&mut self, questions: Vec<Inquired>, bundle: Option<&Arc<Bundle>>) {
         for question in questions {
-            let (worker, places) = (self.worker.clone(), self.surveys.clone());
+            let (worker, places) = (self.worker.clone(), self.inquiries.clone());
+            let bundle = bundle.cloned();
             let gone = self
                 .connections
                 .get(&question.connection)
                 .map(|connection| connection.gone.clone());
-            self.spawn(Subject::Survey(question.clone()), async move {
+            self.spawn(Subject::Inquiry(question.clone()), async move {
                 let _place = places.acquire().await;
                 let result = if gone.is_none_or(|gone| gone.is_cancelled()) {
                     Err("the coordinator that asked has gone".to_owned())
                 } else {
-                    let asked = worker.survey(question.database.clone(), question.detail);
-                    tokio::time::timeout(SURVEY, asked)
+                    let (database, what) = (question.database.clone(), question.what.clone());
+                    let asked = async {
+                        let set = match bundle {
+                            Some(bundle) => Some(bundle.set().await.map_err(|failure| failure.message)?),
+                            None => None,
+                        };
+                        worker.inquire(database, what, set).await
+                    };
+                    tokio::time::timeout(INQUIRY, asked)
                         .await
-                        .unwrap_or_else(|_| Err(format!("it took longer than {} s", SURVEY.as_secs())))
+                        .unwrap_or_else(|_| Err(format!("it took longer than {} s", INQUIRY.as_secs())))
                 };
-                Outcome::Survey(question, result)
+                Outcome::Inquiry(question, result)
             });
         }
     }
@@ -323,7 +331,7 @@ impl Tasks {
             }
             Outcome::Look(question, look) => (Event::Looked(question, look), None),
             Outcome::Locate(located) => (Event::Located(located), None),
-            Outcome::Survey(question, result) => (Event::Surveyed(question, result), None),
+            Outcome::Inquiry(question, result) => (Event::Answered(question, result), None),
         };
         Ended { event, problem }
     }
@@ -351,8 +359,8 @@ impl Tasks {
             Some(Subject::Locate(database)) => {
                 Outcome::Locate(Located::lost(database, "asking it ended unexpectedly".to_owned()))
             }
-            Some(Subject::Survey(question)) => {
-                Outcome::Survey(question, Err("the survey ended unexpectedly".to_owned()))
+            Some(Subject::Inquiry(question)) => {
+                Outcome::Inquiry(question, Err("it ended unexpectedly".to_owned()))
             }
             Some(Subject::Connection(id)) => Outcome::Connection(id, Ok(())),
             // Every task has its subject from the moment it is spawned.

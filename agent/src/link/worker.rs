@@ -2,16 +2,16 @@
 //! misbehaviour, with work that takes, fails or hangs as the test says; [`Databases`] is the real one.
 
 use crate::database::Database;
-use crate::survey;
+use crate::inquiry;
 use crate::work::{self, Control};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use shared::id::{DatabaseName, StoreId};
+use shared::inquiry::{Answer, Inquiry};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::message::Located;
 use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order};
-use shared::survey::{Detail, Survey};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,8 +25,13 @@ pub trait Worker: Send + Sync + 'static {
     /// Where a database is; the error is for people.
     fn locate(&self, database: DatabaseName) -> BoxFuture<'_, Located>;
 
-    /// What a database looks like; the error is for people.
-    fn survey(&self, database: DatabaseName, detail: Detail) -> BoxFuture<'_, Result<Survey, String>>;
+    /// Answers a question about a database, with the set of its bundle where it names one; the error is for people.
+    fn inquire(
+        &self,
+        database: DatabaseName,
+        what: Inquiry,
+        set: Option<Arc<Set>>,
+    ) -> BoxFuture<'_, Result<Answer, String>>;
 
     /// What a set would do on a database.
     fn look(&self, database: DatabaseName, set: Arc<Set>, aim: Aim, store: StoreId) -> BoxFuture<'_, Look>;
@@ -98,10 +103,15 @@ impl Worker for Databases {
         .boxed()
     }
 
-    fn survey(&self, database: DatabaseName, detail: Detail) -> BoxFuture<'_, Result<Survey, String>> {
+    fn inquire(
+        &self,
+        database: DatabaseName,
+        what: Inquiry,
+        set: Option<Arc<Set>>,
+    ) -> BoxFuture<'_, Result<Answer, String>> {
         async move {
             match self.find(&database) {
-                Ok(database) => survey::survey(&database, detail).await,
+                Ok(database) => inquiry::answer(&database, what, set.as_deref()).await,
                 Err(failure) => Err(failure.message),
             }
         }

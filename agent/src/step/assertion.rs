@@ -1,6 +1,7 @@
 //! A query that must hold, in a transaction that can change nothing.
 
 use super::{Part, Place, record};
+use crate::check;
 use crate::error::Error;
 use crate::run::Run;
 use crate::user_error;
@@ -47,18 +48,9 @@ pub(super) async fn run(
                 .clone()
                 .unwrap_or_else(|| format!("{} is not true", assertion.query.trim()))
         };
-        match rows.as_slice() {
-            [] => return Err(Error::Assertion(failed())),
-            [row] if row.get::<_, i64>(0) == 1 => match row.get::<_, Option<&str>>(1) {
-                Some("true") => {}
-                Some("false" | "null") | None => return Err(Error::Assertion(failed())),
-                Some(_) => return Err(Error::Assertion("its query must give a boolean".to_owned())),
-            },
-            _ => {
-                return Err(Error::Assertion(
-                    "its query must give one row with one boolean".to_owned(),
-                ));
-            }
+        match check::truth(&rows).map_err(|why| Error::Assertion(why.to_owned()))? {
+            Some(true) => {}
+            Some(false) | None => return Err(Error::Assertion(failed())),
         }
     }
     record::only(run, place, part).await

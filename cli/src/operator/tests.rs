@@ -46,6 +46,14 @@ impl Service for Script {
     ) -> Result<Response<v1::ListRolloutsResponse>, Status> {
         self.answer()
     }
+    type PlanRolloutStream =
+        Pin<Box<dyn futures_util::Stream<Item = Result<v1::PlanRolloutResponse, Status>> + Send>>;
+    async fn plan_rollout(
+        &self,
+        _: Request<v1::PlanRolloutRequest>,
+    ) -> Result<Response<Self::PlanRolloutStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
     type WatchRolloutStream =
         Pin<Box<dyn futures_util::Stream<Item = Result<v1::WatchRolloutResponse, Status>> + Send>>;
     async fn watch_rollout(

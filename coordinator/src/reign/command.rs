@@ -1,12 +1,13 @@
 //! What a reign is asked and told, and what it answers.
 
 use shared::id::{AgentId, DatabaseName, Digest, RequestId, RolloutId, SetName};
+use shared::inquiry::Inquiry;
 use shared::migration::Version;
 use shared::rollout::book::AskError;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
-use shared::rollout::{Policy, Selector, Verb, drain, show, undo, view, waves};
-use shared::survey::Detail;
+use shared::rollout::{Bundle, Policy, Selector, Verb, drain, show, undo, view, waves};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,11 +59,13 @@ pub(crate) enum Command {
         by: String,
         reply: oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
     },
-    /// Databases are to be surveyed.
-    Survey {
-        survey: u64,
+    /// Something is asked about databases.
+    Inquire {
+        inquiry: u64,
         databases: Vec<DatabaseName>,
-        detail: Detail,
+        what: Inquiry,
+        /// The one that the question names.
+        bundle: Option<Arc<Bundle>>,
         reply: oneshot::Sender<BTreeMap<DatabaseName, Asked>>,
     },
     /// The store was put back or rebuilt: its leases are to count before all others.

@@ -1,9 +1,10 @@
 //! Founding a rollout: whether it may be, and what it is.
 
 use super::command::{FoundedBy, Refusal, Wish};
-use shared::id::RolloutId;
+use shared::id::{Digest, RolloutId, SetName};
+use shared::rollout::waves::{self, Wave};
 use shared::rollout::work::Aim;
-use shared::rollout::{Book, Selector, Spec, Time, undo, waves};
+use shared::rollout::{Book, Policy, Selector, Spec, Time, undo};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many names or labels a message lists.
@@ -42,23 +43,7 @@ pub(super) fn found(
             rollout: spec.id.clone(),
         });
     }
-    let fleet = book.fleet().databases();
-    let matching = fleet
-        .iter()
-        .filter(|(_, database)| wish.selector.matches(&database.labels()));
-    let databases: BTreeMap<_, _> = matching
-        .map(|(name, database)| (name.clone(), database.labels()))
-        .collect();
-    if databases.is_empty() {
-        let known = known(book, &wish.selector);
-        return Err(Refusal::NoMatch {
-            selector: wish.selector,
-            known,
-        });
-    }
-    // The same migrations over the same fleet have the same canaries, so that a plan says which.
-    let seed = format!("{} {}", wish.set, wish.bundle);
-    let waves = waves::plan(&wish.policy, &databases, &seed).map_err(Refusal::Waves)?;
+    let waves = waves(book, &wish.set, wish.bundle, &wish.selector, &wish.policy)?;
     let id = new_id(book, random);
     Ok(Finding::New(Box::new(Spec {
         id,
@@ -74,6 +59,32 @@ pub(super) fn found(
         created_at: now,
         waves,
     })))
+}
+
+/// The waves of a rollout over the fleet as it is now.
+pub(crate) fn waves(
+    book: &Book,
+    set: &SetName,
+    bundle: Digest,
+    selector: &Selector,
+    policy: &Policy,
+) -> Result<Vec<Wave>, Refusal> {
+    let fleet = book.fleet().databases();
+    let matching = fleet
+        .iter()
+        .filter(|(_, database)| selector.matches(&database.labels()));
+    let databases: BTreeMap<_, _> = matching
+        .map(|(name, database)| (name.clone(), database.labels()))
+        .collect();
+    if databases.is_empty() {
+        return Err(Refusal::NoMatch {
+            selector: selector.clone(),
+            known: known(book, selector),
+        });
+    }
+    // The same migrations over the same fleet have the same canaries, so that a plan says which.
+    let seed = format!("{set} {bundle}");
+    waves::plan(policy, &databases, &seed).map_err(Refusal::Waves)
 }
 
 /// What taking back a rollout becomes: a rollout of its own, or one that is under way.
@@ -166,8 +177,7 @@ fn list(mut all: Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::id::{AgentId, DatabaseName, Digest, Instance, RequestId, SetName};
-    use shared::rollout::Policy;
+    use shared::id::{AgentId, DatabaseName, Instance, RequestId};
     use shared::rollout::message::Hello;
 
     fn book() -> Book {

@@ -86,14 +86,15 @@ impl Reign {
                 self.drain(&agent, drain, reply, round);
             }
             Command::Undrain { agent, by, reply } => self.undrain(&agent, &by, reply, round),
-            Command::Survey {
-                survey,
+            Command::Inquire {
+                inquiry,
                 databases,
-                detail,
+                what,
+                bundle,
                 reply,
             } => {
                 // Whoever asked may have gone.
-                drop(reply.send(self.survey(survey, databases, detail)));
+                drop(reply.send(self.inquire(inquiry, databases, &what, bundle.as_deref())));
             }
             Command::Recover { by, reason, reply } => self.recover(&by, &reason, reply, round),
         }

@@ -11,14 +11,15 @@
 mod command;
 mod found;
 mod hear;
+mod inquire;
 mod sessions;
-mod survey;
 mod tell;
 mod tidy;
 
 pub(crate) use command::{
-    Asked, Attach, Attached, Command, Controlled, Founded, FoundedBy, NoControl, Refusal, Wish,
+    Attach, Attached, Command, Controlled, Founded, FoundedBy, NoControl, Refusal, Wish,
 };
+pub(crate) use found::waves;
 
 use crate::bundles::{Bundles, Error as BundleError};
 use crate::load::{self, Loaded};

@@ -88,13 +88,14 @@ impl Context {
     }
 }
 
-struct Parsed {
-    bundle: Bundle,
+/// A bundle that holds what it must.
+pub(super) struct Parsed {
+    pub(super) bundle: Bundle,
     bytes: Vec<u8>,
     versions: Vec<Version>,
 }
 
-fn parse(bundle: Bundle) -> Result<Parsed, Status> {
+pub(super) fn parse(bundle: Bundle) -> Result<Parsed, Status> {
     let set = Set::parse(Some(bundle.set.clone()), &bundle.files)
         .map_err(|problems| status::invalid(&format!("the migrations cannot be used:\n{problems}")))?;
     if set.migrations.is_empty() {

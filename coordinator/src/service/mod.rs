@@ -7,7 +7,8 @@
 //! | [`create`] | what is done with a new rollout before the reign sees it |
 //! | [`read`] | where reads come from |
 //! | [`fleet`] | the service for agents and databases themselves, whatever rollouts do |
-//! | [`survey`] | one survey: who is asked, and the answers |
+//! | [`inquire`] | one question about many databases: who is asked, and the answers |
+//! | [`survey`], [`plan`] | what databases look like, and what would be done |
 //! | [`link`] | the service for agents |
 //! | [`stream`] | the stream of one agent |
 //! | [`lease`] | an agent's lease: granting and renewing it |
@@ -17,9 +18,11 @@
 mod create;
 mod fleet;
 mod heartbeat;
+mod inquire;
 mod lease;
 mod link;
 mod operator;
+mod plan;
 mod read;
 mod status;
 mod stream;
@@ -31,10 +34,10 @@ pub(crate) use link::Link;
 pub(crate) use operator::Operator;
 
 use crate::bundles::Bundles;
+use crate::inquiries::Inquiries;
 use crate::mirror::Mirror;
 use crate::seat::Seat;
 use crate::store::Store;
-use crate::surveys::Surveys;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +51,7 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) bundles: Arc<Bundles>,
     pub(crate) mirror: Mirror,
-    pub(crate) surveys: Arc<Surveys>,
+    pub(crate) inquiries: Arc<Inquiries>,
     pub(crate) seat: tokio::sync::watch::Receiver<Seat>,
     /// Where others reach this coordinator.
     pub(crate) url: String,

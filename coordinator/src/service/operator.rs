@@ -25,6 +25,15 @@ impl operator_server::Operator for Operator {
         self.0.create(request.into_inner()).await.map(Response::new)
     }
 
+    type PlanRolloutStream = BoxStream<'static, Result<v1::PlanRolloutResponse, Status>>;
+
+    async fn plan_rollout(
+        &self,
+        request: Request<v1::PlanRolloutRequest>,
+    ) -> Result<Response<Self::PlanRolloutStream>, Status> {
+        self.0.plan(request.into_inner()).await.map(Response::new)
+    }
+
     async fn get_rollout(
         &self,
         request: Request<v1::GetRolloutRequest>,

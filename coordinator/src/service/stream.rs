@@ -183,12 +183,12 @@ impl Stream {
                 }
                 Ok(())
             }
-            FromAgent::Surveyed {
-                survey,
+            FromAgent::Answered {
+                inquiry,
                 database,
                 result,
             } => {
-                self.context.surveys.answer(survey, database, result);
+                self.context.inquiries.answer(inquiry, database, result);
                 Ok(())
             }
             FromAgent::Inventory(_)

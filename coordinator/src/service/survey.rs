@@ -1,31 +1,20 @@
-//! One survey: which databases, who is asked, and their answers as they come, each database once.
+//! One survey: which databases, and what they look like.
 
+use super::inquire::Found;
 use super::{Context, status};
-use crate::reign::{Asked, Command};
-use crate::surveys::Asking;
+use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use proto::convert::{fleet, request};
 use proto::v1;
-use shared::id::{AgentId, DatabaseName};
+use shared::id::DatabaseName;
+use shared::inquiry::{Answer, Inquiry};
 use shared::rollout::{Book, Selector};
-use shared::survey::Survey;
 use shared::yaml;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-
-/// An agent that says nothing for so long is silent, and so are all that have not answered: databases take turns.
-const SILENCE: Duration = Duration::from_secs(25);
-
-/// A survey ends after this, whatever is missing.
-const LONGEST: Duration = Duration::from_mins(1);
-
-/// Answers on their way to whoever asked.
-const OUTBOX: usize = 16;
 
 /// What whoever asked is told.
 type Told = Result<v1::SurveyDatabasesResponse, Status>;
@@ -36,106 +25,41 @@ impl Context {
         request: v1::SurveyDatabasesRequest,
     ) -> Result<BoxStream<'static, Told>, Status> {
         let reigning = self.reigning()?;
-        let book = reigning.book.borrow().clone();
         let detail = fleet::detail_from_wire(request.schema);
-        let databases = wanted(&book, request)?;
-        let known = book.fleet().databases().keys().cloned().collect();
-        let asking = self.surveys.begin(databases.len(), &known);
-        let survey = asking.number;
-        let asked = self
-            .ask(&reigning, |reply| Command::Survey {
-                survey,
-                databases,
-                detail,
-                reply,
-            })
-            .await?;
-        let (outbox, told) = mpsc::channel(OUTBOX);
-        let (context, stop) = (self.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            // Whoever asked sees the end of the stream.
-            let _: Option<()> = stop
-                .run_until_cancelled(context.collect(asked, asking, outbox))
-                .await;
-        });
-        Ok(Box::pin(ReceiverStream::new(told)))
+        let databases = wanted(&reigning.book.borrow().clone(), request)?;
+        let what = Inquiry::Survey(detail);
+        let found = self.inquire(&reigning, databases, what, None).await?;
+        let context = self.clone();
+        let told = ReceiverStream::new(found).map(move |found| Ok(context.surveyed(found)));
+        Ok(told.boxed())
     }
 
-    /// Passes answers on until all are there, or those that miss are silent.
-    async fn collect(
-        self: Arc<Self>,
-        asked: BTreeMap<DatabaseName, Asked>,
-        mut asking: Asking,
-        outbox: mpsc::Sender<Told>,
-    ) {
-        let mut open = BTreeMap::new();
-        for (database, asked) in asked {
-            match asked {
-                Ok(agent) => {
-                    open.insert(database, agent);
-                }
-                Err(problem) => {
-                    let missing = self.missing(&database, None, problem);
-                    if outbox.send(Ok(missing)).await.is_err() {
-                        return;
-                    }
-                }
+    /// What was found, or the last there was.
+    fn surveyed(&self, found: Found) -> v1::SurveyDatabasesResponse {
+        let Found {
+            database,
+            agent,
+            result,
+        } = found;
+        let (problem, (age, survey)) = match result {
+            Ok(Answer::Survey(survey)) => (String::new(), (Duration::ZERO, Some(survey))),
+            Ok(Answer::Plan(_) | Answer::Check(_)) => (
+                "its agent answered another question".to_owned(),
+                (Duration::ZERO, None),
+            ),
+            Err(problem) => {
+                let last = self.inquiries.last(&database);
+                let last = last.map_or((Duration::ZERO, None), |(age, survey)| (age, Some(survey)));
+                (problem, last)
             }
-        }
-        let end = Instant::now() + LONGEST;
-        while !open.is_empty() {
-            let until = end.min(Instant::now() + SILENCE);
-            let answer = tokio::time::timeout_at(until, asking.answers.recv()).await;
-            let Ok(Some((database, result))) = answer else {
-                break;
-            };
-            let Some(agent) = open.remove(&database) else {
-                continue;
-            };
-            let response = match result {
-                Ok(survey) => found(&database, &agent, survey),
-                Err(problem) => self.missing(&database, Some(&agent), problem),
-            };
-            if outbox.send(Ok(response)).await.is_err() {
-                return;
-            }
-        }
-        for (database, agent) in open {
-            let problem = format!("agent {agent} did not answer in time: see its log and its version");
-            let missing = self.missing(&database, Some(&agent), problem);
-            if outbox.send(Ok(missing)).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// No answer, with the last one there was.
-    fn missing(
-        &self,
-        database: &DatabaseName,
-        agent: Option<&AgentId>,
-        problem: String,
-    ) -> v1::SurveyDatabasesResponse {
-        let last = self.surveys.last(database);
+        };
         v1::SurveyDatabasesResponse {
-            database: database.to_string(),
-            agent: agent.map(ToString::to_string).unwrap_or_default(),
+            database: database.into(),
+            agent: agent.map(String::from).unwrap_or_default(),
             problem,
-            age_ms: last
-                .as_ref()
-                .map_or(0, |(age, _)| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-            survey: last.map(|(_, survey)| fleet::survey_to_wire(survey)),
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            survey: survey.map(fleet::survey_to_wire),
         }
-    }
-}
-
-fn found(database: &DatabaseName, agent: &AgentId, survey: Survey) -> v1::SurveyDatabasesResponse {
-    v1::SurveyDatabasesResponse {
-        database: database.to_string(),
-        agent: agent.to_string(),
-        problem: String::new(),
-        survey: Some(fleet::survey_to_wire(survey)),
-        age_ms: 0,
     }
 }
 

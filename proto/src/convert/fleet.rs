@@ -1,8 +1,7 @@
 //! Agents and databases themselves, on the wire.
 
-use super::{Error, name, required};
-use crate::v1::{self, survey_report};
-use shared::id::DatabaseName;
+use super::{Error, name};
+use crate::v1;
 use shared::rollout::Time;
 use shared::rollout::drain::{Drain, Running};
 use shared::survey::schema::Part;
@@ -95,28 +94,6 @@ fn part_from_wire(wire: v1::SchemaPart) -> Part {
         part: wire.part,
         definition: wire.definition,
     }
-}
-
-pub(super) fn report_to_wire(
-    survey: u64,
-    database: DatabaseName,
-    result: Result<Survey, String>,
-) -> v1::SurveyReport {
-    v1::SurveyReport {
-        survey_id: survey,
-        database: database.into(),
-        result: Some(match result {
-            Ok(survey) => survey_report::Result::Survey(survey_to_wire(survey)),
-            Err(problem) => survey_report::Result::Problem(problem),
-        }),
-    }
-}
-
-pub(super) fn report_from_wire(wire: Option<survey_report::Result>) -> Result<Result<Survey, String>, Error> {
-    Ok(match required("survey.result", wire)? {
-        survey_report::Result::Survey(survey) => Ok(survey_from_wire(survey)?),
-        survey_report::Result::Problem(problem) => Err(problem),
-    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::work::{
     finish_from_wire, finish_to_wire, look_from_wire, look_to_wire, progress_from_wire, progress_to_wire,
 };
-use super::{Error, fleet, name, required, uuid};
+use super::{Error, inquiry, name, required, uuid};
 use crate::v1::{self, agent_message::Message};
 use shared::id::Instance;
 use shared::rollout::message::{FromAgent, Hello, Holding, Located};
@@ -42,11 +42,11 @@ pub fn to_wire(message: FromAgent) -> v1::AgentMessage {
             token: of.token,
             outcome: Some(finish_to_wire(finish)),
         }),
-        FromAgent::Surveyed {
-            survey,
+        FromAgent::Answered {
+            inquiry,
             database,
             result,
-        } => Message::Survey(fleet::report_to_wire(survey, database, result)),
+        } => Message::Inquiry(inquiry::report_to_wire(inquiry, database, result)),
         FromAgent::Leaving => Message::Leaving(v1::Leaving {}),
     };
     v1::AgentMessage {
@@ -82,10 +82,10 @@ pub fn from_wire(wire: v1::AgentMessage) -> Result<FromAgent, Error> {
             of: holding(finished.rollout, finished.database, finished.token)?,
             finish: finish_from_wire(finished.outcome)?,
         },
-        Message::Survey(report) => FromAgent::Surveyed {
-            survey: report.survey_id,
-            database: name("survey.database", report.database)?,
-            result: fleet::report_from_wire(report.result)?,
+        Message::Inquiry(report) => FromAgent::Answered {
+            inquiry: report.inquiry_id,
+            database: name("inquiry.database", report.database)?,
+            result: inquiry::answer_from_wire(report.result)?,
         },
         Message::Leaving(v1::Leaving {}) => FromAgent::Leaving,
     })
@@ -251,13 +251,8 @@ mod tests {
                 progress: Progress::default(),
             },
             FromAgent::Leaving,
-            FromAgent::Surveyed {
-                survey: 7,
-                database: database(),
-                result: Ok(fleet::tests::survey()),
-            },
-            FromAgent::Surveyed {
-                survey: 7,
+            FromAgent::Answered {
+                inquiry: 7,
                 database: database(),
                 result: Err("server down".to_owned()),
             },

@@ -6,6 +6,7 @@
 //! | [`control`] | what operators ask of a rollout |
 //! | [`view`] | what operators read: rollouts, databases, agents |
 //! | [`fleet`] | drains and surveys |
+//! | [`inquiry`] | what is asked about a database, and the answers |
 //! | [`from_agent`] | what an agent says |
 //! | [`to_agent`] | what a coordinator says |
 //!
@@ -15,6 +16,7 @@
 pub mod control;
 pub mod fleet;
 pub mod from_agent;
+pub mod inquiry;
 pub mod policy;
 pub mod request;
 pub mod to_agent;

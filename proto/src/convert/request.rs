@@ -49,6 +49,37 @@ impl Create {
     }
 }
 
+/// A request to say what a rollout would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The files.
+    pub bundle: Bundle,
+    /// Which databases.
+    pub selector: Selector,
+    /// What it would keep to.
+    pub policy: Policy,
+}
+
+impl Plan {
+    /// As sent.
+    pub fn to_wire(self) -> v1::PlanRolloutRequest {
+        v1::PlanRolloutRequest {
+            bundle: Some(bundle_to_wire(self.bundle)),
+            selector: Some(selector_to_wire(self.selector)),
+            policy: Some(policy_to_wire(self.policy)),
+        }
+    }
+
+    /// As received.
+    pub fn from_wire(wire: v1::PlanRolloutRequest) -> Result<Self, Error> {
+        Ok(Self {
+            bundle: bundle_from_wire(super::required("bundle", wire.bundle)?)?,
+            selector: selector_from_wire(wire.selector.unwrap_or_default())?,
+            policy: policy_from_wire(wire.policy.unwrap_or_default())?,
+        })
+    }
+}
+
 /// A request to take a rollout back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undo {

@@ -1,15 +1,15 @@
 //! What a coordinator says to an agent, on the wire.
 
 use super::from_agent::holding;
+use super::inquiry::{inquiry_from_wire, inquiry_to_wire};
 use super::request::{bundle_from_wire, bundle_to_wire};
 use super::work::{aim_from_wire, aim_to_wire};
-use super::{Error, fleet, millis, name, required, uuid};
+use super::{Error, millis, name, required, uuid};
 use crate::v1::{self, coordinator_message::Message};
 use shared::fence::Fence;
 use shared::id::{Holder, StoreId};
 use shared::rollout::message::{Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::work::Order;
-use shared::survey::Detail;
 use std::time::Duration;
 
 /// As sent.
@@ -55,14 +55,14 @@ pub fn to_wire(message: ToAgent) -> v1::CoordinatorMessage {
             token: of.token,
             reason,
         }),
-        ToAgent::Survey {
-            survey,
+        ToAgent::Inquire {
+            inquiry,
             databases,
-            detail,
-        } => Message::Survey(v1::SurveyRequest {
-            survey_id: survey,
-            databases: databases.into_iter().map(Into::into).collect(),
-            schema: detail == Detail::Schema,
+            what,
+        } => Message::Inquiry(v1::InquiryRequest {
+            inquiry_id: inquiry,
+            databases: databases.into_iter().map(String::from).collect(),
+            what: Some(inquiry_to_wire(what)),
         }),
         ToAgent::Acknowledged(of) => Message::FinishedAck(v1::FinishedAck {
             rollout: of.rollout.into(),
@@ -128,14 +128,14 @@ pub fn from_wire(wire: v1::CoordinatorMessage) -> Result<ToAgent, Error> {
             of: holding(stop.rollout, stop.database, stop.token)?,
             reason: stop.reason,
         },
-        Message::Survey(request) => {
+        Message::Inquiry(request) => {
             let databases = request.databases.into_iter();
-            ToAgent::Survey {
-                survey: request.survey_id,
+            ToAgent::Inquire {
+                inquiry: request.inquiry_id,
                 databases: databases
-                    .map(|database| name("survey.databases", database))
+                    .map(|database| name("inquiry.databases", database))
                     .collect::<Result<_, _>>()?,
-                detail: fleet::detail_from_wire(request.schema),
+                what: inquiry_from_wire(request.what)?,
             }
         }
         Message::FinishedAck(ack) => ToAgent::Acknowledged(holding(ack.rollout, ack.database, ack.token)?),
@@ -198,6 +198,7 @@ mod tests {
     use super::*;
     use ::uuid::Uuid;
     use shared::id::{DatabaseName, Digest, RolloutId, SetName};
+    use shared::inquiry::Inquiry;
     use shared::rollout::Bundle;
     use shared::rollout::message::Holding;
     use shared::rollout::work::Aim;
@@ -247,10 +248,10 @@ mod tests {
             ToAgent::Redirect {
                 leader: Some("http://127.0.0.1:7070".to_owned()),
             },
-            ToAgent::Survey {
-                survey: 7,
+            ToAgent::Inquire {
+                inquiry: 7,
                 databases: vec!["orders".try_into().unwrap()],
-                detail: Detail::Schema,
+                what: Inquiry::Plan(bundle.digest()),
             },
             ToAgent::Redirect { leader: None },
             answer(Renewal::Alive(Duration::from_secs(30))),

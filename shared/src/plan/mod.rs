@@ -5,6 +5,7 @@
 
 mod batches;
 mod facts;
+mod outlook;
 mod uses;
 
 use crate::lock::Mode;
@@ -12,6 +13,7 @@ use crate::migration::steps::{Outside, Session};
 
 pub use batches::*;
 pub use facts::*;
+pub use outlook::*;
 pub use uses::*;
 
 /// Why a step cannot be planned on a database.

@@ -296,11 +296,11 @@ impl Book {
         }
     }
 
-    /// A connected agent said something. Hello, heartbeats and surveys are not for the book.
+    /// A connected agent said something. Hello, heartbeats and answers to inquiries are not for the book.
     pub fn hear(&mut self, agent: &AgentId, message: FromAgent, now: Time) -> Heard {
         let mut heard = Heard::default();
         match message {
-            FromAgent::Hello(_) | FromAgent::Heartbeat { .. } | FromAgent::Surveyed { .. } => {}
+            FromAgent::Hello(_) | FromAgent::Heartbeat { .. } | FromAgent::Answered { .. } => {}
             FromAgent::Inventory(located) => {
                 let databases = Arc::make_mut(&mut self.fleet).locate(agent, located);
                 heard.changes.extend(databases.into_iter().map(Change::Database));

@@ -180,7 +180,7 @@ impl Book {
             | ToAgent::Redirect { .. }
             | ToAgent::HeartbeatAnswer { .. }
             | ToAgent::Bundle { .. }
-            | ToAgent::Survey { .. }
+            | ToAgent::Inquire { .. }
             | ToAgent::Acknowledged(_)
             | ToAgent::Goodbye { .. } => return,
         };

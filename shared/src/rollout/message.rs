@@ -8,8 +8,8 @@
 //!   Looked ------------------------------------>  lease, commit
 //!         <------------------------------------  Assign
 //!   Progress, Finished ------------------------>  commit, Acknowledged
-//!         <------------------------------------  Survey (an operator asks)
-//!   Surveyed ---------------------------------->  to whoever asked
+//!         <------------------------------------  Inquire (an operator asks, or a check)
+//!   Answered ---------------------------------->  to whoever asked
 //!   Leaving ----------------------------------->  no new work
 //! ```
 //! Every message may be lost with its stream, and be repeated after the next Hello.
@@ -17,7 +17,7 @@
 use super::bundle::Bundle;
 use super::work::{Aim, Finish, Identity, Look, Order, Progress};
 use crate::id::{AgentId, DatabaseName, Digest, Instance, RolloutId, StoreId};
-use crate::survey::{Detail, Survey};
+use crate::inquiry::{Answer, Inquiry};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -58,14 +58,14 @@ pub enum FromAgent {
         /// How it ended.
         finish: Finish,
     },
-    /// What a database looks like, in answer to a [`ToAgent::Survey`].
-    Surveyed {
+    /// The answer about one database to a [`ToAgent::Inquire`].
+    Answered {
         /// Of the question.
-        survey: u64,
+        inquiry: u64,
         /// Which database.
         database: DatabaseName,
-        /// What it looks like, or why it could not be surveyed, for people.
-        result: Result<Survey, String>,
+        /// The answer, or why there is none, for people.
+        result: Result<Answer, String>,
     },
     /// It was asked to end: it takes no new work, and gives its lease back when its stream ends.
     Leaving,
@@ -185,14 +185,14 @@ pub enum ToAgent {
         /// Why, for people.
         reason: String,
     },
-    /// What do these databases look like? Each is answered for itself.
-    Survey {
+    /// A question about these databases. Each is answered for itself.
+    Inquire {
         /// Repeated in the answers.
-        survey: u64,
+        inquiry: u64,
         /// Which databases.
         databases: Vec<DatabaseName>,
-        /// How much of each.
-        detail: Detail,
+        /// What is asked.
+        what: Inquiry,
     },
     /// A [`FromAgent::Finished`] is recorded (or is of no interest any more) and need not be repeated.
     Acknowledged(Holding),

@@ -289,6 +289,12 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
         CASE WHEN $9 = 'done' THEN pg_catalog.clock_timestamp() END)
 RETURNING xid::pg_catalog.text";
 
+/// Rows a second (float8) of the last steps that changed many in batches; NULL where there is none.
+pub const RATE: &str = r"
+SELECT pg_catalog.sum(s.rows)::pg_catalog.float8 / NULLIF(pg_catalog.sum(s.seconds), 0)
+  FROM (SELECT rows, pg_catalog.date_part('epoch', ended_at - began_at) AS seconds FROM confiture.step
+         WHERE state = 'done' AND rows >= 10000 AND ended_at > began_at ORDER BY ended_at DESC LIMIT 10) s";
+
 /// Keeps what verification of a step found. Parameters: set, version key, direction (text), run, step (int4), evidence as
 /// JSON (text).
 pub const KEEP_EVIDENCE: &str = r"

@@ -1,5 +1,6 @@
 //! Rollouts as their operators steer them: waves, approval, failure budgets, limits, pauses.
 
+mod plan;
 mod undo;
 
 use proto::v1::{Assignment, AssignmentState, GetRolloutResponse, Rollout, RolloutState};

@@ -2,18 +2,18 @@
 
 use super::{Mode, State};
 use crate::link::bundles::Bundle;
-use crate::link::event::{Effect, Question, SurveyQuestion};
+use crate::link::event::{Effect, Inquired, Question};
 use crate::link::lease::{Answered, Granted};
 use crate::link::links::Opened;
 use crate::link::orders;
 use crate::link::{ConnectionId, Ending};
 use runtime::clock::Boot;
 use shared::id::{DatabaseName, Digest, StoreId};
+use shared::inquiry::Answer;
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Hello, Holding, Located, Parting, ToAgent, Welcome};
 use shared::rollout::release;
 use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order};
-use shared::survey::Survey;
 
 impl State {
     pub(super) fn opened(&mut self, id: ConnectionId, now: Boot, effects: &mut Vec<Effect>) {
@@ -91,18 +91,19 @@ impl State {
                     self.act(actions, now, effects);
                 }
             }
-            ToAgent::Survey {
-                survey,
+            ToAgent::Inquire {
+                inquiry,
                 databases,
-                detail,
+                what,
             } => {
-                let questions = databases.into_iter().map(|database| SurveyQuestion {
+                let digest = what.bundle();
+                let questions = databases.into_iter().map(|database| Inquired {
                     connection: id,
-                    survey,
+                    inquiry,
                     database,
-                    detail,
+                    what: what.clone(),
                 });
-                self.survey(questions, effects);
+                self.inquire(questions.collect(), digest, now, effects);
             }
             ToAgent::Acknowledged(of) => self.orders.acknowledged(&of),
             ToAgent::Goodbye { parting, reason } => {
@@ -258,30 +259,44 @@ impl State {
     }
 
     /// It changes nothing, so neither the term nor our own end matters.
-    fn survey(&self, questions: impl Iterator<Item = SurveyQuestion>, effects: &mut Vec<Effect>) {
-        let (served, unknown): (Vec<_>, Vec<_>) =
-            questions.partition(|question| self.identity.databases.contains_key(&question.database));
+    fn inquire(
+        &mut self,
+        questions: Vec<Inquired>,
+        digest: Option<Digest>,
+        now: Boot,
+        effects: &mut Vec<Effect>,
+    ) {
+        let bundle = digest.and_then(|digest| self.bundles.find(digest));
+        if let Some(digest) = digest.filter(|_| bundle.is_none()) {
+            for question in questions {
+                self.report(question, Err(missing(digest).message), effects);
+            }
+            return self.start_over(now, effects);
+        }
+        let (served, unknown): (Vec<_>, Vec<_>) = questions
+            .into_iter()
+            .partition(|question| self.identity.databases.contains_key(&question.database));
         for question in unknown {
             let problem = self.not_served(&question.database).message;
-            self.report_survey(question, Err(problem), effects);
+            self.report(question, Err(problem), effects);
         }
         if !served.is_empty() {
-            effects.push(Effect::Survey(served));
+            effects.push(Effect::Inquire(served, bundle));
         }
     }
 
-    pub(super) fn report_survey(
+    pub(super) fn report(
         &self,
-        question: SurveyQuestion,
-        result: Result<Survey, String>,
+        question: Inquired,
+        result: Result<Answer, String>,
         effects: &mut Vec<Effect>,
     ) {
         // Whoever asked through an earlier stream has been told that we are gone.
         if self.links.home() == Some(question.connection) {
             effects.push(Effect::Send(
                 question.connection,
-                FromAgent::Surveyed {
-                    survey: question.survey,
+                FromAgent::Answered {
+                    inquiry: question.inquiry,
                     database: question.database,
                     result,
                 },

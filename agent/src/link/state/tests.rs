@@ -1,15 +1,15 @@
 //! Scenes between an agent and its coordinators, without clock or network.
 
 use super::*;
-use crate::link::event::{Question, SurveyQuestion};
+use crate::link::event::{Inquired, Question};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use shared::fence::Fence;
 use shared::id::{Digest, Holder, RolloutId, SetName};
+use shared::inquiry::{Answer, Inquiry};
 use shared::rollout::Bundle as Content;
 use shared::rollout::message::{Located, Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::work::{Aim, Finish, Look, Order};
-use shared::survey::{Detail, Schema, Survey};
 use uuid::Uuid;
 
 const TTL: Duration = Duration::from_secs(30);
@@ -112,13 +112,13 @@ fn told(effects: &[Effect]) -> Vec<String> {
             Look::Declined { .. } => format!("looked {look}: declined"),
             Look::Failed(_) => format!("looked {look}: failed"),
         },
-        FromAgent::Surveyed {
-            survey,
+        FromAgent::Answered {
+            inquiry,
             database,
             result,
         } => {
-            let how = if result.is_ok() { "found" } else { "not found" };
-            format!("survey {survey} {database}: {how}")
+            let how = if result.is_ok() { "answered" } else { "no answer" };
+            format!("inquiry {inquiry} {database}: {how}")
         }
         FromAgent::Leaving => "leaving".to_owned(),
         FromAgent::Progress { of, .. } => format!("progress {}", holding(of)),
@@ -137,12 +137,12 @@ fn told(effects: &[Effect]) -> Vec<String> {
         Effect::Start { order, .. } => format!("start {}/{}", order.database, order.fence.token),
         Effect::Stop(of) => format!("stop {}", holding(of)),
         Effect::Locate(databases) => format!("locate {}", databases.len()),
-        Effect::Survey(questions) => {
+        Effect::Inquire(questions, _) => {
             let named: Vec<_> = questions
                 .iter()
                 .map(|question| question.database.as_str())
                 .collect();
-            format!("survey {}", named.join(" "))
+            format!("answer {}", named.join(" "))
         }
         Effect::End(ending) => format!("end {ending:?}"),
     };
@@ -562,37 +562,44 @@ fn no_order_begins_or_runs_on_without_a_lease() {
 }
 
 #[test]
-fn a_survey_is_answered_on_the_stream_it_was_asked_on() {
+fn a_question_is_answered_on_the_stream_it_was_asked_on() {
     let mut scene = Scene::at_home();
-    let ask = ToAgent::Survey {
-        survey: 7,
+    let what = || Inquiry::Check("SELECT true".to_owned());
+    let ask = ToAgent::Inquire {
+        inquiry: 7,
         databases: vec!["a".try_into().unwrap(), "elsewhere".try_into().unwrap()],
-        detail: Detail::Fingerprint,
+        what: what(),
     };
     assert_eq!(
         scene.hear(1, ask),
-        ["1: survey 7 elsewhere: not found", "survey a"]
+        ["1: inquiry 7 elsewhere: no answer", "answer a"]
     );
-    let question = |connection| SurveyQuestion {
+    let question = |connection| Inquired {
         connection: ConnectionId(connection),
-        survey: 7,
+        inquiry: 7,
         database: "a".try_into().unwrap(),
-        detail: Detail::Fingerprint,
+        what: what(),
     };
-    let found = || {
-        let schema = Schema::default();
-        Ok(Survey {
-            fingerprint: schema.fingerprint(),
-            sets: Vec::new(),
-            schema: None,
-        })
-    };
+    let answer = || Ok(Answer::Check(true));
     assert_eq!(
-        scene.on(Event::Surveyed(question(1), found())),
-        ["1: survey 7 a: found"]
+        scene.on(Event::Answered(question(1), answer())),
+        ["1: inquiry 7 a: answered"]
     );
     assert!(
-        scene.on(Event::Surveyed(question(9), found())).is_empty(),
+        scene.on(Event::Answered(question(9), answer())).is_empty(),
         "nobody waits on an earlier stream"
     );
+}
+
+#[test]
+fn a_question_whose_bundle_did_not_arrive_is_said_so_and_the_bundle_asked_for_anew() {
+    let mut scene = Scene::at_home();
+    let ask = ToAgent::Inquire {
+        inquiry: 7,
+        databases: vec!["a".try_into().unwrap()],
+        what: Inquiry::Plan(Digest::of(b"unknown")),
+    };
+    let told = scene.hear(1, ask);
+    assert_eq!(told[0], "1: inquiry 7 a: no answer");
+    assert!(told.iter().any(|told| told == "1: close"), "{told:?}");
 }

@@ -1,9 +1,11 @@
 //! `confiture rollout`: migrations over a fleet.
 
 mod board;
+mod chosen;
 mod control;
 mod display;
 mod list;
+mod plan;
 mod policy;
 mod report;
 mod show;
@@ -20,11 +22,13 @@ use proto::convert;
 use shared::rollout::Verb;
 use shared::rollout::work::Exit;
 
-/// `confiture rollout start|list|show|report|watch|pause|resume|abort|retry|skip|approve|undo`
+/// `confiture rollout start|plan|list|show|report|watch|pause|resume|abort|retry|skip|approve|undo`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
     /// Bring migrations to the databases of the fleet
     Start(start::Start),
+    /// Say what a rollout would do to each database, and for how long; changes nothing
+    Plan(plan::Plan),
     /// List all rollouts, the newest first
     List(list::List),
     /// Show one rollout and each of its databases
@@ -53,6 +57,7 @@ impl Rollout {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         match self {
             Self::Start(start) => start.run(global).await,
+            Self::Plan(plan) => plan.run(global).await,
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
             Self::Report(report) => report.run(global).await,

@@ -1,38 +1,24 @@
 //! `confiture rollout start`.
 
+use super::chosen::Chosen;
 use super::display::Display;
 use super::{not_understood, policy, required, text, view, watch};
 use crate::context::{self, Global};
 use crate::failure::Failure;
-use crate::files;
 use crate::operator::{At, Operator};
 use crate::output::{self, Format};
 use proto::convert;
 use proto::convert::request::Create;
-use shared::id::{RequestId, SetName};
-use shared::rollout::Selector;
+use shared::id::RequestId;
 use shared::rollout::view::Rollout;
 use shared::rollout::work::Exit;
-use std::path::PathBuf;
 
 /// `confiture rollout start`
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = format!("{}\n\n{}", policy::HELP, view::HELP))]
 pub(crate) struct Start {
-    /// Folder of the migrations [default: `migration.directory` of the settings, else db/migrations]
-    #[arg(long, value_name = "DIR")]
-    migrations: Option<PathBuf>,
-    /// Name of the set [default: that of `confiture.set.yaml`, else `default`]
-    #[arg(long, value_name = "NAME")]
-    set: Option<String>,
-    /// The databases whose labels hold all of these pairs
-    #[arg(long, value_name = "LABEL=VALUE,..", conflicts_with = "all")]
-    select: Option<String>,
-    /// All databases of the fleet
-    #[arg(long)]
-    all: bool,
     #[command(flatten)]
-    policy: policy::Flags,
+    chosen: Chosen,
     #[command(flatten)]
     follow: Follow,
     #[command(flatten)]
@@ -76,20 +62,8 @@ impl Start {
 
     /// Everything that can be found wrong before anybody is asked.
     fn request(&self, global: &Global) -> Result<Create, Failure> {
-        let selector = self.selector()?;
-        let policy = self.policy.policy()?;
+        let (bundle, selector, policy) = self.chosen.read(global)?;
         let request = self.follow.request()?;
-        let bundle = match (&self.migrations, &self.set) {
-            (Some(folder), Some(set)) => files::bundle(folder, Some(set_name(set)?))?,
-            (folder, set) => {
-                let of_settings = context::settings(global, Vec::new())?.migration;
-                let set = set.as_deref().map(set_name).transpose()?;
-                files::bundle(
-                    folder.as_ref().unwrap_or(&of_settings.directory),
-                    set.or(of_settings.set),
-                )?
-            }
-        };
         Ok(Create {
             request,
             bundle,
@@ -97,18 +71,6 @@ impl Start {
             policy,
             created_by: context::who("confiture rollout start"),
         })
-    }
-
-    fn selector(&self) -> Result<Selector, Failure> {
-        match (&self.select, self.all) {
-            (Some(pairs), _) => {
-                Selector::parse(pairs).map_err(|error| Failure::usage(format!("--select: {error}")))
-            }
-            (None, true) => Ok(Selector::All),
-            (None, false) => Err(Failure::usage(
-                "which databases?\n  help: choose some by their labels with --select LABEL=VALUE (`confiture fleet databases` shows them), or take every one with --all",
-            )),
-        }
     }
 }
 
@@ -139,10 +101,6 @@ pub(super) async fn tell(
         }
     }
     Ok(Exit::Done)
-}
-
-fn set_name(given: &str) -> Result<SetName, Failure> {
-    SetName::try_from(given).map_err(|error| Failure::usage(format!("--set: {error}")))
 }
 
 fn founded(rollout: &Rollout, created: bool) -> String {

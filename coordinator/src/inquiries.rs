@@ -1,10 +1,11 @@
-//! Surveys under way, and the last answer of each database. In memory only: what a database looks like is for the agent to
-//! say, not for the store.
+//! Inquiries under way, and what each database looked like when it was surveyed last. In memory only: how a database is, is
+//! for the agent to say, not for the store.
 //!
 //! Answers come on the agents' streams and go straight to whoever asked; the reign only says who is to be asked, so rollouts
 //! wait for nothing here.
 
 use shared::id::DatabaseName;
+use shared::inquiry::Answer;
 use shared::survey::Survey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,29 +13,29 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What an agent said about a database.
-pub(crate) type Answer = (DatabaseName, Result<Survey, String>);
+pub(crate) type Answered = (DatabaseName, Result<Answer, String>);
 
-/// All surveys of this coordinator.
+/// All inquiries of this coordinator.
 #[derive(Default)]
-pub(crate) struct Surveys(Mutex<State>);
+pub(crate) struct Inquiries(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The number of the last survey.
+    /// The number of the last inquiry.
     last: u64,
-    waiting: BTreeMap<u64, mpsc::Sender<Answer>>,
+    waiting: BTreeMap<u64, mpsc::Sender<Answered>>,
     known: BTreeMap<DatabaseName, (Instant, Survey)>,
 }
 
-/// One survey; it is over when this is dropped.
+/// One inquiry; it is over when this is dropped.
 pub(crate) struct Asking {
-    surveys: Arc<Surveys>,
+    inquiries: Arc<Inquiries>,
     pub(crate) number: u64,
-    pub(crate) answers: mpsc::Receiver<Answer>,
+    pub(crate) answers: mpsc::Receiver<Answered>,
 }
 
-impl Surveys {
-    /// Begins a survey of so many databases. Of those that are no more, the last answers are forgotten.
+impl Inquiries {
+    /// Begins an inquiry about so many databases. Of those that are no more, the last surveys are forgotten.
     pub(crate) fn begin(self: &Arc<Self>, databases: usize, fleet: &BTreeSet<DatabaseName>) -> Asking {
         // Each answers once, so nothing waits for room; what an agent says more than that is dropped.
         let (sender, answers) = mpsc::channel(databases.max(1));
@@ -44,19 +45,19 @@ impl Surveys {
         state.waiting.insert(number, sender);
         state.known.retain(|database, _| fleet.contains(database));
         Asking {
-            surveys: self.clone(),
+            inquiries: self.clone(),
             number,
             answers,
         }
     }
 
     /// An agent has answered. Late answers and those to nobody are dropped.
-    pub(crate) fn answer(&self, survey: u64, database: DatabaseName, result: Result<Survey, String>) {
+    pub(crate) fn answer(&self, inquiry: u64, database: DatabaseName, result: Result<Answer, String>) {
         let mut state = self.state();
-        let Some(sender) = state.waiting.get(&survey).cloned() else {
+        let Some(sender) = state.waiting.get(&inquiry).cloned() else {
             return;
         };
-        if let Ok(found) = &result {
+        if let Ok(Answer::Survey(found)) = &result {
             let found = Survey {
                 schema: None,
                 ..found.clone()
@@ -67,7 +68,7 @@ impl Surveys {
         let _ = sender.try_send((database, result));
     }
 
-    /// The last answer of a database, without its schema, and how old it is.
+    /// What a database looked like last, without its schema, and how old that is.
     pub(crate) fn last(&self, database: &DatabaseName) -> Option<(Duration, Survey)> {
         let state = self.state();
         let (at, survey) = state.known.get(database)?;
@@ -82,7 +83,7 @@ impl Surveys {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.surveys.state().waiting.remove(&self.number);
+        self.inquiries.state().waiting.remove(&self.number);
     }
 }
 
@@ -104,30 +105,34 @@ mod tests {
         }
     }
 
+    fn surveyed() -> Answer {
+        Answer::Survey(survey())
+    }
+
     fn fleet() -> BTreeSet<DatabaseName> {
         BTreeSet::from([name("a"), name("b")])
     }
 
     #[test]
-    fn an_answer_reaches_its_own_survey_only() {
-        let surveys = Arc::new(Surveys::default());
-        let mut one = surveys.begin(1, &fleet());
-        let mut other = surveys.begin(1, &fleet());
-        surveys.answer(one.number, name("a"), Ok(survey()));
+    fn an_answer_reaches_its_own_inquiry_only() {
+        let inquiries = Arc::new(Inquiries::default());
+        let mut one = inquiries.begin(1, &fleet());
+        let mut other = inquiries.begin(1, &fleet());
+        inquiries.answer(one.number, name("a"), Ok(surveyed()));
         assert_eq!(one.answers.try_recv().unwrap().0, name("a"));
         assert!(other.answers.try_recv().is_err());
         let number = one.number;
         drop(one);
-        surveys.answer(number, name("b"), Ok(survey()));
-        assert!(surveys.last(&name("b")).is_none(), "nobody asked any more");
+        inquiries.answer(number, name("b"), Ok(surveyed()));
+        assert!(inquiries.last(&name("b")).is_none(), "nobody asked any more");
     }
 
     #[test]
     fn an_agent_that_answers_again_and_again_fills_nothing() {
-        let surveys = Arc::new(Surveys::default());
-        let mut asking = surveys.begin(2, &fleet());
+        let inquiries = Arc::new(Inquiries::default());
+        let mut asking = inquiries.begin(2, &fleet());
         for _ in 0..100 {
-            surveys.answer(asking.number, name("a"), Ok(survey()));
+            inquiries.answer(asking.number, name("a"), Ok(surveyed()));
         }
         let answers = std::iter::from_fn(|| asking.answers.try_recv().ok());
         assert_eq!(answers.count(), 2);
@@ -135,13 +140,13 @@ mod tests {
 
     #[test]
     fn the_last_answer_stays_through_a_failure_until_its_database_is_gone() {
-        let surveys = Arc::new(Surveys::default());
-        let asking = surveys.begin(1, &fleet());
-        surveys.answer(asking.number, name("a"), Ok(survey()));
-        surveys.answer(asking.number, name("a"), Err("down".to_owned()));
-        let (_, last) = surveys.last(&name("a")).unwrap();
+        let inquiries = Arc::new(Inquiries::default());
+        let asking = inquiries.begin(1, &fleet());
+        inquiries.answer(asking.number, name("a"), Ok(surveyed()));
+        inquiries.answer(asking.number, name("a"), Err("down".to_owned()));
+        let (_, last) = inquiries.last(&name("a")).unwrap();
         assert_eq!((last.fingerprint, last.schema), (survey().fingerprint, None));
-        drop(surveys.begin(1, &BTreeSet::from([name("b")])));
-        assert!(surveys.last(&name("a")).is_none());
+        drop(inquiries.begin(1, &BTreeSet::from([name("b")])));
+        assert!(inquiries.last(&name("a")).is_none());
     }
 }

@@ -1,0 +1,333 @@
+//! What a step will be like on one database: how it goes about its tables, on how many rows, and for how long.
+
+use super::{Action, Facts, Length};
+use crate::index::Work as IndexWork;
+use crate::migration::Version;
+use crate::migration::steps::{Change, Outside};
+use std::time::Duration;
+
+/// What a set would do on one database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// What is to be run, in order; empty where everything is there.
+    pub migrations: Vec<MigrationOutlook>,
+    /// Why nothing can be run there, for people.
+    pub refused: Option<String>,
+}
+
+/// What one migration would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationOutlook {
+    /// Which.
+    pub version: Version,
+    /// Its name.
+    pub name: String,
+    /// What is left of it, in order.
+    pub steps: Vec<StepOutlook>,
+}
+
+/// What one step would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepOutlook {
+    /// From 1.
+    pub number: u32,
+    /// What it does, for people.
+    pub title: String,
+    /// What kind of work that is.
+    pub work: Work,
+    /// Rows of the tables it goes through, by the planner's statistics; 0 where it goes through none, or they are not
+    /// known.
+    pub rows: u64,
+    /// How long it will take; `None` where that cannot be said.
+    pub estimate: Option<Duration>,
+    /// What the estimate rests on, or why there is none, for people.
+    pub basis: String,
+}
+
+/// Kinds of work, by what they mean for the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing is to be done.
+    Nothing,
+    /// The catalog alone: one short transaction.
+    Catalog,
+    /// Rows are read, and nobody waits for it.
+    Scan,
+    /// Rows are changed in batches.
+    Batches,
+    /// An index is built beside the work of applications.
+    Index,
+    /// A table is written anew with all others shut out.
+    Rewrite,
+    /// Statements as their author wrote them.
+    Statements,
+    /// Known only once earlier steps have run.
+    Later,
+}
+
+/// How the rows of a table are gone about, by their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strategy {
+    /// Below 100,000 rows: a few batches, done in seconds.
+    Direct,
+    /// Below a million.
+    Batched,
+    /// Below ten million: better in hours of little traffic.
+    OffPeak,
+    /// Below 100 million: it goes on for hours beside the applications.
+    Online,
+    /// Beyond: a new schema or server beside the old one is worth a thought.
+    BlueGreen,
+}
+
+/// Rows a second that work goes through.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// How many.
+    pub rows: f64,
+    /// Whether this database has shown it.
+    pub measured: bool,
+}
+
+/// Of batches, where nothing was measured: what a small server does beside applications.
+const BATCHES: f64 = 20_000.0;
+
+/// Of reading a table.
+const SCAN: f64 = 1_000_000.0;
+
+/// Of building an index concurrently: two scans and a sort.
+const INDEX: f64 = 200_000.0;
+
+impl Rate {
+    /// What batches are taken to do on a database without a history.
+    pub const ASSUMED: Self = Self {
+        rows: BATCHES,
+        measured: false,
+    };
+}
+
+impl Strategy {
+    /// The one for so many rows.
+    pub fn of(rows: u64) -> Self {
+        match rows {
+            0..100_000 => Self::Direct,
+            100_000..1_000_000 => Self::Batched,
+            1_000_000..10_000_000 => Self::OffPeak,
+            10_000_000..100_000_000 => Self::Online,
+            100_000_000.. => Self::BlueGreen,
+        }
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Batched => "batched",
+            Self::OffPeak => "batched_off_peak",
+            Self::Online => "online",
+            Self::BlueGreen => "blue_green",
+        }
+    }
+}
+
+impl Work {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Catalog => "catalog",
+            Self::Scan => "scan",
+            Self::Batches => "batches",
+            Self::Index => "index",
+            Self::Rewrite => "rewrite",
+            Self::Statements => "statements",
+            Self::Later => "later",
+        }
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Nothing,
+            Self::Catalog,
+            Self::Scan,
+            Self::Batches,
+            Self::Index,
+            Self::Rewrite,
+            Self::Statements,
+            Self::Later,
+        ];
+        all.into_iter().find(|work| work.as_str() == name)
+    }
+}
+
+impl StepOutlook {
+    /// How its rows are gone about; nothing where it does not change rows.
+    pub fn strategy(&self) -> Option<Strategy> {
+        (self.work == Work::Batches).then(|| Strategy::of(self.rows))
+    }
+
+    /// A step that can be planned, with the facts it was planned by.
+    pub fn of(number: u32, change: &Change, actions: &[Action], facts: &Facts, batches: Rate) -> Self {
+        let work = (actions.iter().map(work_of)).max_by_key(|work| weight(*work));
+        let work = match (work, change) {
+            (Some(Work::Catalog), Change::Sql(_)) => Work::Statements,
+            (work, _) => work.unwrap_or(Work::Nothing),
+        };
+        let table = rows_of(change, facts);
+        let changed: u64 = (actions.iter())
+            .filter_map(|action| match action {
+                Action::Batches(batches) => Some(batches.estimated_rows()),
+                _ => None,
+            })
+            .sum();
+        let rows = match work {
+            Work::Batches => changed.max(table),
+            Work::Scan | Work::Index | Work::Rewrite => table,
+            Work::Nothing | Work::Catalog | Work::Statements | Work::Later => 0,
+        };
+        let (estimate, basis) = estimate(work, actions, rows, batches);
+        Self {
+            number,
+            title: change.title(),
+            work,
+            rows,
+            estimate,
+            basis,
+        }
+    }
+
+    /// A step that can be planned only when its turn comes.
+    pub fn later(number: u32, change: &Change, why: &str) -> Self {
+        Self {
+            number,
+            title: change.title(),
+            work: Work::Later,
+            rows: 0,
+            estimate: None,
+            basis: why.to_owned(),
+        }
+    }
+}
+
+fn work_of(action: &Action) -> Work {
+    match action {
+        Action::Transaction(transaction) if transaction.length == Length::Long => Work::Scan,
+        Action::Transaction(_) | Action::Index(IndexWork::Remove(_)) => Work::Catalog,
+        Action::Batches(_) => Work::Batches,
+        Action::Assert(_) => Work::Scan,
+        Action::Outside(alone) if alone.outside == Outside::Rewrite => Work::Rewrite,
+        Action::Outside(_) => Work::Statements,
+        Action::Index(IndexWork::Create(_) | IndexWork::CreateParts(_) | IndexWork::Rebuild(_)) => {
+            Work::Index
+        }
+        Action::LookAgain => Work::Nothing,
+    }
+}
+
+/// The heaviest part of a step names it.
+fn weight(work: Work) -> u8 {
+    match work {
+        Work::Nothing => 0,
+        Work::Catalog => 1,
+        Work::Scan => 2,
+        Work::Statements => 3,
+        Work::Index => 4,
+        Work::Rewrite => 5,
+        Work::Batches => 6,
+        Work::Later => 7,
+    }
+}
+
+/// Rows of the tables a step names.
+fn rows_of(change: &Change, facts: &Facts) -> u64 {
+    let tables = change
+        .tables()
+        .into_iter()
+        .filter_map(|table| facts.table(table).ok());
+    let parts = tables.flat_map(|table| &table.parts);
+    parts.map(|part| part.estimated_rows).sum()
+}
+
+/// How long the parts take one after the other, and what that rests on.
+fn estimate(work: Work, actions: &[Action], rows: u64, batches: Rate) -> (Option<Duration>, String) {
+    match work {
+        Work::Nothing | Work::Catalog => return (Some(Duration::ZERO), String::new()),
+        Work::Statements | Work::Rewrite | Work::Later => {
+            return (None, "how long it takes depends on what it does".to_owned());
+        }
+        Work::Scan | Work::Batches | Work::Index if rows == 0 => {
+            return (
+                None,
+                "how many rows there are is not known before ANALYZE".to_owned(),
+            );
+        }
+        Work::Scan | Work::Batches | Work::Index => {}
+    }
+    let seconds: f64 = (actions.iter().map(work_of))
+        .map(|part| match part {
+            Work::Batches => as_f64(rows) / batches.rows,
+            Work::Scan => as_f64(rows) / SCAN,
+            Work::Index => as_f64(rows) / INDEX,
+            _ => 0.0,
+        })
+        .sum();
+    let how = if work == Work::Batches && batches.measured {
+        format!("{:.0} rows/s, as measured here", batches.rows)
+    } else {
+        let rate = match work {
+            Work::Scan => SCAN,
+            Work::Index => INDEX,
+            _ => batches.rows,
+        };
+        format!("{rate:.0} rows/s, which is assumed")
+    };
+    (Some(Duration::from_secs_f64(seconds.min(1e9))), how)
+}
+
+/// Exact below 2^53, which no table reaches.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn as_f64(rows: u64) -> f64 {
+    rows as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strategy_follows_the_number_of_rows() {
+        let strategies: Vec<_> = [0, 99_999, 100_000, 1_000_000, 10_000_000, 100_000_000]
+            .into_iter()
+            .map(|rows| Strategy::of(rows).as_str())
+            .collect();
+        assert_eq!(
+            strategies,
+            [
+                "direct",
+                "direct",
+                "batched",
+                "batched_off_peak",
+                "online",
+                "blue_green"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_kind_of_work_is_known_by_its_name() {
+        for work in [
+            Work::Nothing,
+            Work::Catalog,
+            Work::Scan,
+            Work::Batches,
+            Work::Index,
+            Work::Rewrite,
+            Work::Statements,
+            Work::Later,
+        ] {
+            assert_eq!(Work::named(work.as_str()), Some(work));
+        }
+        assert_eq!(Work::named("something"), None);
+    }
+}
