@@ -4,7 +4,7 @@
 //! Answers come on the agents' streams and go straight to whoever asked; the reign only says who is to be asked, so rollouts
 //! wait for nothing here.
 
-use shared::id::DatabaseName;
+use shared::id::{AgentId, DatabaseName};
 use shared::inquiry::Answer;
 use shared::survey::Survey;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,18 @@ use tokio::sync::mpsc;
 
 /// What an agent said about a database.
 pub(crate) type Answered = (DatabaseName, Result<Answer, String>);
+
+/// An agent that says nothing for so long is silent, and so are all that have not answered: databases take turns.
+const SILENCE: Duration = Duration::from_secs(25);
+
+/// What came of the question about one database.
+pub(crate) struct Found {
+    pub(crate) database: DatabaseName,
+    /// Who was asked.
+    pub(crate) agent: Option<AgentId>,
+    /// The answer, or why there is none, for people.
+    pub(crate) result: Result<Answer, String>,
+}
 
 /// All inquiries of this coordinator.
 #[derive(Default)]
@@ -31,7 +43,7 @@ struct State {
 pub(crate) struct Asking {
     inquiries: Arc<Inquiries>,
     pub(crate) number: u64,
-    pub(crate) answers: mpsc::Receiver<Answered>,
+    answers: mpsc::Receiver<Answered>,
 }
 
 impl Inquiries {
@@ -78,6 +90,81 @@ impl Inquiries {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is whole before anything can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asking {
+    /// Passes answers on until all are there, those that miss are silent, or nobody listens any more. `asked` says who was
+    /// asked about each database, or why nobody was.
+    pub(crate) async fn collect(
+        mut self,
+        asked: BTreeMap<DatabaseName, Result<AgentId, String>>,
+        longest: Duration,
+        outbox: mpsc::Sender<Found>,
+    ) {
+        let mut open = BTreeMap::new();
+        for (database, asked) in asked {
+            match asked {
+                Ok(agent) => {
+                    open.insert(database, agent);
+                }
+                Err(problem) => {
+                    let found = Found {
+                        database,
+                        agent: None,
+                        result: Err(problem),
+                    };
+                    if outbox.send(found).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        let end = tokio::time::Instant::now() + longest;
+        while !open.is_empty() {
+            let until = end.min(tokio::time::Instant::now() + SILENCE);
+            let answer = tokio::time::timeout_at(until, self.answers.recv()).await;
+            let Ok(Some((database, result))) = answer else {
+                break;
+            };
+            let Some(agent) = open.remove(&database) else {
+                continue;
+            };
+            let found = Found {
+                database,
+                agent: Some(agent),
+                result,
+            };
+            if outbox.send(found).await.is_err() {
+                return;
+            }
+        }
+        for (database, agent) in open {
+            let problem = format!("agent {agent} did not answer in time: see its log and its version");
+            let found = Found {
+                database,
+                agent: Some(agent),
+                result: Err(problem),
+            };
+            if outbox.send(found).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// All answers together.
+    pub(crate) async fn all(
+        self,
+        asked: BTreeMap<DatabaseName, Result<AgentId, String>>,
+        longest: Duration,
+    ) -> Vec<Found> {
+        let (outbox, mut found) = mpsc::channel(asked.len().max(1));
+        self.collect(asked, longest, outbox).await;
+        let mut all = Vec::new();
+        while let Some(one) = found.recv().await {
+            all.push(one);
+        }
+        all
     }
 }
 

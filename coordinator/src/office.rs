@@ -2,6 +2,7 @@
 
 use crate::bundles::Bundles;
 use crate::chain::chain;
+use crate::inquiries::Inquiries;
 use crate::leader::Role;
 use crate::load;
 use crate::reign::{Identity, Reign};
@@ -25,6 +26,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Office {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) bundles: Arc<Bundles>,
+    pub(crate) inquiries: Arc<Inquiries>,
     pub(crate) seat: watch::Sender<Seat>,
 }
 
@@ -88,6 +90,7 @@ impl Office {
         let reign = Reign::new(
             self.store.clone(),
             self.bundles.clone(),
+            self.inquiries.clone(),
             identity,
             term,
             commands,

@@ -2,6 +2,7 @@
 
 use crate::bundles::Bundles;
 use crate::chain::chain;
+use crate::inquiries::Inquiries;
 use crate::leader::Election;
 use crate::mirror::Mirror;
 use crate::office::Office;
@@ -146,16 +147,18 @@ impl Bound {
             Election::start(store.clone(), self.url.clone(), self.leader_lease, &office_stop);
         let (seat, seats) = watch::channel(Seat::Following { leader: None });
         let bundles = Arc::new(Bundles::new(store.clone()));
+        let inquiries = Arc::<Inquiries>::default();
         let office = Office {
             store: store.clone(),
             bundles: bundles.clone(),
+            inquiries: inquiries.clone(),
             seat,
         };
         let office = tokio::spawn(office.hold(roles, office_stop.clone()));
         let tasks = TaskTracker::new();
         let context = Arc::new(Context {
             mirror: Mirror::new(store.clone()),
-            inquiries: Arc::default(),
+            inquiries,
             store,
             bundles,
             seat: seats,

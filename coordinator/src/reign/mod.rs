@@ -8,6 +8,7 @@
 //! once per round, not once per message. When a write fails, or nobody knows whether it was written, the reign ends
 //! and the next one begins from what the store says: there is no other way of recovery.
 
+mod checks;
 mod command;
 mod found;
 mod hear;
@@ -22,6 +23,7 @@ pub(crate) use command::{
 pub(crate) use found::waves;
 
 use crate::bundles::{Bundles, Error as BundleError};
+use crate::inquiries::Inquiries;
 use crate::load::{self, Loaded};
 use crate::pack::{self, Group};
 use crate::store::{Error as StoreError, Outcome, Store};
@@ -29,7 +31,7 @@ use sessions::Sessions;
 use shared::id::{Digest, Holder, RolloutId, StoreId};
 use shared::rollout::book::Change;
 use shared::rollout::{Book, Rollout, Time, invariant};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tell::Answer;
@@ -89,6 +91,13 @@ pub(crate) struct Reign {
     /// Bundles on their way from the store.
     fetches: JoinSet<Digest>,
     fetching: BTreeSet<Digest>,
+    inquiries: Arc<Inquiries>,
+    /// Checks that are being asked.
+    checks: JoinSet<checks::Asked>,
+    /// How often those of a wave were asked that have no answer.
+    tries: BTreeMap<(RolloutId, usize), u32>,
+    /// What came of checks since the last round.
+    asked: Vec<checks::Asked>,
     /// An agent's queue was full in the last round.
     slow: bool,
     /// Invariants found broken so far.
@@ -109,6 +118,7 @@ impl Reign {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         bundles: Arc<Bundles>,
+        inquiries: Arc<Inquiries>,
         identity: Identity,
         term: i64,
         inbox: mpsc::Receiver<Command>,
@@ -127,6 +137,10 @@ impl Reign {
             leases_read: Instant::now(),
             fetches: JoinSet::new(),
             fetching: BTreeSet::new(),
+            inquiries,
+            checks: JoinSet::new(),
+            tries: BTreeMap::new(),
+            asked: Vec::new(),
             slow: false,
             violations: 0,
         }
@@ -156,6 +170,9 @@ impl Reign {
             for command in commands {
                 self.hear(command, now, &mut round);
             }
+            for asked in std::mem::take(&mut self.asked) {
+                self.checked(asked, now, &mut round);
+            }
             self.decide(now, &mut round);
             self.commit(&mut round, now).await?;
             // Before any answer: whoever is told of a change and asks finds it.
@@ -164,6 +181,7 @@ impl Reign {
             if round.ends {
                 return Err(End::Recovered);
             }
+            self.begin_checks(now);
             if self.instruct(now) > 0 {
                 self.publish();
             }
@@ -198,6 +216,13 @@ impl Reign {
                         tracing::error!(%panic, "reading a bundle failed");
                         self.fetching.clear();
                     }
+                }
+                Ok(Vec::new())
+            }
+            Some(asked) = self.checks.join_next() => {
+                match asked {
+                    Ok(asked) => self.asked.push(asked),
+                    Err(panic) => tracing::error!(%panic, "asking checks failed; please report this"),
                 }
                 Ok(Vec::new())
             }

@@ -150,7 +150,15 @@ mod tests {
         };
         let (_, inbox) = mpsc::channel(1);
         let (published, _) = watch::channel(Arc::default());
-        Reign::new(store.clone(), bundles.clone(), identity, term, inbox, published)
+        Reign::new(
+            store.clone(),
+            bundles.clone(),
+            Arc::default(),
+            identity,
+            term,
+            inbox,
+            published,
+        )
     }
 
     fn spec(number: u64, bundle: Digest) -> Spec {
@@ -172,6 +180,7 @@ mod tests {
                 soak: std::time::Duration::ZERO,
                 approval: false,
                 failure_budget: None,
+                checks: Vec::new(),
             }],
         }
     }

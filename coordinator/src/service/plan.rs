@@ -1,8 +1,8 @@
 //! What a rollout would do: its waves, and what each database's agent says would be run there.
 
 use super::create::{Parsed, parse};
-use super::inquire::Found;
 use super::{Context, status};
+use crate::inquiries::Found;
 use crate::reign;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;

@@ -1,7 +1,7 @@
 //! One survey: which databases, and what they look like.
 
-use super::inquire::Found;
 use super::{Context, status};
+use crate::inquiries::Found;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use proto::convert::{fleet, request};

@@ -14,6 +14,7 @@ pub fn verb_to_wire(verb: Verb) -> v1::Verb {
     let verb = match verb {
         Verb::Pause => Wire::Pause(v1::verb::Pause {}),
         Verb::Resume => Wire::Resume(v1::verb::Resume {}),
+        Verb::IgnoreChecks => Wire::IgnoreChecks(v1::verb::IgnoreChecks {}),
         Verb::Abort => Wire::Abort(v1::verb::Abort {}),
         Verb::Retry { databases } => Wire::Retry(v1::verb::Retry {
             databases: names(databases),
@@ -33,6 +34,7 @@ pub fn verb_from_wire(wire: v1::Verb) -> Result<Verb, Error> {
     Ok(match required("verb", wire.verb)? {
         Wire::Pause(_) => Verb::Pause,
         Wire::Resume(_) => Verb::Resume,
+        Wire::IgnoreChecks(_) => Verb::IgnoreChecks,
         Wire::Abort(_) => Verb::Abort,
         Wire::Retry(retry) => Verb::Retry {
             databases: names(retry.databases)?,
@@ -82,6 +84,7 @@ mod tests {
         let verbs = [
             Verb::Pause,
             Verb::Resume,
+            Verb::IgnoreChecks,
             Verb::Abort,
             Verb::Retry {
                 databases: BTreeSet::new(),

@@ -3,7 +3,7 @@
 use super::{Error, name};
 use crate::v1;
 use shared::rollout::Policy;
-use shared::rollout::policy::{self, Budget, Rule, Take, Unreachable, Window};
+use shared::rollout::policy::{self, Asks, Budget, Check, Condition, Rule, Take, Unreachable, Window};
 use std::time::Duration;
 
 /// A policy, as sent.
@@ -22,6 +22,7 @@ pub fn policy_to_wire(policy: Policy) -> v1::Policy {
         unreachable: unreachable.into(),
         windows: policy.windows.iter().map(window_to_wire).collect(),
         waves: policy.waves.into_iter().map(rule_to_wire).collect(),
+        checks: policy.checks.into_iter().map(check_to_wire).collect(),
     }
 }
 
@@ -57,6 +58,7 @@ pub fn policy_from_wire(wire: v1::Policy) -> Result<Policy, Error> {
             .into_iter()
             .map(rule_from_wire)
             .collect::<Result<_, _>>()?,
+        checks: checks_from_wire("policy.checks", wire.checks)?,
     };
     let checked: Result<(), policy::Error> = policy.check();
     checked.map_err(invalid("policy"))?;
@@ -111,6 +113,7 @@ fn rule_to_wire(rule: Rule) -> v1::WaveRule {
             .failure_budget
             .map(|budget| budget.to_string())
             .unwrap_or_default(),
+        checks: rule.checks.into_iter().map(check_to_wire).collect(),
     }
 }
 
@@ -133,8 +136,46 @@ fn rule_from_wire(wire: v1::WaveRule) -> Result<Rule, Error> {
         soak: Duration::from_millis(wire.soak_ms),
         approval: wire.approval,
         failure_budget: budget_from_wire("policy.waves.failure_budget", &wire.failure_budget)?,
+        checks: checks_from_wire("policy.waves.checks", wire.checks)?,
     };
     rule.checked().map_err(invalid("policy.waves"))
+}
+
+fn check_to_wire(check: Check) -> v1::Check {
+    use v1::check::Asks as Wire;
+    let asks = match check.asks {
+        Asks::Sql(query) => Wire::Sql(query),
+        Asks::Prometheus {
+            server,
+            expression,
+            condition,
+        } => Wire::Prometheus(v1::check::Prometheus {
+            server,
+            expression,
+            condition: condition.to_string(),
+        }),
+    };
+    v1::Check {
+        name: check.name,
+        asks: Some(asks),
+    }
+}
+
+fn checks_from_wire(field: &'static str, wire: Vec<v1::Check>) -> Result<Vec<Check>, Error> {
+    use v1::check::Asks as Wire;
+    let check = |wire: v1::Check| {
+        let asks = match super::required(field, wire.asks)? {
+            Wire::Sql(query) => Asks::Sql(query),
+            Wire::Prometheus(asked) => Asks::Prometheus {
+                condition: Condition::parse(&asked.condition).ok_or(Error::Missing(field))?,
+                server: asked.server,
+                expression: asked.expression,
+            },
+        };
+        let name = wire.name;
+        Check { name, asks }.checked().map_err(invalid(field))
+    };
+    wire.into_iter().map(check).collect()
 }
 
 #[cfg(test)]
@@ -154,7 +195,9 @@ waves:
   - { name: canary, count: 1, soak: 10m }
   - { percent: 10%, approval: true, failure_budget: 2 }
   - { name: gold, select: { tier: gold } }
-  - { name: two, databases: [orders, billing] }
+  - { name: two, databases: [orders, billing], checks: [{ name: ready, sql: SELECT true }] }
+checks:
+  - { name: errors, promql: sum(errors), condition: '< 0.1', prometheus: 'http://localhost:9090' }
 ";
 
     #[test]

@@ -334,7 +334,7 @@ impl<'a> Board<'a> {
                 Phase::Aborting { .. } => abandons(rollout, &mut decisions),
                 Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => continue,
             }
-            if rollout.counts().unfinished() == 0 {
+            if rollout.may_end() {
                 decisions.push(Decision::End {
                     rollout: rollout.spec().id.clone(),
                 });
@@ -526,11 +526,19 @@ impl<'a> Board<'a> {
 
     /// The end of a wave, and the beginning of the next.
     fn waves(&self, rollout: &Rollout, decisions: &mut Vec<Decision>) {
+        if rollout.may_end() {
+            return;
+        }
         let id = rollout.spec().id.clone();
         match rollout.next_wave(self.now) {
             Some(NextWave::Unfinished { left: 0, .. }) => decisions.push(Decision::WaveOver { rollout: id }),
             Some(NextWave::Due) => decisions.push(Decision::BeginWave { rollout: id }),
-            Some(NextWave::Unfinished { .. } | NextWave::Soaking { .. } | NextWave::Approval { .. })
+            Some(
+                NextWave::Unfinished { .. }
+                | NextWave::Soaking { .. }
+                | NextWave::Checking { .. }
+                | NextWave::Approval { .. },
+            )
             | None => {}
         }
     }

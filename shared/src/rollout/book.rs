@@ -13,11 +13,14 @@
 use super::assignment::{Assignment, clipped};
 use super::board::{Board, Found, Glance, Link, Snapshot, Told};
 use super::control::Verb;
+use super::course::NextWave;
 use super::decision::Decision;
-use super::event::{Effect, Error, Event};
+use super::event::{Effect, Error, Event, Verdict};
 use super::fleet::Fleet;
 use super::machine::Rollout;
 use super::message::{FromAgent, Hello, Holding};
+use super::phase::Phase;
+use super::policy::Check;
 use super::spec::Spec;
 use super::time::Time;
 use super::work::{Look, Progress};
@@ -37,6 +40,8 @@ pub struct Book {
     progress: BTreeMap<DatabaseName, (Holding, Progress)>,
     /// Since when no agent serves databases that must not hold their wave up.
     unserved: BTreeMap<DatabaseName, Time>,
+    /// The waves whose checks are being asked.
+    checking: BTreeMap<RolloutId, usize>,
     /// The number of the last look.
     pub(super) looks: u64,
 }
@@ -77,6 +82,19 @@ pub struct Advance {
     pub changes: Vec<Change>,
     /// Decisions that did not fit their rollout; each is a fault in the scheduler.
     pub refused: Vec<(Decision, Error)>,
+}
+
+/// What is to be checked after a wave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checks {
+    /// Of which rollout.
+    pub rollout: RolloutId,
+    /// Which wave, from 0.
+    pub wave: usize,
+    /// What is asked.
+    pub checks: Vec<Check>,
+    /// Its databases that are done.
+    pub databases: Vec<DatabaseName>,
 }
 
 /// Why nothing is done about what was asked.
@@ -504,6 +522,48 @@ impl Book {
             Decision::End { rollout } => Some((rollout.clone(), Event::Ended)),
             Decision::Look { .. } | Decision::Assign { .. } | Decision::Stop { .. } => None,
         }
+    }
+
+    /// What is to be checked now and is not yet; each is to be answered by [`Self::checked`].
+    pub fn begin_checks(&mut self, now: Time) -> Vec<Checks> {
+        let mut due = Vec::new();
+        for rollout in self.live() {
+            let (id, course) = (&rollout.spec().id, rollout.course());
+            let is_due = matches!(rollout.phase(), Phase::Running)
+                && matches!(rollout.next_wave(now), Some(NextWave::Checking { .. }))
+                && self.checking.get(id) != Some(&course.wave);
+            if let Some(wave) = rollout.wave().filter(|_| is_due) {
+                let done = |database: &&DatabaseName| {
+                    matches!(
+                        rollout.assignments().get(*database),
+                        Some(Assignment::Done { .. })
+                    )
+                };
+                due.push(Checks {
+                    rollout: id.clone(),
+                    wave: course.wave,
+                    checks: wave.checks.clone(),
+                    databases: wave.databases.iter().filter(done).cloned().collect(),
+                });
+            }
+        }
+        for checks in &due {
+            self.checking.insert(checks.rollout.clone(), checks.wave);
+        }
+        due
+    }
+
+    /// Checks that had no answer are due again.
+    pub fn ask_checks_again(&mut self, rollout: &RolloutId) {
+        self.checking.remove(rollout);
+    }
+
+    /// What came of checks; late answers are ignored.
+    pub fn checked(&mut self, rollout: &RolloutId, wave: usize, verdict: Verdict, now: Time) -> Vec<Change> {
+        self.checking.remove(rollout);
+        let mut heard = Heard::default();
+        self.apply(rollout, Event::Checked { wave, verdict }, now, &mut heard);
+        heard.changes
     }
 
     /// When there will be something to do though nothing has happened.

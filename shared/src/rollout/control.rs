@@ -12,8 +12,10 @@ use std::fmt;
 pub enum Verb {
     /// Begin nothing; what is at work stops at its next safe point and keeps what it has done.
     Pause,
-    /// Go on; failures so far do not count any more.
+    /// Go on; failures so far do not count any more, and checks that did not pass are asked again.
     Resume,
+    /// The same, whatever the checks of the wave that is over say.
+    IgnoreChecks,
     /// Begin nothing any more; what is at work stops at its next safe point.
     Abort,
     /// Try databases again that failed.
@@ -52,6 +54,7 @@ impl Verb {
         match self {
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::IgnoreChecks => "resume --ignore-checks",
             Self::Abort => "abort",
             Self::Retry { .. } => "retry",
             Self::Skip { .. } => "skip",
@@ -65,7 +68,7 @@ impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())?;
         match self {
-            Self::Pause | Self::Resume | Self::Abort => Ok(()),
+            Self::Pause | Self::Resume | Self::IgnoreChecks | Self::Abort => Ok(()),
             Self::Retry { databases } | Self::Skip { databases } => {
                 let names: Vec<_> = databases.iter().map(DatabaseName::as_str).collect();
                 write!(f, " {}", names.join(", "))

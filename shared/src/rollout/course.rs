@@ -17,6 +17,9 @@ pub struct Course {
     pub over_since: Option<Time>,
     /// Waves that someone approved, from 0.
     pub approved: BTreeSet<usize>,
+    /// Whether the checks of that wave have passed, or someone goes on without them.
+    #[serde(default)]
+    pub checked: bool,
 }
 
 impl Course {
@@ -27,6 +30,7 @@ impl Course {
             wave: 0,
             over_since: None,
             approved: BTreeSet::new(),
+            checked: false,
         }
     }
 }
@@ -54,6 +58,11 @@ pub enum NextWave {
         /// Until then.
         until: Time,
     },
+    /// It is asked whether all that must hold does.
+    Checking {
+        /// The wave that is over.
+        wave: String,
+    },
     /// Someone must approve.
     Approval {
         /// The wave that waits.
@@ -71,6 +80,7 @@ impl std::fmt::Display for NextWave {
                 write!(f, "wave {wave} comes first: {left} databases are left")
             }
             Self::Soaking { wave, until } => write!(f, "wave {wave} soaks until {until}"),
+            Self::Checking { wave } => write!(f, "the checks of wave {wave} are asked"),
             Self::Approval { wave } => {
                 write!(f, "wave {wave} waits for approval (`confiture rollout approve`)")
             }

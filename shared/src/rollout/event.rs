@@ -20,6 +20,13 @@ pub enum Event {
     },
     /// Everything of the waves that have begun is over.
     WaveOver,
+    /// The checks of a wave, from 0, were asked.
+    Checked {
+        /// Which wave.
+        wave: usize,
+        /// What came of it.
+        verdict: Verdict,
+    },
     /// The next wave begins.
     WaveBegun,
     /// No agent serves it, and the policy does not wait for one.
@@ -93,6 +100,15 @@ pub enum Event {
     },
     /// Nothing is left to do.
     Ended,
+}
+
+/// What came of the checks of a wave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// All hold.
+    Passed,
+    /// One does not, or has no answer: which, where, and what came of it.
+    NotPassed(String),
 }
 
 /// What must be written because of an event; all effects of one event in one transaction, those of several events in
@@ -174,6 +190,9 @@ pub enum Error {
     /// The policy's windows do not allow it.
     #[error("it is outside the hours in which work may go on")]
     Hours,
+    /// It was about checks that are not asked any more.
+    #[error("its checks are not asked")]
+    NotChecking,
     /// There is no such wave, or nothing to approve.
     #[error("{0}")]
     Approval(String),

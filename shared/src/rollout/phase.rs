@@ -1,16 +1,16 @@
 //! Where a rollout stands as a whole.
 //!
 //! ```text
-//!          asked, or too many failed                   abort asked, or an error that stops the rollout
+//!          asked, or by itself                       abort asked, or an error that stops the rollout
 //!   Paused <--------------------------> Running --------------------> Aborting   (also from Paused)
 //!          resumed, or failures retried  | ^                              | ended: asked for   -> Aborted
 //!                                  ended | | failures are tried again     | ended: was stopped -> Failed
 //!                                        v |
 //!                  nothing failed -> Done, Failed <- something failed
 //! ```
-//! A rollout ends when none of its databases waits or is at work. A paused or aborting one starts nothing. When it is
-//! aborted, or paused by someone, what is at work is asked to stop and may end in any way; when it paused because too
-//! many databases failed, what is at work comes to its own end.
+//! A rollout ends when none of its databases waits or is at work, and the checks of its last wave have passed. A paused or
+//! aborting one starts nothing. When it is aborted, or paused by someone, what is at work is asked to stop and may end in
+//! any way; when it paused by itself (too many databases failed, a check did not pass), what is at work comes to its own end.
 
 use super::time::Time;
 use crate::id::DatabaseName;
@@ -73,6 +73,13 @@ pub enum Pause {
         /// How many may.
         budget: usize,
     },
+    /// A check did not pass, or has no answer.
+    Check {
+        /// After which wave.
+        wave: String,
+        /// Which check, where, and what came of it.
+        why: String,
+    },
 }
 
 impl std::fmt::Display for Pause {
@@ -87,6 +94,7 @@ impl std::fmt::Display for Pause {
                 }
                 write!(f, " is {budget}")
             }
+            Self::Check { wave, why } => write!(f, "after wave {wave}, {why}"),
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Bug {
     ServerLimitIgnored,
     /// An undo does not wait for the end of what it takes back.
     UndoneTooEarly,
+    /// Nobody asks whether the checks of a wave hold.
+    ChecksIgnored,
 }
 
 thread_local! {

@@ -46,6 +46,7 @@ pub(crate) fn wave(name: &str, databases: &[&str]) -> Wave {
         soak: Duration::ZERO,
         approval: false,
         failure_budget: None,
+        checks: Vec::new(),
     }
 }
 

@@ -224,7 +224,7 @@ pub fn show_rollout(rollout: &Rollout, now: Time) -> view::Rollout {
         halted: matches!(
             rollout.phase(),
             Phase::Paused {
-                pause: Pause::Budget { .. }
+                pause: Pause::Budget { .. } | Pause::Check { .. }
             }
         ),
         databases: counts(rollout.counts()),

@@ -67,6 +67,7 @@ impl Book {
                 soak: Duration::ZERO,
                 approval: false,
                 failure_budget: None,
+                checks: Vec::new(),
             })
             .collect();
         waves.retain(|wave| !wave.databases.is_empty());
@@ -75,6 +76,7 @@ impl Book {
         }
         let mut policy = undone.policy.clone();
         policy.waves.clear();
+        policy.checks.clear();
         if wish.hours == Hours::Ignored {
             policy.windows.clear();
         }

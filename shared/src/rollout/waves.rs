@@ -1,7 +1,7 @@
 //! Which databases come first: from the policy's rules and the fleet's databases to waves.
 
 use super::backoff;
-use super::policy::{Policy, Rule, Take};
+use super::policy::{Check, Policy, Rule, Take};
 use crate::id::DatabaseName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,9 @@ pub struct Wave {
     pub approval: bool,
     /// So many failed databases of it, and nothing new begins; `None` where only the rollout's own budget counts.
     pub failure_budget: Option<usize>,
+    /// What must hold once it is over.
+    #[serde(default)]
+    pub checks: Vec<Check>,
 }
 
 /// A rule that takes nothing, though someone meant something by it.
@@ -108,6 +111,7 @@ pub fn plan(
             soak: rule.soak,
             approval: rule.approval,
             failure_budget: rule.failure_budget.map(|budget| budget.of(taken.len())),
+            checks: rule.checks.iter().chain(&policy.checks).cloned().collect(),
             databases: taken,
         });
     }
@@ -117,6 +121,7 @@ pub fn plan(
         soak: Duration::ZERO,
         approval: false,
         failure_budget: None,
+        checks: policy.checks.clone(),
     });
     // A count or share finds nothing where earlier waves took everything; that harms nobody.
     waves.retain(|wave| !wave.databases.is_empty());

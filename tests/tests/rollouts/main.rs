@@ -1,5 +1,6 @@
 //! Rollouts as their operators steer them: waves, approval, failure budgets, limits, pauses.
 
+mod checks;
 mod plan;
 mod undo;
 

@@ -26,6 +26,17 @@ pub(crate) struct Ask {
     at: At,
 }
 
+/// `confiture rollout resume ID [--ignore-checks]`
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = view::HELP)]
+pub(crate) struct Resume {
+    #[command(flatten)]
+    ask: Ask,
+    /// Whatever the checks of the wave that is over say; else those that did not pass are asked again
+    #[arg(long)]
+    ignore_checks: bool,
+}
+
 /// `confiture rollout retry ID [DATABASE..]`
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = view::HELP)]
@@ -97,6 +108,17 @@ impl Ask {
             }
         }
         Ok(Exit::Done)
+    }
+}
+
+impl Resume {
+    pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let verb = if self.ignore_checks {
+            Verb::IgnoreChecks
+        } else {
+            Verb::Resume
+        };
+        self.ask.run(verb, global).await
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) enum Rollout {
     /// Begin no further database until `resume`, and stop those at work at their next safe point
     Pause(control::Ask),
     /// Go on; failures so far do not count any more
-    Resume(control::Ask),
+    Resume(control::Resume),
     /// Begin no further database, and stop those at work at their next safe point
     Abort(control::Ask),
     /// Try databases again that failed, also when the rollout has ended
@@ -63,7 +63,7 @@ impl Rollout {
             Self::Report(report) => report.run(global).await,
             Self::Watch(watch) => watch.run(global).await,
             Self::Pause(ask) => ask.run(Verb::Pause, global).await,
-            Self::Resume(ask) => ask.run(Verb::Resume, global).await,
+            Self::Resume(resume) => resume.run(global).await,
             Self::Abort(ask) => ask.run(Verb::Abort, global).await,
             Self::Retry(retry) => retry.run(global).await,
             Self::Skip(skip) => skip.run(global).await,

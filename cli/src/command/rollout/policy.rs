@@ -49,7 +49,11 @@ Policy file (--policy), each key optional:
     - { name: canary, count: 1, soak: 10m }
     - { name: tenth, percent: 10%, approval: true, failure_budget: 1 }
     - { name: gold, select: { tier: gold } }
-    - { name: named, databases: [orders, billing] }";
+    - { name: named, databases: [orders, billing] }
+  checks:                   # asked once a wave is over; what fails or has no answer pauses the rollout
+    - { name: whole, sql: 'SELECT count(*) = 0 FROM orders WHERE total IS NULL' }   # on each database that is done
+    - { name: errors, promql: 'sum(rate(errors_total[5m]))', condition: '< 0.1', prometheus: 'http://prometheus:9090' }
+  A wave may have `checks` of its own besides.";
 
 impl Flags {
     /// The file, with the flags.

@@ -73,7 +73,7 @@ fn wave(of: &Wave) -> Value {
 
 fn action(of: &Action) -> Value {
     let (databases, wave) = match &of.verb {
-        Verb::Pause | Verb::Resume | Verb::Abort => (None, None),
+        Verb::Pause | Verb::Resume | Verb::IgnoreChecks | Verb::Abort => (None, None),
         Verb::Retry { databases } | Verb::Skip { databases } => (Some(databases), None),
         Verb::Approve { wave } => (None, wave.as_ref()),
     };

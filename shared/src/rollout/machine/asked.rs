@@ -15,6 +15,7 @@ impl Rollout {
         let mut effects = match &mut action.verb {
             Verb::Pause => self.pause(by, reason)?,
             Verb::Resume => self.resume()?,
+            Verb::IgnoreChecks => self.ignore_checks()?,
             Verb::Abort => self.abort(Why::Asked { by, reason }),
             Verb::Retry { databases } => self.retry(databases)?,
             Verb::Skip { databases } => self.skip(databases, &Skip::Asked { by, reason }, at)?,
@@ -39,7 +40,7 @@ impl Rollout {
             // Running -> Paused: someone asked. What paused by itself lets its work go on; now that stops too.
             Phase::Running
             | Phase::Paused {
-                pause: Pause::Budget { .. },
+                pause: Pause::Budget { .. } | Pause::Check { .. },
             } => Ok(self.go(Phase::Paused {
                 pause: Pause::Asked { by, reason },
             })),
@@ -58,6 +59,20 @@ impl Rollout {
             }
             other => Err(Error::Phase(other.word())),
         }
+    }
+
+    /// Resumes, and asks the checks of the present wave no more.
+    fn ignore_checks(&mut self) -> Result<Vec<Effect>, Error> {
+        let (Phase::Running | Phase::Paused { .. }) = self.course.phase else {
+            return Err(Error::Phase(self.course.phase.word()));
+        };
+        let ignores = self.needs_checks() && self.tally.unfinished_up_to(self.course.wave) == 0;
+        self.course.checked |= ignores;
+        let effects = self.resume()?;
+        if ignores && effects.is_empty() {
+            return Ok(vec![Effect::Course(self.course.clone())]);
+        }
+        Ok(effects)
     }
 
     /// Someone has seen what failed so far, and it counts no more.
@@ -120,6 +135,7 @@ impl Rollout {
         }
         effects.extend(self.forgive());
         self.course.over_since = None;
+        self.course.checked = false;
         effects.extend(self.go_on());
         Ok(effects)
     }

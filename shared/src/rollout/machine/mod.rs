@@ -10,7 +10,7 @@ use crate::rollout::assignment::{Assignment, Setback, Skip, Work, clipped, clipp
 use crate::rollout::backoff;
 use crate::rollout::control::Action;
 use crate::rollout::course::{Course, NextWave};
-use crate::rollout::event::{Effect, Error, Event};
+use crate::rollout::event::{Effect, Error, Event, Verdict};
 use crate::rollout::phase::{Pause, Phase, Why};
 #[cfg(test)]
 use crate::rollout::planted::{self, Bug};
@@ -153,10 +153,28 @@ impl Rollout {
         most.min(1 + self.tally.wave(self.course.wave).done)
     }
 
-    /// Why the next wave has not begun; `None` where none is left.
+    /// Whether the checks of the last wave that has begun have not passed yet.
+    pub fn needs_checks(&self) -> bool {
+        #[cfg(test)]
+        if planted::chosen(Bug::ChecksIgnored) {
+            return false;
+        }
+        !self.course.checked && self.wave().is_some_and(|wave| !wave.checks.is_empty())
+    }
+
+    /// Whether nothing is left to do but to say how it ended.
+    pub fn may_end(&self) -> bool {
+        let aborting = matches!(self.course.phase, Phase::Aborting { .. });
+        self.tally.all().unfinished() == 0 && (aborting || !self.needs_checks())
+    }
+
+    /// Why the next wave has not begun; `None` where none is left, and nothing is to be checked.
     pub fn next_wave(&self, now: Time) -> Option<NextWave> {
         let Course { wave, over_since, .. } = self.course;
-        let next = self.spec.waves.get(wave + 1)?;
+        let next = self.spec.waves.get(wave + 1);
+        if next.is_none() && !self.needs_checks() {
+            return None;
+        }
         let name = |wave: &Wave| wave.name.clone();
         let current = self.wave().map(name).unwrap_or_default();
         let left = self.tally.unfinished_up_to(wave);
@@ -164,12 +182,17 @@ impl Rollout {
             return Some(NextWave::Unfinished { wave: current, left });
         };
         let until = since.after(self.spec.waves[wave].soak);
-        Some(if until > now {
-            NextWave::Soaking { wave: current, until }
-        } else if next.approval && !self.course.approved.contains(&(wave + 1)) {
-            NextWave::Approval { wave: name(next) }
-        } else {
-            NextWave::Due
+        if until > now {
+            return Some(NextWave::Soaking { wave: current, until });
+        }
+        if self.needs_checks() {
+            return Some(NextWave::Checking { wave: current });
+        }
+        Some(match next? {
+            next if next.approval && !self.course.approved.contains(&(wave + 1)) => {
+                NextWave::Approval { wave: name(next) }
+            }
+            _ => NextWave::Due,
         })
     }
 
@@ -186,6 +209,7 @@ impl Rollout {
                 at: now,
             }),
             Event::WaveOver => self.wave_over(now),
+            Event::Checked { wave, verdict } => self.checked(wave, verdict, now),
             Event::WaveBegun => self.wave_begun(now),
             Event::LeftOut { database } => self.left_out(database, now),
             Event::FoundUpToDate { database, agent } => self.found_up_to_date(database, agent, now),
@@ -431,6 +455,11 @@ impl Rollout {
             0 => {}
             unfinished => return Err(Error::Unfinished(unfinished)),
         }
+        if !self.may_end()
+            && let Some(wait) = self.next_wave(now)
+        {
+            return Err(Error::NotYet(wait));
+        }
         let next = match &self.course.phase {
             // Running, Paused -> Failed, Done: nothing is left to do.
             Phase::Running | Phase::Paused { .. } if failed + forgiven > 0 => {
@@ -466,6 +495,31 @@ impl Rollout {
         Ok(vec![Effect::Course(self.course.clone())])
     }
 
+    fn checked(&mut self, wave: usize, verdict: Verdict, now: Time) -> Result<Vec<Effect>, Error> {
+        let Phase::Running = self.course.phase else {
+            return Err(Error::Phase(self.course.phase.word()));
+        };
+        let Some(NextWave::Checking { wave: name }) = self.next_wave(now) else {
+            return Err(Error::NotChecking);
+        };
+        if wave != self.course.wave {
+            return Err(Error::NotChecking);
+        }
+        Ok(match verdict {
+            Verdict::Passed => {
+                self.course.checked = true;
+                vec![Effect::Course(self.course.clone())]
+            }
+            // Running -> Paused: someone has to look at it.
+            Verdict::NotPassed(why) => self.go(Phase::Paused {
+                pause: Pause::Check {
+                    wave: name,
+                    why: clipped_to(LONGEST_NOTE_BYTES, why),
+                },
+            }),
+        })
+    }
+
     fn wave_begun(&mut self, now: Time) -> Result<Vec<Effect>, Error> {
         let Phase::Running = self.course.phase else {
             return Err(Error::Phase(self.course.phase.word()));
@@ -477,6 +531,7 @@ impl Rollout {
         }
         self.course.wave += 1;
         self.course.over_since = None;
+        self.course.checked = false;
         Ok(vec![Effect::Course(self.course.clone())])
     }
 

@@ -14,15 +14,20 @@
 //!   - { name: canary, count: 1, soak: 10m }
 //!   - { name: tenth, percent: 10%, approval: true }
 //!   - { name: gold, select: { tier: gold } }
+//! checks:                   # asked after every wave; those of one wave are written with it
+//!   - { name: whole, sql: "SELECT count(*) = 0 FROM orders WHERE total IS NULL" }
+//!   - { name: errors, promql: 'sum(rate(errors_total[5m]))', condition: '< 0.1', prometheus: 'http://prometheus:9090' }
 //! ```
 //! A file, JSON and the store have the same form.
 
 mod budget;
+mod check;
 mod rule;
 mod window;
 
 pub use budget::Budget;
 pub(super) use budget::share;
+pub use check::{Asks, Check, Condition};
 pub use rule::{Rule, Take};
 pub use window::{Hours, Window};
 
@@ -53,6 +58,8 @@ pub struct Policy {
     pub windows: Vec<Window>,
     /// Who comes first; what no rule takes comes last.
     pub waves: Vec<Rule>,
+    /// What must hold after every wave.
+    pub checks: Vec<Check>,
 }
 
 /// What becomes of databases that no agent serves.
@@ -87,6 +94,8 @@ impl Policy {
     pub const MOST_WAVES: usize = 100;
     /// Likewise.
     pub const MOST_WINDOWS: usize = 100;
+    /// After one wave; each is asked of every database.
+    pub const MOST_CHECKS: usize = 20;
 
     /// Reads a policy file. `file` is its name, for messages.
     ///
@@ -140,6 +149,16 @@ impl Policy {
                 "there are {given} waves, but at most {most} are possible"
             ));
         }
+        let most = (self.waves.iter().map(|rule| rule.checks.len()))
+            .max()
+            .unwrap_or(0);
+        if most + self.checks.len() > Self::MOST_CHECKS {
+            wrong.push(format!(
+                "a wave has {} checks, but at most {} are possible",
+                most + self.checks.len(),
+                Self::MOST_CHECKS
+            ));
+        }
         let mut names = std::collections::BTreeSet::new();
         for (place, rule) in self.waves.iter().enumerate() {
             let name = rule.name_at(place);
@@ -178,6 +197,7 @@ const KEYS: &[&str] = &[
     "unreachable",
     "windows",
     "waves",
+    "checks",
 ];
 
 impl Reader<'_> {
@@ -217,6 +237,7 @@ impl Reader<'_> {
                 "unreachable" => self.value(entry, &mut policy.unreachable),
                 "windows" => policy.windows = self.list(entry),
                 "waves" => policy.waves = self.list(entry),
+                "checks" => policy.checks = self.list(entry),
                 unknown => {
                     let error = yaml::Error::at(entry.at, format!("the key `{unknown}` is not known here"));
                     self.error(error.advise(yaml::advice(unknown, KEYS)));
@@ -271,6 +292,7 @@ impl Default for Policy {
             unreachable: Unreachable::Wait,
             windows: Vec::new(),
             waves: Vec::new(),
+            checks: Vec::new(),
         }
     }
 }
@@ -294,7 +316,9 @@ waves:
   - { name: canary, count: 1, soak: 10m }
   - { percent: 10%, approval: true, failure_budget: 2 }
   - { name: gold, select: { tier: gold } }
-  - { name: two, databases: [orders, billing] }
+  - { name: two, databases: [orders, billing], checks: [{ name: ready, sql: SELECT true }] }
+checks:
+  - { name: errors, promql: sum(errors), condition: '< 0.1', prometheus: 'http://localhost:9090' }
 ";
 
     fn said(text: &str) -> Vec<String> {
@@ -348,6 +372,17 @@ waves:
             (
                 "windows: [{ days: [monday], from: 1:00, to: 2:00, zone: UTC }]",
                 "monday",
+            ),
+            ("checks: [{ name: x }]", "check `x`: it asks either by"),
+            ("checks: [{ sql: SELECT true }]", "needs a `name`"),
+            ("checks: [{ name: x, sql: '' }]", "check `x`: its query"),
+            (
+                "checks: [{ name: x, promql: up, condition: many, prometheus: 'http://p' }]",
+                "`many` is no condition",
+            ),
+            (
+                "checks: [{ name: x, promql: up, condition: '> 0', prometheus: 'http://u:p@p' }]",
+                "without user and password",
             ),
             ("windows: [{ from: 25:00, to: 2:00, zone: UTC }]", "25:00"),
             (

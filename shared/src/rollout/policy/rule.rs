@@ -1,6 +1,7 @@
 //! Which databases a wave takes, and what comes before and after it.
 
 use super::budget::Budget;
+use super::check::Check;
 use crate::id::DatabaseName;
 use crate::settings::duration::Seconds;
 use crate::yaml::Text;
@@ -22,6 +23,8 @@ pub struct Rule {
     pub approval: bool,
     /// So many failed databases of this wave, and nothing new begins. Without it the first of several waves has 1.
     pub failure_budget: Option<Budget>,
+    /// What must hold after it, besides what must after every wave.
+    pub checks: Vec<Check>,
 }
 
 /// Which databases a wave takes.
@@ -105,6 +108,7 @@ impl Rule {
             soak: Duration::ZERO,
             approval: false,
             failure_budget: None,
+            checks: Vec::new(),
         }
     }
 
@@ -161,6 +165,8 @@ struct Written {
     approval: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure_budget: Option<Budget>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checks: Vec<Check>,
 }
 
 impl TryFrom<Written> for Rule {
@@ -180,6 +186,7 @@ impl TryFrom<Written> for Rule {
             soak: written.soak.map_or(Duration::ZERO, |soak| soak.0),
             approval: written.approval,
             failure_budget: written.failure_budget,
+            checks: written.checks,
         }
         .checked()
     }
@@ -192,6 +199,7 @@ impl From<Rule> for Written {
             soak: Some(Seconds(rule.soak)).filter(|soak| !soak.0.is_zero()),
             approval: rule.approval,
             failure_budget: rule.failure_budget,
+            checks: rule.checks,
             ..Self::default()
         };
         match rule.take {

@@ -10,14 +10,15 @@ use crate::id::{AgentId, DatabaseName, Digest, Holder, Instance, RolloutId};
 use crate::ledger::DataLoss;
 use crate::retry::Retryability;
 use crate::rollout::assignment::{Assignment, Setback, Skip};
-use crate::rollout::book::{Book, Change};
+use crate::rollout::book::{Book, Change, Checks};
 use crate::rollout::control::Verb;
+use crate::rollout::event::Verdict;
 use crate::rollout::instruct::Office;
 use crate::rollout::machine::Rollout;
 use crate::rollout::message::{FromAgent, Hello, Holding, Located, ToAgent};
 use crate::rollout::phase::{Pause, Phase};
 use crate::rollout::planted::{self, Bug};
-use crate::rollout::policy::{Budget, Unreachable};
+use crate::rollout::policy::{Asks, Budget, Check, Unreachable};
 use crate::rollout::spec::Spec;
 use crate::rollout::undo::{self, Wish};
 use crate::rollout::waves::Wave;
@@ -41,7 +42,7 @@ const STEPS: u64 = 250;
 const CALM_STEPS: u64 = 4_000;
 
 /// States and outcomes that some seed must reach.
-const MUST_BE_SEEN: [&str; 28] = [
+const MUST_BE_SEEN: [&str; 31] = [
     "rollout done",
     "rollout failed",
     "rollout aborted",
@@ -70,6 +71,9 @@ const MUST_BE_SEEN: [&str; 28] = [
     "stale leader refused",
     "database undone",
     "database not undone",
+    "paused by a check",
+    "checks passed",
+    "checks ignored",
 ];
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
@@ -159,10 +163,14 @@ struct World {
     /// On their way to the leader, with the stream they were sent on.
     posted: Vec<(AgentId, u64, FromAgent)>,
     streams: u64,
+    /// Checks that someone is asking.
+    checks: Vec<Checks>,
     /// Leaders so far, and in whose time each token was granted.
     elections: u64,
     granted_in: BTreeMap<i64, u64>,
     faults: bool,
+    /// Waves whose checks passed, or were to be ignored.
+    passed: BTreeSet<(RolloutId, usize)>,
     seen: BTreeSet<&'static str>,
 }
 
@@ -206,9 +214,11 @@ impl World {
             stale: None,
             posted: Vec::new(),
             streams: 0,
+            checks: Vec::new(),
             elections: 0,
             granted_in: BTreeMap::new(),
             faults: true,
+            passed: BTreeSet::new(),
             seen: BTreeSet::new(),
         }
     }
@@ -233,6 +243,7 @@ impl World {
         let before = self.standing();
         self.lead();
         self.check_transitions(&before);
+        self.answer_checks();
         let book = self.leader.clone().unwrap_or_default();
         let mut all: Vec<&Rollout> = book.rollouts().values().map(AsRef::as_ref).collect();
         all.sort_by_key(|rollout| rollout.spec().number);
@@ -277,6 +288,7 @@ impl World {
                 fresh == 0 || !after.spec().policy.windows.is_empty() || fresh <= after.most_in_flight(),
                 "{id} begins {fresh}"
             );
+            self.check_checks(&id, before, &after);
             let Course { wave, .. } = *after.course();
             let Course { wave: had, .. } = *before.course();
             if wave == had {
@@ -306,6 +318,48 @@ impl World {
                     self.seen.insert("wave approved");
                 }
             }
+        }
+    }
+
+    /// Neither a wave nor an end comes before the checks of the wave before have passed.
+    fn check_checks(&self, id: &RolloutId, before: &Rollout, after: &Rollout) {
+        let went_on = after.course().wave > before.course().wave;
+        let ended = matches!(after.phase(), Phase::Done { .. }) && !before.phase().is_ended();
+        if !went_on && !ended {
+            return;
+        }
+        let last = after.course().wave - usize::from(!ended);
+        for wave in before.course().wave..=last {
+            let free = after.spec().waves[wave].checks.is_empty();
+            assert!(
+                free || self.passed.contains(&(id.clone(), wave)),
+                "{id}: the checks of wave {wave} have not passed"
+            );
+        }
+    }
+
+    /// Checks have their answers, now or later, or never.
+    fn answer_checks(&mut self) {
+        let Some(book) = &mut self.leader else { return };
+        self.checks.extend(book.begin_checks(self.now));
+        for checks in std::mem::take(&mut self.checks) {
+            if self.faults && self.random.percent(60) {
+                self.checks.push(checks);
+                continue;
+            }
+            let passes = !self.faults || self.random.percent(60);
+            let verdict = if passes {
+                Verdict::Passed
+            } else {
+                Verdict::NotPassed("it does not hold".to_owned())
+            };
+            let Some(book) = &mut self.leader else { return };
+            let changes = book.checked(&checks.rollout, checks.wave, verdict, self.now);
+            if passes && !changes.is_empty() {
+                self.passed.insert((checks.rollout.clone(), checks.wave));
+                self.seen.insert("checks passed");
+            }
+            self.commit(changes);
         }
     }
 
@@ -348,6 +402,8 @@ impl World {
     fn ask(&mut self, id: &RolloutId, verb: Verb) {
         let Some(book) = &mut self.leader else { return };
         let ended = book.rollouts()[id].phase().is_ended();
+        let wave = book.rollouts()[id].course().wave;
+        let ignores = verb == Verb::IgnoreChecks;
         let seen = match &verb {
             Verb::Resume => "resumed",
             Verb::Retry { .. } if ended => "opened again",
@@ -358,6 +414,10 @@ impl World {
         if let Ok(changes) = book.ask(id, verb, "ada".to_owned(), String::new(), self.now) {
             if !changes.is_empty() {
                 self.seen.insert(seen);
+            }
+            if ignores && book.rollouts()[id].course().checked {
+                self.passed.insert((id.clone(), wave));
+                self.seen.insert("checks ignored");
             }
             self.commit(changes);
         }
@@ -382,6 +442,7 @@ impl World {
             },
             15 | 16 => Verb::Retry { databases: one },
             17 | 18 => Verb::Skip { databases: one },
+            19 => Verb::IgnoreChecks,
             20 => Verb::Approve { wave: None },
             _ => Verb::Approve {
                 wave: Some(format!("w{}", self.random.below(3))),
@@ -420,6 +481,7 @@ impl World {
                 }
             }
             8 | 11 => self.operate(),
+            12 => self.undo(),
             9 if !self.posted.is_empty() => {
                 let at = self.random.below(self.posted.len());
                 let copy = self.posted[at].clone();
@@ -456,9 +518,6 @@ impl World {
 
     /// A new rollout over a random part of the fleet.
     fn request(&mut self) {
-        if self.random.percent(25) {
-            self.undo();
-        }
         let Some(book) = &self.leader else { return };
         let number = book.next_number();
         if number > 4 {
@@ -488,6 +547,7 @@ impl World {
                 soak: Duration::from_secs(random.next() % 3 * 4),
                 approval: random.percent(20),
                 failure_budget: random.percent(20).then_some(1),
+                checks: some_checks(random),
                 ..sample::wave(&format!("w{place}"), &[*name])
             });
         }
@@ -554,6 +614,7 @@ impl World {
             },
             windows: serde_json::from_str(windows).unwrap(),
             waves: Vec::new(),
+            checks: Vec::new(),
         }
     }
 
@@ -567,6 +628,8 @@ impl World {
         self.elections += 1;
         self.store.term = self.elections;
         self.leader = Some(book);
+        // Whoever asked for the former leader is not heard.
+        self.checks.clear();
         self.commit(changes);
     }
 
@@ -917,6 +980,19 @@ impl World {
     }
 }
 
+/// Some waves have checks.
+fn some_checks(random: &mut Random) -> Vec<Check> {
+    let check = Check {
+        name: "whole".to_owned(),
+        asks: Asks::Sql("SELECT true".to_owned()),
+    };
+    if random.percent(25) {
+        vec![check]
+    } else {
+        Vec::new()
+    }
+}
+
 /// What a rollout shows of [`MUST_BE_SEEN`].
 fn reached(rollout: &Rollout) -> Vec<&'static str> {
     let phase = match rollout.phase() {
@@ -932,6 +1008,9 @@ fn reached(rollout: &Rollout) -> Vec<&'static str> {
         Phase::Paused {
             pause: Pause::Budget { wave: Some(_), .. },
         } => Some("paused by the budget of a wave"),
+        Phase::Paused {
+            pause: Pause::Check { .. },
+        } => Some("paused by a check"),
         Phase::Running | Phase::Aborting { .. } => None,
     };
     let databases = rollout
@@ -1026,6 +1105,7 @@ fn mistakes_on_purpose_are_found() {
         Bug::PauseIgnored,
         Bug::ServerLimitIgnored,
         Bug::UndoneTooEarly,
+        Bug::ChecksIgnored,
     ];
     for bug in bugs {
         let finds = |seed| planted::with(bug, || std::panic::catch_unwind(|| simulate(seed)).is_err());

@@ -9,7 +9,7 @@ use crate::rollout::fleet::{self, Fleet};
 use crate::rollout::machine::Rollout;
 use crate::rollout::planted::{self, Bug};
 use crate::rollout::{Course, Spec, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub(super) struct Store {
@@ -114,6 +114,13 @@ impl Store {
             // Nobody drains an agent here.
             Change::Drain(_) => {}
             Change::Rollout { rollout, effects } => {
+                let courses = effects
+                    .iter()
+                    .filter(|effect| matches!(effect, Effect::Course(_)));
+                let records: Vec<_> = effects.iter().filter_map(Effect::recorded).collect();
+                let keys: BTreeSet<_> = records.iter().collect();
+                // No store takes two values of one key in one transaction.
+                assert!(courses.count() <= 1 && keys.len() == records.len(), "{effects:?}");
                 if !effects.iter().all(|effect| self.allows(effect)) {
                     return None;
                 }
