@@ -9,6 +9,8 @@ use anyhow::{Context as _, bail};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 const START: Duration = Duration::from_secs(30);
@@ -21,6 +23,15 @@ pub struct Etcd {
     peer: Port,
     folder: Directory,
     scheme: &'static str,
+}
+
+/// What was written to an etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writes {
+    /// Keys put or deleted.
+    pub keys: u64,
+    /// Transactions that did so: each is one revision.
+    pub transactions: u64,
 }
 
 impl Etcd {
@@ -85,6 +96,31 @@ impl Etcd {
         self.process.as_ref().map(Process::stderr).unwrap_or_default()
     }
 
+    /// What was written to it since it was started.
+    pub async fn writes(&self) -> anyhow::Result<Writes> {
+        let mut stream = TcpStream::connect(self.address()).await?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+        let mut metrics = String::new();
+        stream.read_to_string(&mut metrics).await?;
+        let total = |name: &str| {
+            let value = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            let value = value.and_then(|value| value.parse::<f64>().ok());
+            let value = value.with_context(|| format!("etcd has no metric {name}"))?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count, written as a float"
+            )]
+            anyhow::Ok(value as u64)
+        };
+        Ok(Writes {
+            keys: total("etcd_mvcc_put_total")? + total("etcd_mvcc_delete_total")?,
+            transactions: total("etcd_debugging_mvcc_current_revision")?,
+        })
+    }
+
     /// SIGKILL; the data stays.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         let mut process = self.process.take().context("etcd is not running")?;
@@ -120,7 +156,7 @@ impl Etcd {
         let address = address.as_str();
         // It opens its port for clients when it has a leader, not before.
         let answers = eventually("etcd to answer", START, || async move {
-            tokio::net::TcpStream::connect(address).await?;
+            TcpStream::connect(address).await?;
             Ok(Some(()))
         });
         if let Err(error) = answers.await {

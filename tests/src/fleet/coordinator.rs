@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use proto::v1;
 use proto::v1::operator_client::OperatorClient;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 use tonic::transport::Channel;
@@ -99,10 +100,10 @@ impl Coordinator {
     /// Waits until these databases are each served by an agent and could be asked where they are.
     pub async fn wait_for_databases(&self, names: &[&str]) -> anyhow::Result<()> {
         eventually("agents to serve all databases", START, || async {
-            let known = self.databases().await?;
+            let known = self.databases().await?.into_iter();
+            let known: BTreeMap<_, _> = known.map(|database| (database.name.clone(), database)).collect();
             for name in names {
-                let database = known.iter().find(|database| database.name == **name);
-                let database = database.with_context(|| format!("{name} is not known"))?;
+                let database = known.get(*name).with_context(|| format!("{name} is not known"))?;
                 ensure!(!database.agents.is_empty(), "nobody serves {name}");
                 ensure!(
                     database.system_identifier != 0,

@@ -6,10 +6,12 @@ mod binary;
 mod confiture;
 mod output;
 mod tree;
+mod usage;
 
 pub use binary::{Build, binary};
 pub use confiture::{Confiture, Ended};
 pub use output::{Line, Stream};
+pub use usage::Usage;
 
 use crate::reaper::{self, Ending};
 use anyhow::{Context as _, bail};

@@ -1,5 +1,6 @@
 //! What grows with the table: the time of a batch from the first to the last, and the program's memory.
 
+use crate::megabytes;
 use crate::table::{Steps, fill, server};
 use std::time::Duration;
 use tests::process::Process;
@@ -47,18 +48,15 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
 
 /// The most memory a process had, in MB, read until it ends.
 async fn most_memory(process: &mut Process) -> anyhow::Result<f64> {
-    let path = format!("/proc/{}/status", process.pid());
-    let mut most = 0.0;
+    let mut most = 0;
     while process.ended()?.is_none() {
-        if let Ok(status) = std::fs::read_to_string(&path)
-            && let Some(line) = status.lines().find(|line| line.starts_with("VmHWM:"))
-            && let Some(kilobytes) = line.split_whitespace().nth(1)
-        {
-            most = kilobytes.parse::<f64>()? / 1000.0;
+        // It may end in between.
+        if let Ok(usage) = process.usage() {
+            most = usage.peak_memory_bytes;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let status = process.wait(Duration::from_secs(1)).await?;
     anyhow::ensure!(status.success(), "{}", process.stderr());
-    Ok(most)
+    Ok(megabytes(most))
 }

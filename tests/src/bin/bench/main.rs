@@ -1,7 +1,7 @@
 //! `make bench`: what Confiture costs beside plain PostgreSQL, as ratios measured in one run on one machine.
 //!
 //! Each comparison alternates its two sides over several rounds and takes medians: absolute times on a shared machine
-//! say little, ratios of neighbours do. Both sides run on the same server with `fsync = on`. An argument (`fleet`,
+//! say little, ratios of neighbours do. Both sides run on the same server with `fsync = on`. An argument (`fleet`, `scale`,
 //! `batches`, `growth`, `neighbours`, `stalls`, `indexes`) names the only part to run.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
@@ -12,6 +12,7 @@ mod growth;
 mod indexes;
 mod load;
 mod neighbours;
+mod scale;
 mod stalls;
 mod table;
 
@@ -45,6 +46,9 @@ async fn measure() -> anyhow::Result<()> {
     if wanted("fleet") {
         fleet::measure().await?;
     }
+    if wanted("scale") {
+        scale::measure().await?;
+    }
     if wanted("batches") {
         batches::measure().await?;
     }
@@ -67,4 +71,9 @@ async fn measure() -> anyhow::Result<()> {
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
