@@ -1,7 +1,7 @@
 //! `make bench`: what Confiture costs beside plain PostgreSQL, as ratios measured in one run on one machine.
 //!
 //! Each comparison alternates its two sides over several rounds and takes medians: absolute times on a shared machine
-//! say little, ratios of neighbours do. Both sides run on the same server with `fsync = on`. An argument (`fleet`, `scale`,
+//! say little, ratios of neighbours do. Both sides run on the same server with `fsync = on`. An argument (`fleet`, `scale`, `rollout`,
 //! `batches`, `growth`, `neighbours`, `stalls`, `indexes`) names the only part to run.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
@@ -12,6 +12,7 @@ mod growth;
 mod indexes;
 mod load;
 mod neighbours;
+mod rollout;
 mod scale;
 mod stalls;
 mod table;
@@ -48,6 +49,9 @@ async fn measure() -> anyhow::Result<()> {
     }
     if wanted("scale") {
         scale::measure().await?;
+    }
+    if wanted("rollout") {
+        rollout::measure().await?;
     }
     if wanted("batches") {
         batches::measure().await?;
