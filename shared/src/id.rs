@@ -1,7 +1,9 @@
-//! Ids and names that travel between the parts. Each is a type of its own, so that none is taken for another.
+//! Ids and names that travel between the parts. Each is a type of its own, so that none is taken for another. Names share
+//! their text: a coordinator has many copies of each of ten thousand.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// A name or id that was not acceptable.
@@ -21,7 +23,7 @@ macro_rules! names {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -34,7 +36,7 @@ macro_rules! names {
             type Error = Error;
             fn try_from(given: String) -> Result<Self, Error> {
                 match name_problem(&given) {
-                    None => Ok(Self(given)),
+                    None => Ok(Self(given.into())),
                     Some(why) => Err(Error { what: $what, given, why }),
                 }
             }
@@ -49,7 +51,7 @@ macro_rules! names {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 
@@ -98,7 +100,7 @@ fn name_problem(given: &str) -> Option<&'static str> {
 impl SetName {
     /// The set of files that name none.
     pub fn default_set() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 }
 
@@ -107,7 +109,7 @@ impl RolloutId {
     pub fn from_random(bits: u64) -> Self {
         const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
         let text = (0..12).map(|i| char::from(ALPHABET[usize::try_from(bits >> (i * 5) & 31).unwrap_or(0)]));
-        Self(text.collect())
+        Self(text.collect::<String>().into())
     }
 }
 
