@@ -202,22 +202,21 @@ fn too_many_attempts(rollouts: &[&Rollout]) -> Vec<String> {
 }
 
 fn out_of_turn(rollouts: &[&Rollout]) -> Vec<String> {
-    let mut unfinished: BTreeMap<&DatabaseName, &Rollout> = BTreeMap::new();
+    let live: Vec<_> = rollouts
+        .iter()
+        .filter(|rollout| !rollout.phase().is_ended())
+        .collect();
     let mut broken = Vec::new();
-    for rollout in rollouts.iter().filter(|rollout| !rollout.phase().is_ended()) {
-        for (database, assignment) in rollout.assignments().iter().filter(|(_, a)| a.keeps_turn()) {
-            match unfinished.get(database) {
-                Some(first) if assignment.work().is_some() => {
-                    broken.push(format!(
-                        "{database} by {}, before {}",
-                        rollout.spec().id,
-                        first.spec().id
-                    ));
-                }
-                Some(_) => {}
-                None => {
-                    unfinished.insert(database, rollout);
-                }
+    for (place, rollout) in live.iter().enumerate() {
+        let at_work = rollout.assignments().iter().filter(|(_, a)| a.work().is_some());
+        for (database, _) in at_work {
+            let mut earlier = live[..place].iter();
+            if let Some(first) = earlier.find(|earlier| earlier.keeps_turn_of(database)) {
+                broken.push(format!(
+                    "{database} by {}, before {}",
+                    rollout.spec().id,
+                    first.spec().id
+                ));
             }
         }
     }
@@ -326,15 +325,7 @@ fn beyond_server_limit(rollouts: &[&Rollout]) -> Vec<String> {
 }
 
 fn miscounted(rollouts: &[&Rollout]) -> Vec<String> {
-    let wrong = |rollout: &&&Rollout| {
-        let recounted = Rollout::restored(
-            rollout.spec().clone(),
-            rollout.course().clone(),
-            rollout.assignments().clone(),
-            rollout.actions().to_vec(),
-        );
-        recounted != ***rollout
-    };
+    let wrong = |rollout: &&&Rollout| !rollout.is_counted();
     let told = |rollout: &&Rollout| format!("rollout {} has lost count", rollout.spec().id);
     rollouts.iter().filter(wrong).map(told).collect()
 }

@@ -21,6 +21,7 @@ use crate::rollout::time::Time;
 use crate::rollout::waves::Wave;
 use crate::rollout::work::{Failure, Finish, Newer};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The pause before a database is looked at again after its work was stopped, replaced or lost: long enough not to
@@ -30,12 +31,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A rollout with all its databases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollout {
-    spec: Spec,
+    /// Never changes, and is shared by all copies of the rollout: one is made whenever it changes while it is read.
+    spec: Arc<Spec>,
     course: Course,
     assignments: BTreeMap<DatabaseName, Assignment>,
     actions: Vec<Action>,
-    /// The wave of each database.
-    waves: BTreeMap<DatabaseName, usize>,
+    /// The wave of each database; likewise.
+    waves: Arc<BTreeMap<DatabaseName, usize>>,
     tally: Tally,
 }
 
@@ -65,11 +67,11 @@ impl Rollout {
             }
         }
         Self {
-            spec,
+            spec: Arc::new(spec),
             course,
             assignments,
             actions,
-            waves,
+            waves: Arc::new(waves),
             tally,
         }
     }
@@ -97,6 +99,21 @@ impl Rollout {
     /// What was asked of it and changed it, oldest first.
     pub fn actions(&self) -> &[Action] {
         &self.actions
+    }
+
+    /// Whether a database has its turn here, so that later rollouts have to wait for it.
+    pub(super) fn keeps_turn_of(&self, database: &DatabaseName) -> bool {
+        self.assignments.get(database).is_some_and(Assignment::keeps_turn)
+    }
+
+    /// Whether what is counted as it changes is what counting gives, of the databases that the rollout was founded with.
+    pub(super) fn is_counted(&self) -> bool {
+        let mut tally = Tally::new(self.spec.waves.len());
+        let both = || self.assignments.iter().zip(self.waves.iter());
+        both().for_each(|((_, assignment), (_, wave))| tally.add(*wave, assignment));
+        let same =
+            self.assignments.len() == self.waves.len() && both().all(|((one, _), (other, _))| one == other);
+        same && tally == self.tally
     }
 
     /// How many databases are where.
@@ -140,6 +157,9 @@ impl Rollout {
         let last = self.course.wave;
         #[cfg(test)]
         let last = last + usize::from(planted::chosen(Bug::WaveTooEarly));
+        if last + 1 >= self.spec.waves.len() {
+            return true;
+        }
         self.waves.get(database).is_some_and(|wave| *wave <= last)
     }
 
