@@ -97,6 +97,15 @@ pub enum Found {
     },
 }
 
+/// What is to be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// What changes the state.
+    State,
+    /// That, and what agents are to be told.
+    Everything,
+}
+
 /// A snapshot at a moment, with what is often asked of it.
 #[derive(Debug)]
 pub struct Board<'a> {
@@ -104,8 +113,6 @@ pub struct Board<'a> {
     now: Time,
     /// Rollouts outside their hours, and when the next begin.
     resting: BTreeMap<&'a RolloutId, Time>,
-    /// For each database the first live rollout whose turn it is.
-    fronts: BTreeMap<&'a DatabaseName, &'a RolloutId>,
     /// Looks and work.
     loads: Loads<'a>,
 }
@@ -114,16 +121,12 @@ impl<'a> Board<'a> {
     /// Puts up a snapshot.
     pub fn new(snapshot: Snapshot<'a>, now: Time) -> Self {
         let mut resting = BTreeMap::new();
-        let mut fronts = BTreeMap::new();
         let mut loads = Loads::default();
         for rollout in &snapshot.live {
             if let Hours::Closed { until } = Hours::at(&rollout.spec().policy.windows, now) {
                 resting.insert(&rollout.spec().id, until);
             }
-            for (database, assignment) in rollout.assignments() {
-                if assignment.keeps_turn() {
-                    fronts.entry(database).or_insert(&rollout.spec().id);
-                }
+            for assignment in rollout.assignments().values() {
                 if let Some(work) = assignment.work() {
                     loads.agents.entry(&work.agent).or_default().work += 1;
                     if let Some(server) = work.server {
@@ -147,7 +150,6 @@ impl<'a> Board<'a> {
             snapshot,
             now,
             resting,
-            fronts,
             loads,
         }
     }
@@ -168,10 +170,12 @@ impl<'a> Board<'a> {
             let wave = rollout.wave_of(database).map(|wave| wave.name.clone());
             return blocked(Blocked::Wave(wave.unwrap_or_default()));
         }
-        let front = self.fronts.get(database);
+        let number = rollout.spec().number;
+        let mut earlier = (self.snapshot.live.iter()).take_while(|earlier| earlier.spec().number < number);
+        let front = earlier.find(|earlier| earlier.keeps_turn_of(database));
         #[cfg(test)]
         let front = front.filter(|_| !planted::chosen(Bug::AssignedTwice));
-        let front = front.copied().filter(|front| **front != rollout.spec().id);
+        let front = front.map(|front| &front.spec().id);
         if let Some(front) = front.or_else(|| self.undone(rollout)) {
             return blocked(Blocked::Earlier(front.clone()));
         }
@@ -315,23 +319,34 @@ impl<'a> Board<'a> {
 
     /// All that is to be done now. Doing it and asking again gives nothing new, until something happens.
     pub fn decide(&self) -> Vec<Decision> {
-        let mut decisions = Vec::new();
         // First what is decided already: an agent that waits for work should not wait behind looks.
-        self.tell(&mut decisions);
+        let mut decisions = self.tell();
+        self.decide_on(Scope::Everything, &mut decisions);
+        decisions
+    }
+
+    /// All that is to be changed now: what is to be done but what agents are to be told.
+    pub fn changes(&self) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        self.decide_on(Scope::State, &mut decisions);
+        decisions
+    }
+
+    fn decide_on(&self, scope: Scope, decisions: &mut Vec<Decision>) {
         let mut loads = self.loads.clone();
         for rollout in &self.snapshot.live {
-            self.losses(rollout, &mut decisions);
+            self.losses(rollout, decisions);
             match rollout.phase() {
                 Phase::Running => {
-                    self.advances(rollout, &mut loads, &mut decisions);
-                    self.waves(rollout, &mut decisions);
+                    self.advances(rollout, scope, &mut loads, decisions);
+                    self.waves(rollout, decisions);
                 }
                 #[cfg(test)]
                 Phase::Paused { .. } if planted::chosen(Bug::PauseIgnored) => {
-                    self.advances(rollout, &mut loads, &mut decisions);
+                    self.advances(rollout, scope, &mut loads, decisions);
                 }
                 Phase::Paused { .. } => {}
-                Phase::Aborting { .. } => abandons(rollout, &mut decisions),
+                Phase::Aborting { .. } => abandons(rollout, decisions),
                 Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => continue,
             }
             if rollout.may_end() {
@@ -340,7 +355,6 @@ impl<'a> Board<'a> {
                 });
             }
         }
-        decisions
     }
 
     /// Work whose agent's lease is gone.
@@ -363,8 +377,15 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// Leases and looks of one rollout.
-    fn advances(&self, rollout: &'a Rollout, loads: &mut Loads<'a>, decisions: &mut Vec<Decision>) {
+    /// Leases and looks of one rollout. Databases that nobody has looked at are gone over only where one of them can be
+    /// next: there may be thousands.
+    fn advances(
+        &self,
+        rollout: &'a Rollout,
+        scope: Scope,
+        loads: &mut Loads<'a>,
+        decisions: &mut Vec<Decision>,
+    ) {
         let limits = limits(rollout);
         let free = Limits {
             all: limits.all.saturating_sub(rollout.in_flight()),
@@ -374,11 +395,26 @@ impl<'a> Board<'a> {
         let mut ready = Vec::new();
         let mut unseen = Vec::new();
         let mut ahead: usize = 0;
-        for (database, assignment) in rollout.assignments() {
-            let Assignment::Waiting { not_before, .. } = assignment else {
+        let waiting = || {
+            let assignments = rollout.assignments().iter();
+            assignments.filter_map(|(database, assignment)| {
+                let Assignment::Waiting { not_before, .. } = assignment else {
+                    return None;
+                };
+                Some((database, *not_before))
+            })
+        };
+        let candidate = |database, agents| Candidate {
+            database,
+            server: self.snapshot.fleet.server(database),
+            agents,
+        };
+        for (database, not_before) in waiting() {
+            let glance = self.glance(rollout, database);
+            if glance.is_none() && !self.is_given_up(database) {
                 continue;
-            };
-            let agents = match self.gate(rollout, database, *not_before) {
+            }
+            let agents = match self.gate(rollout, database, not_before) {
                 Gate::Open(agents) => agents,
                 Gate::Blocked(Blocked::NoAgent { .. }) if self.is_given_up(database) => {
                     decisions.push(Decision::LeaveOut {
@@ -389,38 +425,41 @@ impl<'a> Board<'a> {
                 }
                 Gate::Blocked(_) => continue,
             };
+            let Some(glance) = glance else { continue };
             let server = self.snapshot.fleet.server(database);
-            let candidate = |agents| Candidate {
-                database,
-                server,
-                agents,
-            };
-            let Some(glance) = self.glance(rollout, database) else {
-                unseen.push(candidate(agents));
-                continue;
-            };
             let age = glance.at.until(self.now);
             let has_place = free.all > 0 && loads.have_room(&glance.agent, server, free, Purpose::Lease);
             match &glance.found {
                 Found::Asked(_) if age < LOOK_PATIENCE => ahead += 1,
                 Found::Pending if !has_place => ahead += 1,
                 Found::Pending if age < FRESH && agents.contains(&&glance.agent) => {
-                    ready.push(candidate(vec![&glance.agent]));
+                    ready.push(candidate(database, vec![&glance.agent]));
                 }
                 Found::Held { .. } if age < HELD_PAUSE => {}
-                Found::Held { .. } => unseen.push(candidate(agents)),
+                Found::Held { .. } => unseen.push(candidate(database, agents)),
                 Found::Asked(_) | Found::Pending => {
                     loads.forget_look(&glance.agent, server);
-                    unseen.push(candidate(agents));
+                    unseen.push(candidate(database, agents));
                 }
             }
         }
         let leases = spread(&ready, free, loads, Purpose::Lease);
         ahead += ready.len() - leases.len();
-        let looks = Limits {
-            all: limits.all.saturating_sub(ahead),
-            ..limits
+        let looks = match scope {
+            Scope::State => 0,
+            Scope::Everything => limits.all.saturating_sub(ahead),
         };
+        if looks > 0 {
+            let unknown = waiting().filter(|(database, _)| self.glance(rollout, database).is_none());
+            unseen.extend(unknown.filter_map(|(database, not_before)| {
+                match self.gate(rollout, database, not_before) {
+                    Gate::Open(agents) => Some(candidate(database, agents)),
+                    Gate::Blocked(_) => None,
+                }
+            }));
+            unseen.sort_by_key(|candidate| candidate.database);
+        }
+        let looks = Limits { all: looks, ..limits };
         let looks = spread(&unseen, looks, loads, Purpose::Look);
         let lease = |choice: Choice| Decision::Lease {
             rollout: id.clone(),
@@ -465,7 +504,8 @@ impl<'a> Board<'a> {
     }
 
     /// What agents have to be told so that they know what the state says.
-    fn tell(&self, decisions: &mut Vec<Decision>) {
+    fn tell(&self) -> Vec<Decision> {
+        let mut decisions = Vec::new();
         let mut current = BTreeMap::new();
         for rollout in &self.snapshot.live {
             let halt = self.halt(rollout);
@@ -506,6 +546,7 @@ impl<'a> Board<'a> {
                 (Some(Told::Stop), _) | (Some(Told::Work), None) => {}
             }
         }
+        decisions
     }
 
     /// Why a rollout's work is to stop, if it is.

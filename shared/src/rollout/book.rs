@@ -449,7 +449,7 @@ impl Book {
         self.notice_unserved(now);
         loop {
             let mut applied = 0;
-            for decision in self.board(now).decide() {
+            for decision in self.board(now).changes() {
                 let Some((rollout, event)) = self.event(&decision, &mut mint) else {
                     continue;
                 };
