@@ -1,11 +1,12 @@
-//! A thousand databases on twenty agents, simulated, over a real etcd and a real coordinator. `bench scale` measures ten
-//! thousand.
+//! Many databases: a thousand on twenty agents, simulated, over a real etcd and a real coordinator, and thirty real ones
+//! on three servers. `bench scale` and `bench rollout` measure ten thousand and three hundred.
 
 use proto::v1::RolloutState;
 use std::time::Duration;
 use tests::etcd::Etcd;
-use tests::fleet::{Coordinator, Simulated, Size};
+use tests::fleet::{Agent, Coordinator, Member, Simulated, Size};
 use tests::migrations::Migrations;
+use tests::postgres::Server;
 
 const SIZE: Size = Size {
     agents: 20,
@@ -65,4 +66,60 @@ async fn a_thousand_databases_are_each_migrated_once_with_few_writes() -> anyhow
         keys[1]
     );
     agents.stop().await
+}
+
+/// The sums over all members of what queries say.
+async fn sums<const N: usize>(members: &[Member], queries: [&str; N]) -> anyhow::Result<[i64; N]> {
+    let mut sums = [0; N];
+    for member in members {
+        for (sum, query) in sums.iter_mut().zip(queries) {
+            *sum += member.database.number(query).await?;
+        }
+    }
+    Ok(sums)
+}
+
+#[tokio::test]
+async fn thirty_databases_on_three_servers_count_once_and_are_left_alone_when_nothing_is_to_be_done()
+-> anyhow::Result<()> {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(Server::start().await?);
+    }
+    let mut members = Vec::new();
+    for (n, server) in (0..30).zip(servers.iter().cycle()) {
+        let name = format!("db{n:02}");
+        let database = server.database(&name).await?;
+        database
+            .execute("CREATE TABLE t (n int NOT NULL); INSERT INTO t VALUES (0)")
+            .await?;
+        members.push(Member::new(&name, database));
+    }
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    let coordinator = Coordinator::start("coordinator", "file:./confiture.redb").await?;
+    // One half is served by one agent, the other by both.
+    let urls = [coordinator.url()];
+    let urls = urls.each_ref().map(String::as_str);
+    let _agents = [
+        Agent::start("agent-a", &urls, &members)?,
+        Agent::start("agent-b", &urls, &members[15..])?,
+    ];
+    coordinator.wait_for_databases(&names).await?;
+
+    let set = Migrations::write(&[("001_count.up.sql", "UPDATE t SET n = n + 1;")])?;
+    let run = coordinator
+        .rollout(&set)
+        .arg("--watch")
+        .arg("--max-in-flight")
+        .arg("12");
+    run.succeed().await?;
+    let counted = "SELECT sum(n) FROM t";
+    let runs = "SELECT count(*) FROM confiture.run WHERE state = 'complete'";
+    let token = "SELECT token FROM confiture.fence";
+    let [counts, complete, tokens] = sums(&members, [counted, runs, token]).await?;
+    assert_eq!((counts, complete), (30, 30));
+
+    run.succeed().await?;
+    assert_eq!(sums(&members, [counted, runs, token]).await?, [30, 30, tokens]);
+    Ok(())
 }
