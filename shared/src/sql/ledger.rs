@@ -163,7 +163,8 @@ UPDATE confiture.ledger SET format = 3, works_with = 3;
 pub const FORMAT_ROW: &str = "SELECT pg_catalog.to_jsonb(l)::pg_catalog.text FROM confiture.ledger l";
 
 /// Everything a decision needs, as one JSON text: see [`crate::ledger::Ledger`]. It reads every format up to ours: columns
-/// of later ones are taken out of the whole row. Parameter: set (text).
+/// of later ones are taken out of the whole row. It is the first statement of most connections, which have to read the
+/// catalog for it: so not `pg_stat_activity`, a view of more than it needs, but the function behind. Parameter: set (text).
 pub const READ: &str = r#"
 SELECT pg_catalog.json_build_object(
   'ledger', (SELECT pg_catalog.to_jsonb(l) FROM confiture.ledger l),
@@ -175,9 +176,10 @@ SELECT pg_catalog.json_build_object(
         FROM confiture.fence) f),
   'holder', (SELECT pg_catalog.row_to_json(h) FROM (
       SELECT h.holder, h.store, h.description, h.held_until > pg_catalog.clock_timestamp() AS held,
-             EXISTS (SELECT FROM pg_catalog.pg_stat_activity a, confiture.fence f
-                      WHERE a.datname = pg_catalog.current_database() AND a.state <> 'idle'
-                        AND a.pid <> pg_catalog.pg_backend_pid() AND f.holder = h.holder
+             EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a, confiture.fence f
+                      WHERE a.datid = (SELECT oid FROM pg_catalog.pg_database
+                                        WHERE datname = pg_catalog.current_database())
+                        AND a.state <> 'idle' AND a.pid <> pg_catalog.pg_backend_pid() AND f.holder = h.holder
                         AND pg_catalog.starts_with(a.query, '/*confiture ')
                         AND pg_catalog.strpos(pg_catalog.split_part(a.query, '*/', 1) || ' ',
                             ' f=' || f.epoch || '.' || f.token || '.' || f.local || ' ') > 0) AS working
