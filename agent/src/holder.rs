@@ -5,7 +5,6 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::ledger;
 use std::future::Future;
-use std::time::Duration;
 
 /// So many renewals fit into the time a holder counts as alive.
 const RENEWALS: u32 = 3;
@@ -43,7 +42,7 @@ pub(crate) async fn held_while<T>(
     tokio::select! {
         done = work => {
             // A waiting run then goes on at once. Whoever took over has a row of its own, which this leaves alone.
-            if let Err(error) = ledger::renew(database, claim, Duration::ZERO).await {
+            if let Err(error) = ledger::release(database, claim).await {
                 tracing::debug!(database = %database.name(), error = %error, "the holder was not released; it expires");
             }
             done

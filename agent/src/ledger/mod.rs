@@ -219,11 +219,35 @@ pub(crate) fn book_limits() -> Limits {
     limits(TAKEOVER_LOCK, Commit::Durable)
 }
 
-/// Renews the holder for this long, or releases it with 0. Courtesy, not safety: others wait for it.
+/// Renews the holder for this long. Courtesy, not safety: others wait for it.
 ///
 /// # Errors
 /// `Replaced` when another is the holder, and the fence says the same.
 pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) -> Result<(), Error> {
+    // Durable: nothing depends on it, but it tells how long a commit takes here.
+    let (renewed, took) = hold(database, claim, held, Commit::Durable).await?;
+    database.committed_in(took);
+    if renewed == 0 {
+        check(database, claim).await?;
+    }
+    Ok(())
+}
+
+/// Releases the holder. Where the server dies before that is on its disk, it expires.
+pub(crate) async fn release(database: &Database, claim: &Claim) -> Result<(), Error> {
+    hold(database, claim, Duration::ZERO, Commit::Deferred)
+        .await
+        .map(drop)
+}
+
+/// Says for how long the holder holds the database from now on; whether it is the holder (rows), and how long that took,
+/// once there was a connection.
+async fn hold(
+    database: &Database,
+    claim: &Claim,
+    held: Duration,
+    commit: Commit,
+) -> Result<(u64, Duration), Error> {
     let mut session = database.session().await?;
     let seconds = held.as_secs_f64();
     let params = [
@@ -234,20 +258,14 @@ pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) ->
         (&seconds, Type::FLOAT8),
     ];
     let started = Instant::now();
-    // Durable: nothing depends on it, but it tells how long a commit takes here.
     let renewed = session
         .only(
             &claim.tag(),
-            limits(TAKEOVER_LOCK, Commit::Durable),
+            limits(TAKEOVER_LOCK, commit),
             "renewing the holder",
             texts::RENEW,
             &params,
         )
         .await?;
-    database.committed_in(started.elapsed());
-    drop(session);
-    if renewed == 0 && !held.is_zero() {
-        check(database, claim).await?;
-    }
-    Ok(())
+    Ok((renewed, started.elapsed()))
 }
