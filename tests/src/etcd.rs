@@ -1,4 +1,4 @@
-//! A throw-away etcd of one member.
+//! Throw-away etcds: one alone, or several that are one.
 
 use crate::directory::Directory;
 use crate::port::Port;
@@ -23,6 +23,9 @@ pub struct Etcd {
     peer: Port,
     folder: Directory,
     scheme: &'static str,
+    /// Names and ports for peers of all members, itself included.
+    members: Vec<(String, u16)>,
+    name: String,
 }
 
 /// What was written to an etcd.
@@ -50,6 +53,31 @@ impl Etcd {
         etcd.folder.write("server.key", certificate.key())?;
         etcd.resume().await?;
         Ok(etcd)
+    }
+
+    /// Starts so many that are one together, and waits until all answer.
+    pub async fn cluster(size: usize) -> anyhow::Result<Vec<Self>> {
+        let mut cluster = Vec::new();
+        for number in 1..=size {
+            cluster.push(Self {
+                name: format!("member{number}"),
+                ..Self::stopped("http")?
+            });
+        }
+        let members: Vec<_> = (cluster.iter())
+            .map(|member| (member.name.clone(), member.peer.number()))
+            .collect();
+        for member in &mut cluster {
+            member.members.clone_from(&members);
+        }
+        Self::resume_all(&mut cluster).await?;
+        Ok(cluster)
+    }
+
+    /// Starts all members again and waits until they answer: none does before most are there.
+    pub async fn resume_all(cluster: &mut [Self]) -> anyhow::Result<()> {
+        let starting = cluster.iter_mut().map(Self::resume);
+        futures_util::future::try_join_all(starting).await.map(drop)
     }
 
     /// The one etcd of this test process, for tests that do nothing to etcd itself and keep to a prefix of their own.
@@ -174,6 +202,8 @@ impl Etcd {
             peer: Port::claim()?,
             folder: Directory::new()?,
             scheme,
+            members: Vec::new(),
+            name: "test".to_owned(),
         })
     }
 
@@ -184,7 +214,7 @@ impl Etcd {
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.args(["--name", "test", "--logger", "zap", "--log-level", "warn"]);
+        command.args(["--name", &self.name, "--logger", "zap", "--log-level", "warn"]);
         command.args([
             "--listen-client-urls",
             &endpoint,
@@ -197,9 +227,18 @@ impl Etcd {
             "--initial-advertise-peer-urls",
             &peer,
         ]);
-        command.args(["--initial-cluster", &format!("test={peer}")]);
-        // One member elects itself as soon as this has passed.
-        command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+        if self.members.is_empty() {
+            command.args(["--initial-cluster", &format!("{}={peer}", self.name)]);
+            // One member elects itself as soon as this has passed.
+            command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+        } else {
+            let members = self.members.iter();
+            let members: Vec<_> = members
+                .map(|(name, port)| format!("{name}=http://127.0.0.1:{port}"))
+                .collect();
+            command.args(["--initial-cluster", &members.join(",")]);
+            command.args(["--heartbeat-interval", "100", "--election-timeout", "1000"]);
+        }
         command.arg("--data-dir").arg(self.folder.path().join("data"));
         if self.scheme == "https" {
             let file = |name: &str| self.folder.path().join(name);

@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`postgres`] | throw-away PostgreSQL servers, their databases and roles; restart, freeze, kill |
 //! | [`pgbouncer`] | a throw-away PgBouncer before such a server; restart, freeze, kill |
-//! | [`etcd`] | a throw-away etcd; restart, freeze, kill |
+//! | [`etcd`] | throw-away etcds, alone or several as one; restart, freeze, kill |
 //! | [`process`] | any child process with its output line by line, and the `confiture` binary as one |
 //! | [`fleet`] | many databases with the coordinators and agents that serve them |
 //! | [`proxy`] | the way to a PostgreSQL server, and what can happen on it |
+//! | [`gate`] | the way to any server, that can be shut |
 //! | [`load`] | applications at work on a table, who know what each row must be |
 //! | [`steps`] | every kind of step, with what it must come to |
 //! | [`migrations`] | sets of migration files in a folder |
@@ -22,6 +23,7 @@
 pub mod directory;
 pub mod etcd;
 pub mod fleet;
+pub mod gate;
 pub mod load;
 pub mod migrations;
 mod opened;
