@@ -11,6 +11,8 @@ use tests::postgres::{Server, Shutdown};
 
 const ROWS: i64 = 60_000;
 const SOON: Duration = Duration::from_secs(30);
+/// To the next boundary of a batch, and what it takes to say so.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// A rollout over a fault: the longest lease, the work, and room for a slow machine.
 const LONG: Duration = Duration::from_mins(2);
 
@@ -356,8 +358,10 @@ async fn an_aborted_rollout_stops_between_batches_and_a_new_one_goes_on() -> any
         .command(&["rollout", "abort", &id, "--reason", "lunch"])
         .succeed()
         .await?;
-    let shown = coordinator.wait_for_end_of(&id, SOON).await?;
+    let shown = coordinator.wait_for_end_of(&id, AT_ONCE).await?;
     assert_eq!(shown.rollout.unwrap_or_default().state(), RolloutState::Aborted);
+    let said = coordinator.command(&["rollout", "show", &id]).succeed().await?;
+    assert!(said.contains("stopped on the way"), "{said}");
     let complete = "SELECT count(*) FROM confiture.run WHERE state = 'complete'";
     assert_eq!(
         members[0].database.number(complete).await?,

@@ -94,7 +94,7 @@ pub(super) fn detail(of: &Assignment) -> String {
         AssignmentState::Done => summary(&of.summary),
         AssignmentState::Failed => first_line(&of.error),
         AssignmentState::Skipped => of.blocked.clone(),
-        AssignmentState::Aborted => "not completed".to_owned(),
+        AssignmentState::Aborted => aborted(of).to_owned(),
     }
 }
 
@@ -103,6 +103,15 @@ pub(super) fn name(of: &Rollout) -> String {
     match &of.undoes {
         None => of.id.to_string(),
         Some(undone) => format!("{}, which undoes {undone},", of.id),
+    }
+}
+
+/// What an abort left behind. A database that was stopped is whole between two batches or steps.
+pub(super) fn aborted(of: &Assignment) -> &'static str {
+    if of.started_at.is_none() && of.error.is_empty() {
+        "not begun"
+    } else {
+        "stopped on the way; the next rollout of these migrations, or `migrate up`, goes on from there"
     }
 }
 

@@ -108,7 +108,7 @@ fn line(before: Option<&Assignment>, after: &Assignment) -> Option<String> {
         AssignmentState::Done => format!("done: {}", text::detail(after)),
         AssignmentState::Failed => format!("failed: {}", text::detail(after)),
         AssignmentState::Skipped => text::detail(after),
-        AssignmentState::Aborted => "not completed: the rollout was aborted".to_owned(),
+        AssignmentState::Aborted => format!("the rollout was aborted: {}", text::aborted(after)),
     };
     let unchanged = after.state != AssignmentState::Waiting
         && after.state != AssignmentState::Running
