@@ -165,12 +165,8 @@ pub(crate) struct Controlled {
 pub(crate) enum NoControl {
     #[error(transparent)]
     Search(#[from] show::Error),
-    #[error("cannot {verb} rollout {rollout}")]
-    Impossible {
-        verb: &'static str,
-        rollout: RolloutId,
-        source: AskError,
-    },
+    #[error(transparent)]
+    Impossible(#[from] AskError),
 }
 
 /// Why a rollout is not founded.

@@ -106,7 +106,7 @@ pub(super) fn undo(
             })
         };
     }
-    if let Some(under_way) = book.undo_of(of).filter(|undo| !undo.phase().is_ended()) {
+    if let Some(under_way) = book.undo_under_way(of) {
         return Ok(Finding::Known(under_way.spec().id.clone()));
     }
     let undone = book.find(of.as_str())?;

@@ -109,15 +109,8 @@ impl Reign {
         now: Time,
     ) -> Result<(RolloutId, Vec<Change>), NoControl> {
         let rollout = self.book.find(id)?.spec().id.clone();
-        let word = verb.word();
-        match self.book.ask(&rollout, verb, by, reason, now) {
-            Ok(changes) => Ok((rollout, changes)),
-            Err(source) => Err(NoControl::Impossible {
-                verb: word,
-                rollout,
-                source,
-            }),
-        }
+        let changes = self.book.ask(&rollout, verb, by, reason, now)?;
+        Ok((rollout, changes))
     }
 
     /// The new epoch counts from the next reign on: this one ends once it is written.

@@ -85,7 +85,7 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Status {
 pub(super) fn of_control(error: &NoControl) -> Status {
     match error {
         NoControl::Search(error) => of_search(error),
-        NoControl::Impossible { .. } => invalid(&chain(error)),
+        NoControl::Impossible(error) => invalid(&chain(error)),
     }
 }
 

@@ -273,16 +273,25 @@ fn estimate(work: Work, actions: &[Action], rows: u64, batches: Rate) -> (Option
         })
         .sum();
     let how = if work == Work::Batches && batches.measured {
-        format!("{:.0} rows/s, as measured here", batches.rows)
+        format!("{} rows/s, as measured here", rate(batches.rows))
     } else {
-        let rate = match work {
+        let assumed = match work {
             Work::Scan => SCAN,
             Work::Index => INDEX,
             _ => batches.rows,
         };
-        format!("{rate:.0} rows/s, which is assumed")
+        format!("{} rows/s, which is assumed", rate(assumed))
     };
     (Some(Duration::from_secs_f64(seconds.min(1e9))), how)
+}
+
+/// A rate for people: three digits are more than it is good for.
+fn rate(rows: f64) -> String {
+    match rows {
+        0.0..1e3 => format!("{rows:.0}"),
+        1e3..1e6 => format!("{:.0} thousand", rows / 1e3),
+        _ => format!("{:.1} million", rows / 1e6),
+    }
 }
 
 /// Exact below 2^53, which no table reaches.

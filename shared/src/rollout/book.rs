@@ -241,7 +241,7 @@ impl Book {
         now: Time,
     ) -> Result<Vec<Change>, AskError> {
         if let Verb::Retry { databases } = &verb {
-            if let Some(undo) = self.undo_of(rollout) {
+            if let Some(undo) = self.taken_back_by(rollout) {
                 return Err(AskError::Undone(undo.spec().id.clone()));
             }
             if let Some(later) = self.overtaken(rollout, databases) {

@@ -96,12 +96,20 @@ impl Book {
         })
     }
 
-    /// The newest rollout that takes another back.
-    pub fn undo_of(&self, rollout: &RolloutId) -> Option<&Rollout> {
+    /// The rollout that takes another back now.
+    pub fn undo_under_way(&self, rollout: &RolloutId) -> Option<&Rollout> {
+        self.undos_of(rollout).find(|undo| !undo.phase().is_ended())
+    }
+
+    /// A rollout that takes another back, or has done so on a database at least.
+    pub(super) fn taken_back_by(&self, rollout: &RolloutId) -> Option<&Rollout> {
+        self.undos_of(rollout)
+            .find(|undo| !undo.phase().is_ended() || undo.counts().done > 0)
+    }
+
+    fn undos_of<'a>(&'a self, rollout: &RolloutId) -> impl Iterator<Item = &'a Rollout> {
         let undos = self.rollouts().values().map(AsRef::as_ref);
-        undos
-            .filter(|other: &&Rollout| other.spec().undoes() == Some(rollout))
-            .max_by_key(|other| other.spec().number)
+        undos.filter(move |other: &&Rollout| other.spec().undoes() == Some(rollout))
     }
 }
 

@@ -187,6 +187,9 @@ impl TryFrom<Written> for Check {
 
     fn try_from(written: Written) -> Result<Self, Error> {
         let name = written.name;
+        if name.is_empty() {
+            return Err(Error::Name);
+        }
         let asks = match (written.sql, written.promql, written.condition, written.prometheus) {
             (Some(query), None, None, None) => Asks::Sql(query),
             (None, Some(expression), Some(given), Some(server)) => match Condition::parse(&given) {

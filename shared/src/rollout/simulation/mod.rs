@@ -569,7 +569,7 @@ impl World {
             return;
         }
         let of = rollouts[self.random.below(rollouts.len())].clone();
-        if book.undo_of(&of).is_some_and(|undo| !undo.phase().is_ended()) {
+        if book.undo_under_way(&of).is_some() {
             return;
         }
         let number = book.next_number();
