@@ -17,9 +17,11 @@ mod watch;
 
 use crate::context::Global;
 use crate::failure::{Failure, chain};
+use crate::operator::Operator;
 use clap::Subcommand;
-use proto::convert;
+use proto::{convert, v1};
 use shared::rollout::Verb;
+use shared::rollout::view::{Assignment, Rollout as Shown};
 use shared::rollout::work::Exit;
 
 /// `confiture rollout start|plan|list|show|report|watch|pause|resume|abort|retry|skip|approve|undo`
@@ -71,6 +73,29 @@ impl Rollout {
             Self::Undo(undo) => undo.run(global).await,
         }
     }
+}
+
+/// A rollout by its id, or the beginning of it, with all its databases.
+async fn whole(
+    operator: &mut Operator,
+    doing: &str,
+    id: String,
+) -> Result<(Shown, Vec<Assignment>), Failure> {
+    let request = v1::GetRolloutRequest { id };
+    let answer = operator
+        .ask(doing, async |mut client| {
+            client.get_rollout(request.clone()).await
+        })
+        .await?;
+    let rollout = convert::view::rollout_from_wire(required(answer.rollout, "rollout")?)
+        .map_err(|error| not_understood(&error))?;
+    let assignments = answer
+        .assignments
+        .into_iter()
+        .map(convert::view::assignment_from_wire)
+        .collect::<Result<_, _>>()
+        .map_err(|error| not_understood(&error))?;
+    Ok((rollout, assignments))
 }
 
 /// An answer that is not as the protocol says: most likely of a newer coordinator.

@@ -1,11 +1,10 @@
 //! `confiture rollout report`: what a rollout did and cost, to be kept.
 
-use super::{not_understood, required, text, view};
+use super::{text, view, whole};
 use crate::context::Global;
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
 use crate::output::{self, Format};
-use proto::{convert, v1};
 use shared::rollout::view::{Assignment, AssignmentState, Rollout};
 use shared::rollout::work::{Cost, Exit, Summary};
 use std::time::Duration;
@@ -43,20 +42,7 @@ impl Report {
         });
         let mut operator = Operator::new(&self.at, global)?;
         let doing = format!("report on rollout {}", self.rollout);
-        let request = v1::GetRolloutRequest { id: self.rollout };
-        let answer = operator
-            .ask(&doing, async |mut client| {
-                client.get_rollout(request.clone()).await
-            })
-            .await?;
-        let rollout = convert::view::rollout_from_wire(required(answer.rollout, "rollout")?)
-            .map_err(|error| not_understood(&error))?;
-        let mut assignments: Vec<Assignment> = answer
-            .assignments
-            .into_iter()
-            .map(convert::view::assignment_from_wire)
-            .collect::<Result<_, _>>()
-            .map_err(|error| not_understood(&error))?;
+        let (rollout, mut assignments) = whole(&mut operator, &doing, self.rollout).await?;
         let place = |wave: &str| rollout.waves.iter().position(|of| of.name == wave);
         assignments.sort_by_cached_key(|of| (place(&of.wave), of.database.clone()));
         match form {

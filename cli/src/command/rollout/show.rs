@@ -1,11 +1,10 @@
 //! `confiture rollout show`.
 
-use super::{not_understood, required, text, view};
+use super::{text, view, whole};
 use crate::context::Global;
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
 use crate::output::{self, Format};
-use proto::{convert, v1};
 use shared::rollout::control::Action;
 use shared::rollout::view::{Assignment, Rollout, Wave};
 use shared::rollout::work::Exit;
@@ -25,20 +24,7 @@ impl Show {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let mut operator = Operator::new(&self.at, global)?;
         let doing = format!("show rollout {}", self.rollout);
-        let request = v1::GetRolloutRequest { id: self.rollout };
-        let answer = operator
-            .ask(&doing, async |mut client| {
-                client.get_rollout(request.clone()).await
-            })
-            .await?;
-        let rollout = convert::view::rollout_from_wire(required(answer.rollout, "rollout")?)
-            .map_err(|error| not_understood(&error))?;
-        let assignments: Vec<Assignment> = answer
-            .assignments
-            .into_iter()
-            .map(convert::view::assignment_from_wire)
-            .collect::<Result<_, _>>()
-            .map_err(|error| not_understood(&error))?;
+        let (rollout, assignments) = whole(&mut operator, &doing, self.rollout).await?;
         match global.output {
             Format::Json => output::json(&view::with_databases(&rollout, assignments.iter())),
             Format::Text => output::data(&page(&rollout, &assignments)),
