@@ -15,6 +15,7 @@
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
 //! | [`locks`] | who waits for whom, for those who operate it |
 //! | [`indexes`] | indexes for those who operate a database: builds at work, repairs |
+//! | [`metrics`] | what is counted, under the names that users know |
 //! | [`error`], `user_error` | what is said when it fails |
 //! | `faults`, `planted` | nothing; in tests, faults at named points, and mistakes that tests must notice |
 
@@ -35,6 +36,7 @@ mod ledger;
 pub mod link;
 pub mod local;
 pub mod locks;
+pub mod metrics;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 pub mod pool;

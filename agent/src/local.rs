@@ -9,6 +9,7 @@ use crate::faults::{self, Point};
 use crate::history;
 use crate::holder;
 use crate::ledger::{self, Living, Take, Taken};
+use crate::metrics;
 use crate::run::{Overrides, PATIENCE, Run};
 use crate::session::Session;
 use crate::work::Control;
@@ -18,7 +19,7 @@ use shared::ledger::{Goal, Ledger};
 use shared::migration::{Set, Version};
 use shared::plan::{Action, Facts, Rate, Stage, StepOutlook};
 use shared::retry::Retryability;
-use shared::rollout::work::Summary;
+use shared::rollout::work::{Exit, Summary};
 use shared::sql::{Tag, ledger as texts, sync};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,24 @@ pub struct Done {
 /// # Errors
 /// The first that does not pass; what was done before it stays done and is recorded.
 pub async fn migrate(
+    database: &Database,
+    set: &Set,
+    options: &Options,
+    control: &Control,
+    waiting: impl Fn(&str),
+) -> Result<Done, Error> {
+    metrics::served(database.name());
+    let migrated = try_migrate(database, set, options, control, waiting).await;
+    if migrated
+        .as_ref()
+        .is_err_and(|error| error.exit() != Exit::Stopped)
+    {
+        metrics::failed(database.name());
+    }
+    migrated
+}
+
+async fn try_migrate(
     database: &Database,
     set: &Set,
     options: &Options,

@@ -9,14 +9,16 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::history;
 use crate::ledger::{self, Take};
+use crate::metrics;
 use crate::step::{self, Place, Seen};
 use crate::work::{Control, Evidence, StepResult};
 use shared::batch::Size;
+use shared::id::{DatabaseName, Direction};
 use shared::ledger::{Goal, Todo};
 use shared::lock::{Ended, STALL_BUDGET, Stall};
 use shared::migration::Set;
 use shared::retry::Retryability;
-use shared::rollout::work::{Cost, Progress, Summary};
+use shared::rollout::work::{Cost, Exit, Progress, Summary};
 use shared::sql::Tag;
 use std::time::{Duration, Instant};
 
@@ -43,6 +45,8 @@ pub(crate) struct Run<'a> {
     pub(crate) size: Option<Size>,
     /// Grows whenever something was committed: passing troubles are counted between two such moments.
     pub(crate) commits: u64,
+    /// The migration at work, and since when.
+    at_work: Option<(Direction, Instant)>,
 }
 
 /// Settings of one command that come before those of the migration and of the file.
@@ -73,6 +77,7 @@ pub(crate) struct Tally {
 /// What getting locks took, and what others waited for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Locking {
+    database: DatabaseName,
     began: Instant,
     stall: Stall,
     /// The server's, once it is known.
@@ -80,7 +85,9 @@ pub(crate) struct Locking {
     /// Transactions begun for a strong lock, those that got it included.
     tries: u64,
     /// Time in the queue and outside it.
-    pub(crate) waited: Duration,
+    waited: Duration,
+    /// That of the statement at work.
+    of_statement: Duration,
     /// Sessions in the way that were ended.
     pub(crate) ended: Vec<Ended>,
     /// All stall before the step at work.
@@ -88,13 +95,15 @@ pub(crate) struct Locking {
 }
 
 impl Locking {
-    fn new() -> Self {
+    fn new(database: DatabaseName) -> Self {
         Self {
+            database,
             began: Instant::now(),
             stall: Stall::new(STALL_BUDGET),
             deadlock_timeout: None,
             tries: 0,
             waited: Duration::ZERO,
+            of_statement: Duration::ZERO,
             ended: Vec::new(),
             before: Duration::ZERO,
         }
@@ -119,6 +128,7 @@ impl Locking {
     /// waited all that time.
     pub(crate) fn saw(&mut self, seen: &Seen, taken: Option<Duration>) {
         let now = self.now();
+        let before = self.stall.total();
         self.stall.forget(now);
         for (from, to) in &seen.spells {
             self.stall.waited(*from, *to);
@@ -126,18 +136,41 @@ impl Locking {
         if let (false, Some(stood)) = (seen.looked, taken) {
             self.stall.waited(now.saturating_sub(stood), now);
         }
+        let more = self.stall.total().saturating_sub(before);
+        if !more.is_zero() {
+            metrics::stalled(&self.database, more);
+        }
     }
 
     /// A try got its locks.
     pub(crate) fn got(&mut self, seen: &Seen) {
         self.tries += 1;
-        self.waited += seen.waited;
+        self.waited(seen.waited);
+        metrics::lock_tried(&self.database, metrics::Lock::Granted);
+        metrics::lock_waited(metrics::Lock::Granted, std::mem::take(&mut self.of_statement));
     }
 
     /// One stood in the queue for so long, and they were taken.
     pub(crate) fn missed(&mut self, stood: Duration) {
         self.tries += 1;
-        self.waited += stood;
+        self.waited(stood);
+        metrics::lock_tried(&self.database, metrics::Lock::Missed);
+    }
+
+    /// So much time went by, in the queue or outside it.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        self.waited += time;
+        self.of_statement += time;
+    }
+
+    /// The budget for waiting is spent.
+    pub(crate) fn gave_up(&mut self) {
+        metrics::lock_waited(metrics::Lock::GaveUp, std::mem::take(&mut self.of_statement));
+    }
+
+    /// No try is allowed for what others have waited already.
+    pub(crate) fn spent(&self) {
+        metrics::stall_budget_exhausted(&self.database);
     }
 
     /// Tries, time waited and stall since the last call.
@@ -180,14 +213,30 @@ impl<'a> Run<'a> {
             overrides,
             summary: Summary::default(),
             tally: Tally::default(),
-            locks: Locking::new(),
+            locks: Locking::new(database.name().clone()),
             size: None,
             commits: 0,
+            at_work: None,
         }
     }
 
     /// Does everything there is to do. The fence is ours already.
     pub(crate) async fn finish(&mut self) -> Result<Summary, Error> {
+        let finished = self.until_done().await;
+        if let Err(error) = &finished
+            && let Some((direction, since)) = self.at_work.take()
+        {
+            let outcome = if error.exit() == Exit::Stopped {
+                metrics::Outcome::Stopped
+            } else {
+                metrics::Outcome::Failed
+            };
+            metrics::migration_ended(self.database.name(), direction, outcome, since.elapsed());
+        }
+        finished
+    }
+
+    async fn until_done(&mut self) -> Result<Summary, Error> {
         let mut trouble: Option<Backoff> = None;
         let mut seen = self.commits;
         loop {
@@ -246,6 +295,10 @@ impl<'a> Run<'a> {
         ledger::check_identity(&ledger)?;
         let work = history::work(self.database, set, &ledger, self.goal).await?;
         let migrations = count(work.todos.len());
+        let unfinished = |todo: &Todo<'_>| todo.begun.is_some() || todo.done > 0;
+        if self.commits == 0 && self.at_work.is_none() && work.todos.first().is_some_and(unfinished) {
+            metrics::took_over(self.database.name());
+        }
         for (done, todo) in work.todos.iter().enumerate() {
             self.report(|progress| {
                 *progress = Progress {
@@ -263,6 +316,10 @@ impl<'a> Run<'a> {
     }
 
     async fn migration(&mut self, todo: &Todo<'_>) -> Result<(), Error> {
+        // A further attempt goes on with the migration of the one before.
+        let (direction, since) = *self
+            .at_work
+            .get_or_insert_with(|| (todo.direction, Instant::now()));
         if todo.done >= todo.steps.len() {
             step::complete_empty(self, todo).await?;
         }
@@ -305,6 +362,13 @@ impl<'a> Run<'a> {
             });
         }
         self.summary.migrations += 1;
+        self.at_work = None;
+        metrics::migration_ended(
+            self.database.name(),
+            direction,
+            metrics::Outcome::Done,
+            since.elapsed(),
+        );
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use crate::faults::{self, Point};
 use crate::history;
 use crate::holder;
 use crate::ledger::{self, Take};
+use crate::metrics;
 use crate::run::{Overrides, Run};
 use serde::{Deserialize, Serialize};
 use shared::id::{SetName, StoreId};
@@ -221,7 +222,10 @@ pub async fn execute(
         Ok(finish) => finish,
         Err(Error::Replaced { by, newer }) => Finish::Replaced { by, newer },
         Err(Error::Stopped) => Finish::Stopped,
-        Err(error) => Finish::Failed(error.failure()),
+        Err(error) => {
+            metrics::failed(database.name());
+            Finish::Failed(error.failure())
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::output::Format;
+use crate::telemetry::LogFormat;
 use shared::settings::{File, Flag, Lookups, Settings, Sources};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,16 @@ pub(crate) struct Global {
     /// How data is printed
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) output: Format,
+    /// How the lines of the log are written, to standard error
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "CONFITURE_LOG_FORMAT",
+        hide_env_values = true
+    )]
+    pub(crate) log_format: LogFormat,
 }
 
 /// Reads the settings with the flags of one command on top.
@@ -39,13 +50,6 @@ pub(crate) fn settings(global: &Global, flags: Vec<Flag>) -> Result<Settings, Fa
         host: &host,
     };
     Ok(Settings::read(&sources)?)
-}
-
-/// Says what a daemon's settings ask for and this version does not do.
-pub(crate) fn warn_of_unserved(settings: &Settings) {
-    if settings.observability.prometheus.enabled {
-        tracing::warn!("observability.prometheus.enabled is set, but this version serves no metrics yet");
-    }
 }
 
 /// Fetches secrets from the environment and from files.

@@ -7,6 +7,7 @@ mod files;
 mod operator;
 mod output;
 mod target;
+mod telemetry;
 
 use clap::Parser as _;
 use shared::rollout::work::Exit;

@@ -17,6 +17,7 @@
 //! | `reign` | the leader's loop around the pure [`shared::rollout::Book`] |
 //! | `keys`, `load`, `pack` | how the book is kept in the store |
 //! | `bundles` | the files of rollouts, by content, in pieces |
+//! | [`metrics`] | what is counted, under the names that users know |
 //! | `mirror` | the book as one who does not lead reads it |
 //! | `inquiries` | what agents say of databases when they are asked |
 //! | `service` | the gRPC handlers |
@@ -27,6 +28,7 @@ mod inquiries;
 mod keys;
 pub mod leader;
 mod load;
+pub mod metrics;
 mod mirror;
 mod office;
 mod pack;

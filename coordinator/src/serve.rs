@@ -4,16 +4,18 @@ use crate::bundles::Bundles;
 use crate::chain::chain;
 use crate::inquiries::Inquiries;
 use crate::leader::Election;
+use crate::metrics;
 use crate::mirror::Mirror;
 use crate::office::Office;
 use crate::reign::Identity;
 use crate::seat::Seat;
 use crate::service::{Context, Fleet, Link, MAX_MESSAGE_BYTES, Operator};
-use crate::store::{self, Error as StoreError, Store};
+use crate::store::{self, Error as StoreError, Store, Timed};
 use proto::v1;
 use proto::v1::agent_link_server::AgentLinkServer;
 use proto::v1::fleet_server::FleetServer;
 use proto::v1::operator_server::OperatorServer;
+use runtime::telemetry::http::Unready;
 use shared::id::StoreId;
 use shared::retry::Retryability;
 use shared::settings;
@@ -83,6 +85,7 @@ pub struct Bound {
     url: String,
     agent_lease: Duration,
     leader_lease: Duration,
+    seat: watch::Sender<Seat>,
 }
 
 /// Serves operators and agents until `stop` is cancelled.
@@ -121,6 +124,7 @@ impl Bound {
             url,
             agent_lease,
             leader_lease,
+            seat: watch::Sender::new(Seat::Following { leader: None }),
         })
     }
 
@@ -129,11 +133,25 @@ impl Bound {
         self.address
     }
 
+    /// Says why nothing can be asked of this coordinator at the moment; nothing where it leads, or knows who does.
+    pub fn unready(&self) -> Unready {
+        let seat = self.seat.subscribe();
+        Arc::new(move || {
+            match &*seat.borrow() {
+            Seat::Leading(_) | Seat::Following { leader: Some(_) } => Vec::new(),
+            Seat::Following { leader: None } => vec![
+                "no coordinator leads: the store does not answer, or the lease of the last leader has not ended".to_owned(),
+            ],
+        }
+        })
+    }
+
     /// Serves until `stop` is cancelled.
     ///
     /// # Errors
     /// When the store can never be used, or the server fails.
     pub async fn serve(self, store: Arc<dyn Store>, stop: CancellationToken) -> Result<(), Error> {
+        let store: Arc<dyn Store> = Arc::new(Timed(store));
         let Some(identity) = stop.run_until_cancelled(identity(store.as_ref())).await else {
             return Ok(());
         };
@@ -145,7 +163,8 @@ impl Bound {
         let office_stop = CancellationToken::new();
         let (roles, election) =
             Election::start(store.clone(), self.url.clone(), self.leader_lease, &office_stop);
-        let (seat, seats) = watch::channel(Seat::Following { leader: None });
+        let (seat, seats) = (self.seat.clone(), self.seat.subscribe());
+        metrics::started(seats.clone());
         let bundles = Arc::new(Bundles::new(store.clone()));
         let inquiries = Arc::<Inquiries>::default();
         let office = Office {

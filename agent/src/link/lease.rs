@@ -25,6 +25,7 @@ const NO_LEASE: i64 = 0;
 /// The lease, its heartbeats and what is known of their answers.
 #[derive(Debug)]
 pub(super) struct Lease {
+    tally: Tally,
     current: Option<Current>,
     /// Of the last heartbeat; grows over the whole life of the process, so that answers are never mixed up.
     sequence: u64,
@@ -60,6 +61,17 @@ pub(super) enum Granted {
     Another,
 }
 
+/// What has come of renewals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// The lease lives on.
+    pub(super) renewed: u64,
+    /// The store did not answer the coordinator.
+    pub(super) failed: u64,
+    /// Leases that ended before their time.
+    pub(super) lost: u64,
+}
+
 /// What an answer to a heartbeat meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answered {
@@ -74,6 +86,7 @@ pub(super) enum Answered {
 impl Lease {
     pub(super) fn none(now: Boot) -> Self {
         Self {
+            tally: Tally::default(),
             current: None,
             sequence: 0,
             next_heartbeat: now + IDLE_INTERVAL,
@@ -180,11 +193,20 @@ impl Lease {
                 current.ttl = ttl;
                 // Answers may overtake each other on their way through two coordinators.
                 current.valid_until = current.valid_until.max(sent + validity(ttl));
+                self.tally.renewed += 1;
                 Answered::Renewed
             }
             Renewal::Gone => Answered::Lost,
-            Renewal::StoreUnavailable => Answered::Nothing,
+            Renewal::StoreUnavailable => {
+                self.tally.failed += 1;
+                Answered::Nothing
+            }
         }
+    }
+
+    /// What has come of renewals since the process began.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// Whether the lease can have ended by now.
@@ -210,6 +232,7 @@ impl Lease {
     /// The lease is gone.
     pub(super) fn lose(&mut self) {
         self.current = None;
+        self.tally.lost += 1;
         self.pending.clear();
     }
 

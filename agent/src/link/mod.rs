@@ -26,15 +26,18 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use crate::metrics;
 use event::{Effect, Event};
+use lease::Tally;
 use runtime::clock::{Boot, sleep_until};
+use runtime::telemetry::http::Unready;
 use shared::id::{AgentId, Instance};
 use state::{Identity, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tasks::Tasks;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use worker::{Databases, Worker};
@@ -58,6 +61,24 @@ pub struct Settings {
     pub coordinators: Vec<String>,
 }
 
+/// Where this agent stands with the fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// No coordinator has welcomed it (yet, or any more).
+    Seeking,
+    /// It takes work.
+    Welcomed,
+}
+
+/// Says why this agent takes no work at the moment; nothing where it does.
+pub fn unready(standing: watch::Receiver<Standing>, settings: &Settings) -> Unready {
+    let tried = settings.coordinators.join(", ");
+    Arc::new(move || match *standing.borrow() {
+        Standing::Welcomed => Vec::new(),
+        Standing::Seeking => vec![format!("no coordinator has welcomed this agent; tried: {tried}")],
+    })
+}
+
 /// How the link ends on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -78,13 +99,15 @@ pub enum Error {
     },
 }
 
-/// Serves until `stop` is cancelled: then orders come to a safe point (at most 30 s) and their ends are reported.
+/// Serves until `stop` is cancelled: then orders come to a safe point (at most 30 s) and their ends are reported. Where it
+/// stands meanwhile is told by `standing`.
 ///
 /// # Errors
 /// When another living process serves under the same id.
 pub async fn serve(
     settings: Settings,
     worker: Arc<dyn Worker>,
+    standing: watch::Sender<Standing>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let instance = Instance(uuid::Uuid::new_v4());
@@ -98,12 +121,15 @@ pub async fn serve(
     let mut tasks = Tasks::new(worker, sender);
     let mut state = State::new(identity, settings.coordinators, rand::random(), Boot::now());
     let mut troubles = Troubles::default();
+    let mut counted = Tally::default();
+    metrics::started();
     let mut effects = state.tick(Boot::now());
     let mut stopping = false;
     let ending = loop {
         if let Some(ending) = carry_out(effects, &mut tasks) {
             break ending;
         }
+        counted = publish(&state, counted, &standing);
         let wake_at = state.wake_at();
         effects = tokio::select! {
             Some(event) = events.recv() => state.on(event, Boot::now()),
@@ -132,6 +158,20 @@ pub async fn serve(
         Ending::Shutdown => Ok(()),
         Ending::IdInUse => Err(Error::IdInUse { id: settings.id }),
     }
+}
+
+/// Tells how it stands and what came of renewals since the last time.
+fn publish(state: &State, before: Tally, standing: &watch::Sender<Standing>) -> Tally {
+    let now = state.tally();
+    metrics::lease_renewed(now.renewed - before.renewed, now.failed - before.failed);
+    metrics::lease_lost(now.lost - before.lost);
+    standing.send_if_modified(|standing| {
+        let changed = *standing != state.standing();
+        *standing = state.standing();
+        changed
+    });
+    metrics::connected(state.standing() == Standing::Welcomed);
+    now
 }
 
 async fn wake(at: Option<Boot>) {

@@ -18,11 +18,11 @@ mod tests;
 use super::bundles::Bundles;
 use super::event::{Effect, Event};
 use super::inventory::Inventory;
-use super::lease::Lease;
+use super::lease::{Lease, Tally};
 use super::links::Links;
 use super::orders::Orders;
 use super::route::Route;
-use super::{ConnectionId, Ending};
+use super::{ConnectionId, Ending, Standing};
 use runtime::clock::Boot;
 use shared::id::{AgentId, DatabaseName, Instance, StoreId};
 use shared::rollout::message::{FromAgent, Holding};
@@ -168,6 +168,19 @@ impl State {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// What has come of the lease's renewals.
+    pub(super) fn tally(&self) -> Tally {
+        self.lease.tally()
+    }
+
+    /// Whether a coordinator has welcomed us.
+    pub(super) fn standing(&self) -> Standing {
+        match self.links.home() {
+            Some(_) => Standing::Welcomed,
+            None => Standing::Seeking,
+        }
     }
 
     /// The orders still at work.

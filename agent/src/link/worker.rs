@@ -3,6 +3,7 @@
 
 use crate::database::Database;
 use crate::inquiry;
+use crate::metrics;
 use crate::work::{self, Control};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -58,7 +59,8 @@ impl Databases {
         let databases = databases
             .into_iter()
             .map(|database| (database.name().clone(), Arc::new(database)))
-            .collect();
+            .collect::<BTreeMap<_, _>>();
+        databases.keys().for_each(metrics::served);
         Self {
             databases,
             description,

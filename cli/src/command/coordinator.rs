@@ -4,10 +4,10 @@ use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
 use crate::output::{self, Format};
+use crate::telemetry;
 use coordinator::serve::Bound;
 use coordinator::store::{self, Error as StoreError, Missing, Store};
 use proto::v1;
-use runtime::telemetry;
 use serde_json::json;
 use shared::rollout::work::Exit;
 use shared::settings::{Flag, StoreUrl};
@@ -105,22 +105,28 @@ impl Coordinator {
         if let Some(Command::Recover(recover)) = self.command.take() {
             return recover.run(global).await;
         }
-        telemetry::init(telemetry::Format::Text)?;
         let missing = if self.init {
             Missing::Create
         } else {
             Missing::Refuse
         };
         let settings = context::settings(global, self.flags())?;
-        context::warn_of_unserved(&settings);
-        let settings = context::with_lookups(|lookups| settings.coordinator(lookups))?;
+        let own = context::with_lookups(|lookups| settings.coordinator(lookups))?;
+        let telemetry = telemetry::of_server(global, &settings, "confiture-coordinator", &own.advertise)?;
         let stop = runtime::shutdown::token()?;
         // The port first: whoever starts a second coordinator by mistake touches no store.
-        let bound = Bound::new(&settings).await?;
-        let Some(store) = stop.run_until_cancelled(open(&settings.store, missing)).await else {
-            return Ok(Exit::Done);
-        };
-        bound.serve(store?, stop).await?;
+        let bound = Bound::new(&own).await?;
+        let unready = bound.unready();
+        // On the heap: a whole coordinator is one future.
+        let serving = Box::pin(async {
+            match stop.run_until_cancelled(open(&own.store, missing)).await {
+                Some(store) => Ok::<_, Failure>(bound.serve(store?, stop.clone()).await?),
+                None => Ok(()),
+            }
+        });
+        let served = telemetry::served_beside(&telemetry, &settings.observability, unready, serving).await;
+        telemetry.end().await;
+        served?;
         Ok(Exit::Done)
     }
 

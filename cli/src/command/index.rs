@@ -39,7 +39,7 @@ pub(crate) struct RepairThem {
 
 impl Index {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        runtime::telemetry::init(runtime::telemetry::Format::Text)?;
+        crate::telemetry::log(global)?;
         match self {
             Self::Progress(of) => progress(&of.open(global)?, global.output).await,
             Self::Repair(repair) => repair.run(global).await,

@@ -51,7 +51,7 @@ fn seconds(text: &str) -> Result<Duration, duration::Error> {
 
 impl Ledger {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        runtime::telemetry::init(runtime::telemetry::Format::Text)?;
+        crate::telemetry::log(global)?;
         match self {
             Self::Show(of) => show(&of.open(global)?, global.output).await,
             Self::Verify(of) => verify(&of.open(global)?, global.output).await,

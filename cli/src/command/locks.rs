@@ -28,7 +28,7 @@ pub(crate) struct Locks {
 
 impl Locks {
     pub(crate) async fn run(&self, global: &Global) -> Result<Exit, Failure> {
-        runtime::telemetry::init(runtime::telemetry::Format::Text)?;
+        crate::telemetry::log(global)?;
         let database = self.database.open(&context::settings(global, Vec::new())?)?;
         if !self.watch {
             show(&database, global.output).await?;

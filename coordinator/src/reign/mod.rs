@@ -25,6 +25,7 @@ pub(crate) use found::waves;
 use crate::bundles::{Bundles, Error as BundleError};
 use crate::inquiries::Inquiries;
 use crate::load::{self, Loaded};
+use crate::metrics;
 use crate::pack::{self, Group};
 use crate::store::{Error as StoreError, Outcome, Store};
 use sessions::Sessions;
@@ -248,6 +249,7 @@ impl Reign {
 
     fn decide(&mut self, now: Time, round: &mut Round) {
         let advance = self.book.advance(now, || Holder(Uuid::new_v4()));
+        metrics::leases_expired(advance.lost);
         for (decision, error) in advance.refused {
             tracing::error!(?decision, %error, "a decision did not fit its rollout");
         }
@@ -305,6 +307,7 @@ impl Reign {
         rollouts.dedup_by_key(|rollout| rollout.spec().number);
         for violation in invariant::violations(&rollouts) {
             self.violations += 1;
+            metrics::violated(violation.invariant);
             tracing::error!(
                 invariant = violation.invariant.number(),
                 violations_total = self.violations,

@@ -15,12 +15,14 @@ pub mod etcd;
 mod identity;
 mod limits;
 mod open;
+mod timed;
 
 pub use error::Error;
 pub use identity::identity;
 pub(crate) use identity::renewal;
 pub use limits::{MAX_KEY_BYTES, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, MAX_VALUE_BYTES};
 pub use open::{Missing, open};
+pub(crate) use timed::Timed;
 
 use async_trait::async_trait;
 use std::time::Duration;

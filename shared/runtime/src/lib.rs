@@ -2,7 +2,7 @@
 //!
 //! - [`clock`]: time that runs on while the machine sleeps, and the date;
 //! - [`shutdown`]: signals become one cancellation token;
-//! - [`telemetry`]: the log on standard error;
+//! - [`telemetry`]: the log on standard error, metrics and traces;
 //! - [`files`]: reading a file with an error that says which and why.
 //!
 //! Nothing here decides anything: values go to the pure core as arguments.

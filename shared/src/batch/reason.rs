@@ -45,6 +45,20 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// What batches rest for, as metrics name it: a signal, `blind` where none can be read, or `duty` that is not more yet,
+    /// or by the author's word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Full { .. } | Self::SpeedingUp { .. } | Self::AddingWorkers { .. } => "duty",
+            Self::Holding { by } | Self::Slowed { by, .. } | Self::Stopped { by, .. } => match by {
+                Cause::Reading(reading) => reading.signal.word(),
+                Cause::Blind(_) => "blind",
+            },
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

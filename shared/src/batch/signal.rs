@@ -88,6 +88,28 @@ impl Signal {
         Self::Operator,
     ];
 
+    /// Its name in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::ReplicaLag => "replica_lag",
+            Self::ReplicaBytes => "replica_bytes",
+            Self::SlotRetention => "slot_retention",
+            Self::LockWait => "lock_wait",
+            Self::ActiveSessions => "active_sessions",
+            Self::CommitWaiters => "commit_waiters",
+            Self::CommitLatency => "commit_latency",
+            Self::WalRate => "wal_rate",
+            Self::Checkpoints => "checkpoints",
+            Self::ArchiveFailing => "archive_failing",
+            Self::ArchiveBacklog => "archive_backlog",
+            Self::Vacuum => "vacuum",
+            Self::OldestSnapshot => "oldest_snapshot",
+            Self::PoolWaiters => "pool_waiters",
+            Self::Operator => "operator_query",
+        }
+    }
+
     /// Whom it hurts above its limit.
     pub fn harm(self) -> Harm {
         match self {

@@ -242,6 +242,18 @@ impl std::fmt::Display for Setback {
 }
 
 impl Assignment {
+    /// When it last began or ended; `None` for one that waits.
+    pub fn changed_at(&self) -> Option<Time> {
+        match self {
+            Self::Waiting { .. } => None,
+            Self::Leasing(work) | Self::Running { work, .. } => Some(work.started_at),
+            Self::Done { ended_at, .. }
+            | Self::Failed { ended_at, .. }
+            | Self::Skipped { ended_at, .. }
+            | Self::Aborted { ended_at, .. } => Some(*ended_at),
+        }
+    }
+
     /// The beginning of all.
     pub fn new() -> Self {
         Self::Waiting {

@@ -38,6 +38,8 @@ pub struct Book {
     pub(super) links: BTreeMap<AgentId, Link>,
     pub(super) glances: BTreeMap<DatabaseName, Glance>,
     progress: BTreeMap<DatabaseName, (Holding, Progress)>,
+    /// When something of a rollout was last seen to get anywhere.
+    moved: BTreeMap<RolloutId, Time>,
     /// Since when no agent serves databases that must not hold their wave up.
     unserved: BTreeMap<DatabaseName, Time>,
     /// The waves whose checks are being asked.
@@ -80,6 +82,8 @@ pub struct Heard {
 pub struct Advance {
     /// To be written.
     pub changes: Vec<Change>,
+    /// Databases whose lease had ended with their work unfinished.
+    pub lost: u64,
     /// Decisions that did not fit their rollout; each is a fault in the scheduler.
     pub refused: Vec<(Decision, Error)>,
 }
@@ -165,6 +169,23 @@ impl Book {
             .get(database)
             .filter(|(of, _)| of.rollout == *rollout)
             .map(|(_, progress)| progress)
+    }
+
+    /// Whether a report says more than the one before.
+    fn got_on(&self, of: &Holding, progress: &Progress) -> bool {
+        self.progress.get(&of.database).is_none_or(|(before, then)| {
+            let place = |progress: &Progress| (progress.migrations_done, progress.step, progress.rows);
+            before != of || place(then) != place(progress)
+        })
+    }
+
+    /// When something of a rollout was last seen to get anywhere; after a change of leaders, when its last database began
+    /// or ended.
+    pub(super) fn moved(&self, rollout: &Rollout) -> Time {
+        self.moved.get(&rollout.spec().id).copied().unwrap_or_else(|| {
+            let times = rollout.assignments().values().filter_map(Assignment::changed_at);
+            times.max().unwrap_or(rollout.spec().created_at)
+        })
     }
 
     /// The rollout that a request founded.
@@ -332,6 +353,9 @@ impl Book {
             }
             FromAgent::Progress { of, progress } => {
                 if self.is_at_work(agent, &of) {
+                    if self.got_on(&of, &progress) {
+                        self.moved.insert(of.rollout.clone(), now);
+                    }
                     self.progress.insert(of.database.clone(), (of, progress));
                 }
             }
@@ -456,9 +480,13 @@ impl Book {
                 let mut heard = Heard::default();
                 self.apply(&rollout, event, now, &mut heard);
                 advance.changes.append(&mut heard.changes);
-                match heard.ignored {
-                    Some(error) => advance.refused.push((decision, error)),
-                    None => applied += 1,
+                if let Some(error) = heard.ignored {
+                    advance.refused.push((decision, error));
+                    continue;
+                }
+                applied += 1;
+                if let Decision::Lose { .. } = decision {
+                    advance.lost += 1;
                 }
             }
             // One decision can make another possible: the last database abandoned ends its rollout.
@@ -617,7 +645,11 @@ impl Book {
         let (number, is_ended) = (rollout.spec().number, rollout.phase().is_ended());
         if is_ended {
             self.live.remove(&number);
+            self.moved.remove(id);
         } else {
+            if !effects.is_empty() {
+                self.moved.insert(id.clone(), now);
+            }
             self.live.insert(number, id.clone());
         }
         if !effects.is_empty() {

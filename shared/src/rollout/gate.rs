@@ -76,6 +76,30 @@ pub enum Blocked {
     AgentLimit(usize),
 }
 
+impl Blocked {
+    /// Its name in metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Aborting => "aborting",
+            Self::Paused(_) => "paused",
+            Self::Wave(_) => "wave",
+            Self::Hours { .. } => "hours",
+            Self::Earlier(_) => "earlier_rollout",
+            Self::Backoff { .. } => "backoff",
+            Self::Conflict(_) => "conflict",
+            Self::NoAgent { .. } => "no_agent",
+            Self::Draining(_) => "draining",
+            Self::Unlocated(_) => "unlocated",
+            Self::Held { .. } => "held",
+            Self::Looking(_) => "looking",
+            Self::Limit(_) => "limit",
+            Self::RampUp(_) => "ramp_up",
+            Self::ServerLimit { .. } => "server_limit",
+            Self::AgentLimit(_) => "agent_limit",
+        }
+    }
+}
+
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

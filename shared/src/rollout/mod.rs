@@ -54,6 +54,7 @@ pub mod show;
 mod simulation;
 pub mod spec;
 mod spread;
+pub mod standing;
 pub mod tally;
 pub mod time;
 pub mod undo;

@@ -151,7 +151,10 @@ impl Book {
     }
 
     /// Agents that are connected and serve a database, with what they say about it.
-    fn serving<'a>(&'a self, database: &DatabaseName) -> impl Iterator<Item = (&'a AgentId, &'a Claim)> {
+    pub(super) fn serving<'a>(
+        &'a self,
+        database: &DatabaseName,
+    ) -> impl Iterator<Item = (&'a AgentId, &'a Claim)> {
         self.fleet()
             .claims(database)
             .filter(|(agent, _)| self.links().contains_key(*agent))

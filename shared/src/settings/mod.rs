@@ -24,7 +24,7 @@ mod validate;
 
 use crate::id::{AgentId, DatabaseName, SetName};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -135,6 +135,15 @@ pub struct Migration {
 pub struct Observability {
     /// The metrics endpoint.
     pub prometheus: Prometheus,
+    /// Where metrics and traces are sent.
+    pub otlp: Otlp,
+}
+
+/// Where metrics and traces are sent (`observability.otlp:`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Otlp {
+    /// The URL of a collector that takes OTLP over gRPC, such as `http://127.0.0.1:4317`; nothing is sent without one.
+    pub endpoint: Option<String>,
 }
 
 /// The metrics endpoint (`observability.prometheus:`).
@@ -142,6 +151,8 @@ pub struct Observability {
 pub struct Prometheus {
     /// Whether it is served; default no.
     pub enabled: bool,
+    /// The address it is served on; default `0.0.0.0`.
+    pub address: IpAddr,
     /// Its port; default 9090.
     pub port: u16,
 }

@@ -40,14 +40,21 @@ pub(super) const KEYS: &[&str] = &[
     "migration.directory",
     "migration.set",
     "observability.prometheus.enabled",
+    "observability.prometheus.address",
     "observability.prometheus.port",
+    "observability.otlp.endpoint",
 ];
 
 /// The list of databases.
 const DATABASES: &str = "databases";
 
 /// Variables that other parts read (the command line, the log): no keys, but no mistakes either.
-const OTHER_VARIABLES: &[&str] = &["CONFITURE_CONFIG", "CONFITURE_COORDINATOR", "CONFITURE_LOG"];
+const OTHER_VARIABLES: &[&str] = &[
+    "CONFITURE_CONFIG",
+    "CONFITURE_COORDINATOR",
+    "CONFITURE_LOG",
+    "CONFITURE_LOG_FORMAT",
+];
 
 /// A settings file as the caller read it.
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::migration::Problems;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 fn with(text: &str, environment: &[(&str, &str)], flags: &[Flag]) -> Result<Settings, Problems> {
@@ -64,6 +65,7 @@ fn without_any_source_the_defaults_hold() {
         settings.observability.prometheus,
         Prometheus {
             enabled: false,
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             port: 9090
         }
     );
@@ -87,6 +89,7 @@ fn the_guides_file_is_read_with_the_guides_units() {
         settings.observability.prometheus,
         Prometheus {
             enabled: true,
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             port: 9191
         }
     );

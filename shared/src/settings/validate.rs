@@ -7,8 +7,8 @@ use super::reader::{Placed, Reader};
 use super::secret::{Lookups, Source};
 use super::store_url::{self, Written};
 use super::{
-    Agent, Connection, Coordinator, Database, Etcd, EtcdTls, Identity, Login, Migration, Observability, Pool,
-    Prometheus, StoreUrl,
+    Agent, Connection, Coordinator, Database, Etcd, EtcdTls, Identity, Login, Migration, Observability, Otlp,
+    Pool, Prometheus, StoreUrl,
 };
 use crate::id::{AgentId, DatabaseName, SetName};
 use crate::migration::expression::Query;
@@ -527,7 +527,16 @@ fn observability(reader: &mut Reader) -> Observability {
     Observability {
         prometheus: Prometheus {
             enabled: reader.truth("observability.prometheus.enabled", false),
+            address: reader
+                .parsed("observability.prometheus.address", |text| {
+                    text.parse()
+                        .map_err(|_| format!("expected an IP address, found `{text}`"))
+                })
+                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: u16::try_from(port).unwrap_or(9090),
+        },
+        otlp: Otlp {
+            endpoint: reader.parsed("observability.otlp.endpoint", http_url),
         },
     }
 }

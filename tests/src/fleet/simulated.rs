@@ -4,7 +4,7 @@
 //!   coordinator <== real streams ==> agent::link, one per agent --> Served --> Databases: what is done, who is at work
 //! ```
 
-use agent::link::{self, Worker};
+use agent::link::{self, Standing, Worker};
 use agent::work::Control;
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +89,8 @@ impl Simulated {
                 id: AgentId::try_from(format!("simulated-{number:04}"))?,
                 coordinators: vec![coordinator.to_owned()],
             };
-            agents.spawn(link::serve(settings, Arc::new(worker), stop.clone()));
+            let standing = watch::Sender::new(Standing::Seeking);
+            agents.spawn(link::serve(settings, Arc::new(worker), standing, stop.clone()));
         }
         Ok(Self {
             databases,

@@ -33,7 +33,12 @@ impl Running {
             id: AgentId::try_from("agent").unwrap(),
             coordinators: coordinators.iter().map(|&url| url.to_owned()).collect(),
         };
-        let task = tokio::spawn(serve(settings, Arc::new(script.clone()), stop.clone()));
+        let task = tokio::spawn(serve(
+            settings,
+            Arc::new(script.clone()),
+            watch::Sender::new(Standing::Seeking),
+            stop.clone(),
+        ));
         Self { script, stop, task }
     }
 

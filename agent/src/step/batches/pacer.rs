@@ -2,9 +2,11 @@
 //! second on a connection of its own.
 
 use super::vacuum::Others;
+use crate::metrics;
 use crate::probe::{Known, Probe};
 use crate::run::Run;
-use shared::batch::{Company, Health, Limits, Pace, PaceLimits, Sample, TARGET};
+use shared::batch::{Company, Health, Limits, Outlook, Pace, PaceLimits, Sample, TARGET};
+use shared::id::DatabaseName;
 use shared::plan::Batches;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -100,14 +102,26 @@ impl Pacer {
     }
 
     /// Rests after a batch that took so long, for as long as the pace asks for; a change of the pace counts at once.
-    pub(super) async fn rest(&self, batch: Duration) {
+    pub(super) async fn rest(&self, database: &DatabaseName, batch: Duration) {
         let ended = Instant::now();
+        let mut told = Duration::ZERO;
+        let mut tell = |reason| {
+            let rested = ended.elapsed();
+            metrics::rested(database, reason, rested.saturating_sub(told));
+            told = rested;
+        };
         let jitter: f64 = rand::random();
         let mut changes = self.changes();
         loop {
-            let (pause, stopped) = {
+            let (pause, stopped, reason) = {
                 let pace = self.pace();
-                (pace.pause(batch, jitter).max(self.pause), pace.is_stopped())
+                let own = pace.pause(batch, jitter);
+                let reason = if own < self.pause {
+                    "pause"
+                } else {
+                    pace.reason().word()
+                };
+                (own.max(self.pause), pace.is_stopped(), reason)
             };
             let left = pause.saturating_sub(ended.elapsed());
             if !stopped && left.is_zero() {
@@ -119,6 +133,7 @@ impl Pacer {
                 () = tokio::time::sleep(nap) => {}
                 _ = changes.changed() => {}
             }
+            tell(reason);
         }
     }
 
@@ -139,6 +154,7 @@ impl Pacer {
         let mut wal = Window::default();
         let mut before: Option<(Sample, Instant)> = None;
         let (mut keys_before, mut observed) = (0, Instant::now());
+        let mut outlook = Outlook::default();
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -182,6 +198,7 @@ impl Pacer {
             }
             self.notify();
             self.report(run);
+            self.measure(run, &mut outlook);
         }
     }
 
@@ -191,6 +208,18 @@ impl Pacer {
             progress.pace = reason;
             progress.workers = workers;
         });
+    }
+
+    /// How fast it goes, and how long it still takes at the slowest pace of late.
+    fn measure(&self, run: &Run<'_>, outlook: &mut Outlook) {
+        let (rows, estimated) = {
+            let progress = run.control.progress.borrow();
+            (progress.rows, progress.estimated_rows)
+        };
+        outlook.observe(self.started.elapsed(), rows);
+        let left = outlook.left(estimated.saturating_sub(rows));
+        let duty = if self.is_stopped() { 0.0 } else { self.duty() };
+        metrics::pace(run.database.name(), duty, left.map(|left| *left.end()));
     }
 
     /// Whether no batch may begin.

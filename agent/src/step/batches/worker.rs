@@ -8,6 +8,7 @@ use super::split;
 use super::vacuum::{self, Vacuums};
 use crate::backoff::Backoff;
 use crate::error::Error;
+use crate::metrics;
 use crate::run::{PATIENCE, Run};
 use crate::step::Place;
 use futures_util::StreamExt as _;
@@ -143,6 +144,7 @@ pub(super) async fn all(
         outcome = working => outcome,
         never = shared.pacer.steer(run, batches) => match never {},
     };
+    metrics::pace(run.database.name(), 0.0, Some(Duration::ZERO));
     let (vacuums, told) = shared.vacuums.ended();
     let state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     run.commits += state.commits;
@@ -217,6 +219,12 @@ impl Shared<'_, '_> {
                     (trouble, retries) = (None, 0);
                     let took = started.elapsed();
                     self.pacer.looked_at(size.rows());
+                    metrics::batch(
+                        self.run.database.name(),
+                        &self.batches.change,
+                        outcome.changed,
+                        took,
+                    );
                     if outcome.left == Left::More {
                         size.took(outcome.work);
                     }
@@ -228,7 +236,7 @@ impl Shared<'_, '_> {
                     // On the heap: it is rare, and a run of many steps is one future.
                     Box::pin(vacuum::when_due(self, work.part)).await;
                     tokio::select! {
-                        () = self.pacer.rest(took) => {}
+                        () = self.pacer.rest(self.run.database.name(), took) => {}
                         () = self.halt.cancelled() => return Err(Error::Stopped),
                     }
                     if self.give_back(shard.number) {
@@ -239,6 +247,7 @@ impl Shared<'_, '_> {
                 Err(error) if is_contention(&error) => {
                     size.failed();
                     self.met_others(size);
+                    metrics::batch_retried(self.run.database.name());
                     retries += 1;
                     let backoff = trouble.get_or_insert_with(Backoff::new);
                     if backoff.elapsed() > PATIENCE {

@@ -124,9 +124,13 @@ impl Locks {
 
     /// Waits outside the queue until a try is worth it.
     pub(super) async fn turn(&mut self, run: &mut Run<'_>, tag: &Tag) -> Result<Turn, Error> {
+        let mut spent = false;
         loop {
             let (vacuums, others) = self.look(run, tag).await?;
             let length = self.tries.next(run.locks.stall_left());
+            if length.is_none() && !std::mem::replace(&mut spent, true) {
+                run.locks.spent();
+            }
             if let Some(length) = length
                 && others.is_empty()
             {
@@ -190,6 +194,7 @@ impl Locks {
     async fn wait(&mut self, run: &mut Run<'_>, pause: Duration) -> Result<(), Error> {
         let left = self.budget.saturating_sub(self.since.elapsed());
         if left.is_zero() {
+            run.locks.gave_up();
             return Err(self.given_up(run));
         }
         let who = listed(&self.blockers);
@@ -202,7 +207,7 @@ impl Locks {
         });
         let began = Instant::now();
         let waited = run.stoppable(pause.min(left)).await;
-        run.locks.waited += began.elapsed();
+        run.locks.waited(began.elapsed());
         waited
     }
 

@@ -2,13 +2,14 @@
 
 use crate::context::{self, Global};
 use crate::failure::{self, Failure};
+use crate::telemetry;
 use agent::database::Database;
-use agent::link::{self, Databases};
+use agent::link::{self, Databases, Standing};
 use agent::pool::Servers;
-use runtime::telemetry;
 use shared::rollout::work::Exit;
 use shared::settings::{Flag, Settings};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// How it serves.
 #[derive(Debug, clap::Args)]
@@ -23,22 +24,30 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        telemetry::init(telemetry::Format::Text)?;
-        failure::contain_panics();
         let settings = context::settings(global, self.flags())?;
-        context::warn_of_unserved(&settings);
+        let telemetry =
+            telemetry::of_server(global, &settings, "confiture-agent", settings.agent.id.as_str())?;
+        failure::contain_panics();
         let databases = databases(&settings)?;
         let stop = runtime::shutdown::token()?;
         let description = format!("agent {} on {}", settings.agent.id, context::host());
         let worker = Arc::new(Databases::new(databases, description));
         let of_link = link::Settings {
-            id: settings.agent.id,
-            coordinators: settings.agent.coordinators,
+            id: settings.agent.id.clone(),
+            coordinators: settings.agent.coordinators.clone(),
         };
-        tokio::select! {
-            served = link::serve(of_link, worker.clone(), stop) => served?,
-            never = worker.tend() => match never {},
-        }
+        let standing = watch::Sender::new(Standing::Seeking);
+        let unready = link::unready(standing.subscribe(), &of_link);
+        agent::metrics::build("agent");
+        let serving = async {
+            tokio::select! {
+                served = link::serve(of_link, worker.clone(), standing, stop) => served,
+                never = worker.tend() => match never {},
+            }
+        };
+        let served = telemetry::served_beside(&telemetry, &settings.observability, unready, serving).await;
+        telemetry.end().await;
+        served?;
         Ok(Exit::Done)
     }
 

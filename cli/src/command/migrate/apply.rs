@@ -5,6 +5,7 @@ use super::{Of, plan, progress};
 use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::output::{self, Format};
+use crate::telemetry;
 use agent::local::{self, Done, Options};
 use agent::work::{Control, Listener};
 use agent::{Living, Overrides};
@@ -13,7 +14,9 @@ use shared::id::{Direction, Holder};
 use shared::ledger::{Goal, Order};
 use shared::migration::Version;
 use shared::rollout::work::{Exit, Progress};
+use shared::settings::Settings;
 use shared::settings::duration::{self, Zero};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -62,6 +65,9 @@ struct How {
     /// Print every statement that would run, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Write the run's metrics to this file at the end, as the node exporter's textfile collector reads them
+    #[arg(long, value_name = "FILE.prom", conflicts_with = "dry_run")]
+    metrics_file: Option<PathBuf>,
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {
@@ -108,7 +114,25 @@ impl Down {
 }
 
 async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Global) -> Result<Exit, Failure> {
-    let target = Target::of(of, global)?;
+    let settings = context::settings(global, Vec::new())?;
+    let telemetry = telemetry::of_command(global, &settings, how.metrics_file.clone())?;
+    let ended = migrate(of, how, goal, direction, &settings, global).await;
+    let told = telemetry.end().await;
+    // What became of the migrations counts for more than whether it was counted.
+    let exit = ended?;
+    told?;
+    Ok(exit)
+}
+
+async fn migrate(
+    of: &Of,
+    how: &How,
+    goal: Goal,
+    direction: Direction,
+    settings: &Settings,
+    global: &Global,
+) -> Result<Exit, Failure> {
+    let target = Target::of(of, settings)?;
     if how.dry_run {
         let planned = local::plan(&target.database, &target.set, &goal).await?;
         plan::print(&target, &planned, global.output);

@@ -49,7 +49,6 @@ impl Of {
 
 impl Migrate {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        runtime::telemetry::init(runtime::telemetry::Format::Text)?;
         match self {
             Self::Up(up) => up.run(global).await,
             Self::Down(down) => down.run(global).await,

@@ -2,7 +2,7 @@
 
 use super::Of;
 use super::target::Target;
-use crate::context::Global;
+use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use agent::audit::{self, ShownSet};
@@ -20,7 +20,9 @@ pub(crate) struct Status {
 
 impl Status {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let target = Target::of(&self.of, global)?;
+        crate::telemetry::log(global)?;
+        let settings = context::settings(global, Vec::new())?;
+        let target = Target::of(&self.of, &settings)?;
         let ledger = local::read(&target.database, &target.set).await?;
         let shown = audit::show(&target.database).await?;
         let sets = shown.map(|shown| shown.sets).unwrap_or_default();

@@ -1,12 +1,12 @@
 //! One database and one set.
 
 use super::Of;
-use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::files;
 use agent::database::Database;
 use shared::id::SetName;
 use shared::migration::Set;
+use shared::settings::Settings;
 
 /// What a command works on.
 pub(super) struct Target {
@@ -15,9 +15,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads settings and migrations and sets the pools up; connects to nothing yet.
-    pub(super) fn of(of: &Of, global: &Global) -> Result<Self, Failure> {
-        let settings = context::settings(global, Vec::new())?;
+    /// Reads the migrations and sets the pools up; connects to nothing yet.
+    pub(super) fn of(of: &Of, settings: &Settings) -> Result<Self, Failure> {
         let name = match &of.set {
             Some(name) => {
                 Some(SetName::try_from(name.as_str()).map_err(|e| Failure::usage(format!("--set: {e}")))?)
@@ -26,7 +25,7 @@ impl Target {
         };
         let folder = of.migrations.as_ref().unwrap_or(&settings.migration.directory);
         let set = files::set(folder, name)?;
-        let database = of.database.open(&settings)?;
+        let database = of.database.open(settings)?;
         Ok(Self { database, set })
     }
 }

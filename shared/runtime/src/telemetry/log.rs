@@ -3,15 +3,22 @@
 //! `CONFITURE_LOG` filters it, in the syntax of `tracing_subscriber::EnvFilter` (`debug`, `info,coordinator=trace`);
 //! without it everything from INFO on is shown, but for PostgreSQL's notices.
 
+use opentelemetry_sdk::trace::SdkTracer;
 use std::io::IsTerminal as _;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 /// The variable that holds the filter.
 pub const VARIABLE: &str = "CONFITURE_LOG";
 
 /// Our own words from INFO on; PostgreSQL's notices are for those who ask for them.
 const DEFAULT: &str = "info,tokio_postgres=warn";
+
+/// Whose spans make traces: ours, and nobody's below.
+const TRACED: [&str; 4] = ["agent", "coordinator", "confiture", "runtime"];
 
 /// How each line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,27 +49,30 @@ pub enum Error {
     Again(#[source] TryInitError),
 }
 
-/// Sets up the log of this process. Call it once.
-///
-/// # Errors
-/// When the filter cannot be parsed, or a log is already set up.
-pub fn init(format: Format) -> Result<(), Error> {
+/// Sets up the log of this process, and beside it the traces where there is somebody to take them.
+pub(super) fn init(format: Format, spans: Option<SdkTracer>) -> Result<(), Error> {
     let filter = filter(std::env::var(VARIABLE).ok())?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| Masked(std::io::stderr()));
-    match format {
+    let lines = fmt::layer().with_writer(|| Masked(std::io::stderr()));
+    let lines = match format {
         Format::Text => {
             let colour = std::io::stderr().is_terminal()
                 && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            builder
-                .with_ansi(colour)
-                .finish()
-                .try_init()
-                .map_err(Error::Again)
+            lines.with_ansi(colour).boxed()
         }
-        Format::Json => builder.json().finish().try_init().map_err(Error::Again),
-    }
+        Format::Json => lines.json().boxed(),
+    };
+    let traces = spans.map(|tracer| {
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(Targets::new().with_targets(TRACED.map(|of| (of, Level::INFO))))
+    });
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces)
+        .try_init()
+        .map_err(Error::Again)
 }
 
 /// Covers passwords in what is written: the text of an error may repeat what a user wrote.

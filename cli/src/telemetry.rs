@@ -1,0 +1,120 @@
+//! What a command tells about itself besides its output: log, metrics, traces.
+
+use crate::context::{self, Global};
+use crate::failure::Failure;
+use runtime::telemetry::http::{self, Unready};
+use runtime::telemetry::{self, Kept, Process, Telemetry};
+use shared::settings::{Observability, Settings};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+
+/// How log lines are written (`--log-format`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl From<LogFormat> for telemetry::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// The log alone: for commands that look.
+pub(crate) fn log(global: &Global) -> Result<(), Failure> {
+    Ok(telemetry::log(global.log_format.into())?)
+}
+
+/// Log, metrics and traces of a process that serves.
+pub(crate) fn of_server(
+    global: &Global,
+    settings: &Settings,
+    service: &'static str,
+    instance: &str,
+) -> Result<Telemetry, Failure> {
+    let kept = if settings.observability.prometheus.enabled {
+        Kept::Metrics
+    } else {
+        Kept::Nothing
+    };
+    let process = Process { service, instance };
+    Ok(telemetry::start(
+        global.log_format.into(),
+        &settings.observability,
+        kept,
+        &process,
+    )?)
+}
+
+/// Log, metrics and traces of a command that works and ends. Its metrics go to `file` where one is named: one that cannot
+/// be written is refused before anything is done.
+pub(crate) fn of_command(
+    global: &Global,
+    settings: &Settings,
+    file: Option<PathBuf>,
+) -> Result<OfCommand, Failure> {
+    let kept = if file.is_some() {
+        Kept::Metrics
+    } else {
+        Kept::Nothing
+    };
+    let process = Process {
+        service: "confiture",
+        instance: &context::host(),
+    };
+    let telemetry = telemetry::start(global.log_format.into(), &settings.observability, kept, &process)?;
+    agent::metrics::build("cli");
+    if let Some(file) = &file {
+        telemetry.write(file)?;
+    }
+    Ok(OfCommand { telemetry, file })
+}
+
+/// What a command tells, until it ends.
+pub(crate) struct OfCommand {
+    telemetry: Telemetry,
+    file: Option<PathBuf>,
+}
+
+impl OfCommand {
+    /// Writes and sends what is left.
+    pub(crate) async fn end(self) -> Result<(), Failure> {
+        let written = match &self.file {
+            Some(file) => self.telemetry.write(file),
+            None => Ok(()),
+        };
+        self.telemetry.end().await;
+        Ok(written?)
+    }
+}
+
+/// Serves the metrics, where they are, beside `work`.
+pub(crate) async fn served_beside<T>(
+    telemetry: &Telemetry,
+    settings: &Observability,
+    unready: Unready,
+    work: impl Future<Output = T>,
+) -> T {
+    let Some(registry) = telemetry.registry() else {
+        return work.await;
+    };
+    let address = SocketAddr::new(settings.prometheus.address, settings.prometheus.port);
+    let stop = CancellationToken::new();
+    let endpoint = async {
+        http::serve(address, registry, unready, stop.clone()).await;
+        // It failed, which it said; the work is worth more.
+        std::future::pending::<std::convert::Infallible>().await
+    };
+    tokio::select! {
+        done = work => done,
+        never = endpoint => match never {},
+    }
+}
