@@ -5,6 +5,7 @@
 //! | [`postgres`] | throw-away PostgreSQL servers, their databases and roles; restart, freeze, kill |
 //! | [`pgbouncer`] | a throw-away PgBouncer before such a server; restart, freeze, kill |
 //! | [`etcd`] | throw-away etcds, alone or several as one; restart, freeze, kill |
+//! | [`prometheus`] | a throw-away Prometheus, and what its checker says |
 //! | [`process`] | any child process with its output line by line, and the `confiture` binary as one |
 //! | [`fleet`] | many databases with the coordinators and agents that serve them |
 //! | [`proxy`] | the way to a PostgreSQL server, and what can happen on it |
@@ -31,6 +32,7 @@ pub mod pgbouncer;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 mod reaper;
 pub mod steps;

@@ -1,0 +1,253 @@
+//! What coordinators and agents tell about themselves, as a real Prometheus sees it during a rollout.
+
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tests::directory::Directory;
+use tests::eventually;
+use tests::fleet::{Agent, Coordinator, members};
+use tests::migrations::Migrations;
+use tests::port::Port;
+use tests::postgres::Server;
+use tests::process::Confiture;
+use tests::prometheus::{Prometheus, page, promtool};
+
+const SOON: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
+
+/// Serves metrics on this port of this machine.
+fn watched(port: &Port) -> impl Fn(&mut serde_json::Value) + use<> {
+    let number = port.number();
+    move |settings| {
+        settings["observability"] =
+            json!({ "prometheus": { "enabled": true, "address": "127.0.0.1", "port": number } });
+    }
+}
+
+/// The samples of one page: name with labels, and value.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        })
+        .collect()
+}
+
+/// The metrics that a page names.
+fn names(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split(' ').next())
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let names_of_databases = ["orders", "users"];
+    let members = members(&server, &names_of_databases).await?;
+    for member in &members {
+        member
+            .database
+            .execute(
+                "CREATE TABLE items (id bigint PRIMARY KEY, net numeric NOT NULL, gross numeric);
+                 INSERT INTO items SELECT g, g FROM generate_series(1, 60000) g",
+            )
+            .await?;
+    }
+    let ports = [Port::claim()?, Port::claim()?];
+    let coordinator =
+        Coordinator::start_with("coordinator", "file:./confiture.redb", watched(&ports[0])).await?;
+    let agent = Agent::start_with("agent-a", &[&coordinator.url()], &members, watched(&ports[1]))?;
+    let prometheus = Prometheus::start(&[
+        ("confiture-coordinator", ports[0].number()),
+        ("confiture-agent", ports[1].number()),
+    ])
+    .await?;
+    coordinator.wait_for_databases(&names_of_databases).await?;
+    for port in &ports {
+        assert_eq!(
+            page(port.number(), "/healthz").await?,
+            (200, "alive\n".to_owned())
+        );
+        assert_eq!(page(port.number(), "/readyz").await?, (200, "ready\n".to_owned()));
+    }
+    let set = Migrations::write(&[
+        ("0001_note.up.sql", "ALTER TABLE items ADD COLUMN note text"),
+        (
+            "0002_gross.yaml",
+            "up:\n  - backfill: { table: items, set: { gross: net * 1.2 }, where: gross IS NULL, sync: none, batch: { size: 1000, pause: 1s } }\n",
+        ),
+    ])?;
+    let mut rollout = coordinator.rollout(&set).arg("--watch").start("rollout")?;
+    // In its middle: what there is of live rollouts and steps at work.
+    eventually("the rollout to be scraped at work", SOON, || async {
+        let seen = prometheus
+            .ask(
+                "confiture_rollout_databases{state=\"running\"} > 0 and on() (sum(confiture_rows_total) > 0)",
+            )
+            .await?;
+        Ok((!seen.is_empty()).then_some(()))
+    })
+    .await?;
+    for expression in [
+        "confiture_rollouts{state=\"running\"} == 1",
+        "confiture_rollout_wave == 1",
+        "time() - confiture_rollout_last_progress_timestamp_seconds < 30",
+        "confiture_agents{state=\"connected\"} == 1",
+        "confiture_databases{state=\"reachable\"} == 2",
+        "confiture_leader == 1",
+        "confiture_coordinator_connected == 1",
+        "confiture_duty_ratio > 0",
+    ] {
+        eventually(expression, SOON, || async {
+            Ok((!prometheus.ask(expression).await?.is_empty()).then_some(()))
+        })
+        .await?;
+    }
+    let status = rollout.wait(LONG).await?;
+    assert!(status.success(), "{}\n{}", rollout.stderr(), agent.log());
+    let texts = [
+        page(ports[0].number(), "/metrics").await?.1,
+        page(ports[1].number(), "/metrics").await?.1,
+    ];
+    for text in &texts {
+        promtool(&["check", "metrics"], coordinator.folder(), text)?;
+    }
+    let known: BTreeSet<String> = coordinator::metrics::METRICS
+        .iter()
+        .chain(agent::metrics::METRICS)
+        .map(|metric| metric.name.to_owned())
+        .collect();
+    let shown: BTreeSet<String> = texts.iter().flat_map(|text| names(text)).collect();
+    assert!(shown.is_subset(&known), "{:?}", shown.difference(&known));
+    let of_agent = samples(&texts[1]);
+    let counted = |series: &str| of_agent.get(series).copied();
+    for database in names_of_databases {
+        assert_eq!(
+            counted(&format!(
+                "confiture_migration_total{{database=\"{database}\",kind=\"up\",outcome=\"done\"}}"
+            )),
+            Some(2.0),
+            "{}",
+            texts[1]
+        );
+        assert_eq!(
+            counted(&format!(
+                "confiture_rows_total{{database=\"{database}\",kind=\"backfill\"}}"
+            )),
+            Some(60_000.0)
+        );
+        assert_eq!(
+            counted(&format!(
+                "confiture_migration_errors_total{{database=\"{database}\"}}"
+            )),
+            Some(0.0)
+        );
+    }
+    assert_eq!(
+        counted("confiture_migration_duration_seconds_count{kind=\"up\",outcome=\"done\"}"),
+        Some(4.0)
+    );
+    assert_eq!(
+        counted("confiture_migration_lock_wait_seconds_count{outcome=\"granted\"}"),
+        Some(2.0)
+    );
+    let paused = ["orders", "users"].map(|database| {
+        counted(&format!(
+            "confiture_throttle_seconds_total{{database=\"{database}\",reason=\"pause\"}}"
+        ))
+    });
+    // A second after each of some thirteen batches.
+    assert!(
+        paused.iter().all(|seconds| seconds.is_some_and(|s| s > 3.0)),
+        "{paused:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_without_a_coordinator_says_why_it_is_not_ready() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let members = members(&server, &["alone"]).await?;
+    let (port, nobody) = (Port::claim()?, Port::claim()?);
+    let url = format!("http://127.0.0.1:{}", nobody.number());
+    let _agent = Agent::start_with("agent-a", &[&url], &members, watched(&port))?;
+    let (status, text) = eventually("the agent to serve its metrics", SOON, || async {
+        Ok(Some(page(port.number(), "/readyz").await?))
+    })
+    .await?;
+    assert_eq!(
+        (status, text),
+        (
+            503,
+            format!("no coordinator has welcomed this agent; tried: {url}\n")
+        )
+    );
+    assert_eq!(page(port.number(), "/healthz").await?.0, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_taken_port_is_said_and_work_goes_on() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let members = members(&server, &["taken"]).await?;
+    let port = Port::claim()?;
+    let taken = tokio::net::TcpListener::bind(("127.0.0.1", port.number())).await?;
+    let coordinator = Coordinator::start("coordinator", "file:./confiture.redb").await?;
+    let agent = Agent::start_with("agent-a", &[&coordinator.url()], &members, watched(&port))?;
+    agent
+        .wait_for_line("cannot serve metrics there, trying again", SOON)
+        .await?;
+    let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
+    coordinator.rollout(&set).arg("--watch").succeed().await?;
+    drop(taken);
+    eventually("the port to be taken once it is free", SOON, || async {
+        Ok((page(port.number(), "/metrics").await?.0 == 200).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_command_writes_its_metrics_to_a_file() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.database("filed").await?;
+    let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
+    let folder = Directory::new()?;
+    let file = folder.path().join("confiture.prom");
+    let up = || {
+        Confiture::new(["migrate", "up", "--migrations"])
+            .arg(set.path())
+            .env("DATABASE_URL", database.url())
+            .arg("--metrics-file")
+    };
+    up().arg(&file).succeed().await?;
+    let text = std::fs::read_to_string(&file)?;
+    promtool(&["check", "metrics"], set.path(), &text)?;
+    assert!(
+        text.contains("confiture_migration_duration_seconds_count{kind=\"up\",outcome=\"done\"} 1"),
+        "{text}"
+    );
+    // A file that cannot be written is said before anything is changed.
+    set.put("0002_b.up.sql", "CREATE TABLE b ()")?;
+    let refused = up()
+        .arg(folder.path().join("missing/confiture.prom"))
+        .run()
+        .await?;
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("cannot write the metrics to"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(
+        database
+            .number("SELECT count(*) FROM pg_class WHERE relname = 'b'")
+            .await?,
+        0
+    );
+    Ok(())
+}
