@@ -15,7 +15,7 @@
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
 //! | [`locks`] | who waits for whom, for those who operate it |
 //! | [`indexes`] | indexes for those who operate a database: builds at work, repairs |
-//! | [`metrics`] | what is counted, under the names that users know |
+//! | [`metrics`], `traces` | what is counted, under the names that users know; the spans of a run |
 //! | [`error`], `user_error` | what is said when it fails |
 //! | `faults`, `planted` | nothing; in tests, faults at named points, and mistakes that tests must notice |
 
@@ -47,6 +47,7 @@ mod session;
 mod step;
 mod survey;
 mod tls;
+mod traces;
 mod user_error;
 pub mod work;
 

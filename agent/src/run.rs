@@ -21,6 +21,7 @@ use shared::retry::Retryability;
 use shared::rollout::work::{Cost, Exit, Progress, Summary};
 use shared::sql::Tag;
 use std::time::{Duration, Instant};
+use tracing::Instrument as _;
 
 /// How long passing troubles may last without any progress before the run gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -310,7 +311,8 @@ impl<'a> Run<'a> {
                     ..Progress::default()
                 };
             });
-            self.migration(todo).await?;
+            let span = tracing::info_span!("migration", version = %todo.migration.version, direction = todo.direction.as_str());
+            self.migration(todo).instrument(span).await?;
         }
         Ok(())
     }
@@ -333,7 +335,8 @@ impl<'a> Run<'a> {
                 (progress.workers, progress.pace) = (0, String::new());
             });
             let started = Instant::now();
-            if let Err(error) = step::carry_out(self, place).await {
+            let span = tracing::info_span!("step", step = place.number(), kind = place.step().change.name());
+            if let Err(error) = step::carry_out(self, place).instrument(span).await {
                 let error = self.cause(error).await;
                 return Err(place.wrap(self.database.name(), error));
             }

@@ -3,11 +3,13 @@
 use crate::context::{self, Global};
 use crate::failure::Failure;
 use runtime::telemetry::http::{self, Unready};
-use runtime::telemetry::{self, Kept, Process, Telemetry};
+use runtime::telemetry::{self, Kept, Process, Telemetry, span};
 use shared::settings::{Observability, Settings};
+use shared::trace::Place;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 /// How log lines are written (`--log-format`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -76,6 +78,28 @@ pub(crate) fn of_command(
         telemetry.write(file)?;
     }
     Ok(OfCommand { telemetry, file })
+}
+
+/// Where CI and other tools that run us say under which span of theirs they do.
+const CALLER: &str = "TRACEPARENT";
+
+/// Hangs a command's span under its caller's, where there is one.
+pub(crate) fn of_caller(span: &Span) {
+    if let Some(place) = context::variable(CALLER).and_then(|text| text.parse().ok()) {
+        span::hang(span, place);
+    }
+}
+
+/// A request that tells under which span it is made: ours, or else our caller's.
+pub(crate) fn request<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    let caller = || context::variable(CALLER).and_then(|text| text.parse::<Place>().ok());
+    if let Some(place) = span::here().or_else(caller)
+        && let Ok(value) = place.to_string().parse()
+    {
+        request.metadata_mut().insert("traceparent", value);
+    }
+    request
 }
 
 /// What a command tells, until it ends.

@@ -21,6 +21,7 @@
 //! | `mirror` | the book as one who does not lead reads it |
 //! | `inquiries` | what agents say of databases when they are asked |
 //! | `service` | the gRPC handlers |
+//! | `traces` | the spans of rollouts |
 
 mod bundles;
 mod chain;
@@ -37,5 +38,6 @@ mod seat;
 pub mod serve;
 mod service;
 pub mod store;
+mod traces;
 
 pub use serve::serve;

@@ -36,4 +36,5 @@ pub mod rollout;
 pub mod settings;
 pub mod sql;
 pub mod survey;
+pub mod trace;
 pub mod yaml;

@@ -307,6 +307,7 @@ mod tests {
             holder: Holder(Uuid::from_u128(7)),
             attempt: 1,
             canary: false,
+            trace: None,
         }
     }
 

@@ -7,6 +7,7 @@ use super::connection;
 use super::event::{Event, Inquired, Question};
 use super::worker::Worker;
 use crate::work::{Control, Listener, StepResult};
+use runtime::telemetry;
 use shared::id::{DatabaseName, StoreId};
 use shared::inquiry::Answer;
 use shared::retry::Retryability;
@@ -194,6 +195,9 @@ impl Tasks {
             database = %order.database,
             attempt = order.attempt,
         );
+        if let Some(place) = order.trace {
+            telemetry::span::hang(&span, place);
+        }
         let (worker, events, subject) = (
             self.worker.clone(),
             self.events.clone(),

@@ -9,6 +9,7 @@ use crate::ledger;
 use crate::pooler;
 use crate::run::Run;
 use crate::session::Session;
+use crate::traces;
 use crate::user_error;
 use futures_util::StreamExt as _;
 use shared::lock::LONGEST_TRY;
@@ -59,6 +60,7 @@ pub(super) async fn run(
         match tried {
             Ok(()) => {
                 run.locks.got(&seen);
+                traces::tried(began.elapsed(), "granted");
                 run.committed();
                 return Ok(());
             }

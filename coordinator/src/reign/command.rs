@@ -6,6 +6,7 @@ use shared::migration::Version;
 use shared::rollout::book::AskError;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
 use shared::rollout::{Bundle, Policy, Selector, Verb, drain, show, undo, view, waves};
+use shared::trace::Place;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -137,6 +138,7 @@ pub(crate) struct Wish {
     pub(crate) selector: Selector,
     pub(crate) policy: Policy,
     pub(crate) created_by: String,
+    pub(crate) trace: Option<Place>,
 }
 
 /// What came of a [`Wish`].

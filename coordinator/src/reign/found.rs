@@ -57,6 +57,7 @@ pub(super) fn found(
         policy: wish.policy,
         created_by: wish.created_by,
         created_at: now,
+        trace: wish.trace,
         waves,
     })))
 }
@@ -211,6 +212,7 @@ mod tests {
             },
             policy: Policy::default(),
             created_by: String::new(),
+            trace: None,
         }
     }
 

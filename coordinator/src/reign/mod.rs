@@ -28,6 +28,7 @@ use crate::load::{self, Loaded};
 use crate::metrics;
 use crate::pack::{self, Group};
 use crate::store::{Error as StoreError, Outcome, Store};
+use crate::traces::Ends;
 use sessions::Sessions;
 use shared::id::{Digest, Holder, RolloutId, StoreId};
 use shared::rollout::book::Change;
@@ -259,6 +260,7 @@ impl Reign {
     /// Writes the round. Nothing of it may be acted on before.
     async fn commit(&mut self, round: &mut Round, now: Time) -> Result<(), End> {
         let touched = touched(&round.changes);
+        let ends = Ends::of(&round.changes, now);
         let changes = std::mem::take(&mut round.changes);
         let groups = std::mem::take(&mut round.groups).into_iter();
         let groups = groups.chain(
@@ -268,6 +270,7 @@ impl Reign {
         );
         self.write(groups.collect(), now).await?;
         self.log_ends(&touched);
+        ends.tell(&self.book);
         self.check(&touched);
         Ok(())
     }

@@ -174,6 +174,7 @@ mod tests {
             policy: Policy::default(),
             created_by: String::new(),
             created_at: Time(0),
+            trace: None,
             waves: vec![Wave {
                 name: "rest".to_owned(),
                 databases: BTreeSet::from([DatabaseName::try_from("orders").unwrap()]),

@@ -7,9 +7,10 @@ use proto::convert::request::Create;
 use proto::{convert, v1};
 use shared::migration::{Set, Version};
 use shared::rollout::Bundle;
+use shared::trace::Place;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tonic::Status;
+use tonic::{Request, Status};
 
 /// Who asks is recorded up to this size.
 const LONGEST_NAME_BYTES: usize = 256;
@@ -50,6 +51,7 @@ impl Context {
     pub(super) async fn create(
         &self,
         request: v1::CreateRolloutRequest,
+        trace: Option<Place>,
     ) -> Result<v1::CreateRolloutResponse, Status> {
         let reigning = self.reigning()?;
         let create = Create::from_wire(request).map_err(|error| status::invalid(&error.chain()))?;
@@ -75,6 +77,7 @@ impl Context {
             selector: create.selector,
             policy: create.policy,
             created_by: clip(create.created_by),
+            trace,
         };
         let wish = Box::new(wish);
         let founded = self
@@ -120,6 +123,12 @@ fn check_selector(create: &Create) -> Result<(), Status> {
         return Err(status::invalid(&text));
     }
     Ok(())
+}
+
+/// Under which span of the caller's a request was made: its `traceparent`. One that cannot be read is none, as W3C has it.
+pub(super) fn caller<T>(request: &Request<T>) -> Option<Place> {
+    let given = request.metadata().get("traceparent")?;
+    given.to_str().ok()?.parse().ok()
 }
 
 pub(super) fn clip(mut name: String) -> String {

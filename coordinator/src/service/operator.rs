@@ -1,6 +1,6 @@
 //! The service for operators and platform tooling.
 
-use super::{Context, status, watch};
+use super::{Context, create, status, watch};
 use crate::reign::{Command, Controlled, Founded, FoundedBy};
 use futures_util::stream::BoxStream;
 use proto::convert::request::Undo;
@@ -22,7 +22,11 @@ impl operator_server::Operator for Operator {
         &self,
         request: Request<v1::CreateRolloutRequest>,
     ) -> Result<Response<v1::CreateRolloutResponse>, Status> {
-        self.0.create(request.into_inner()).await.map(Response::new)
+        let caller = create::caller(&request);
+        self.0
+            .create(request.into_inner(), caller)
+            .await
+            .map(Response::new)
     }
 
     type PlanRolloutStream = BoxStream<'static, Result<v1::PlanRolloutResponse, Status>>;
@@ -105,8 +109,10 @@ impl operator_server::Operator for Operator {
         &self,
         request: Request<v1::UndoRolloutRequest>,
     ) -> Result<Response<v1::UndoRolloutResponse>, Status> {
-        let Undo { id, reason, wish } =
+        let caller = create::caller(&request);
+        let Undo { id, reason, mut wish } =
             Undo::from_wire(request.into_inner()).map_err(|error| status::invalid(&error.chain()))?;
+        wish.trace = caller;
         let reigning = self.0.reigning()?;
         let founded = self
             .0

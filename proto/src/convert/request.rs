@@ -118,6 +118,8 @@ impl Undo {
                     Hours::Kept
                 },
                 by: wire.requested_by,
+                // It comes beside the message.
+                trace: None,
             },
         })
     }

@@ -177,6 +177,7 @@ fn assign_to_wire(term: i64, order: Order) -> v1::AssignRequest {
         holder: order.holder.to_string(),
         attempt: order.attempt,
         canary: order.canary,
+        traceparent: order.trace.map(String::from).unwrap_or_default(),
     }
 }
 
@@ -190,6 +191,8 @@ fn order_from_wire(wire: v1::AssignRequest) -> Result<Order, Error> {
         holder: Holder(uuid("assign.holder", &wire.holder)?),
         attempt: wire.attempt,
         canary: wire.canary,
+        // Of no one who tells traces.
+        trace: wire.traceparent.parse().ok(),
     })
 }
 
@@ -202,6 +205,7 @@ mod tests {
     use shared::rollout::Bundle;
     use shared::rollout::message::Holding;
     use shared::rollout::work::Aim;
+    use shared::trace::Place;
 
     fn database() -> DatabaseName {
         DatabaseName::try_from("orders").unwrap()
@@ -225,6 +229,7 @@ mod tests {
             holder: Holder(Uuid::from_u128(8)),
             attempt: 2,
             canary: true,
+            trace: Some(Place::root("r")),
         }
     }
 

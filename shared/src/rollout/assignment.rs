@@ -242,11 +242,21 @@ impl std::fmt::Display for Setback {
 }
 
 impl Assignment {
-    /// When it last began or ended; `None` for one that waits.
-    pub fn changed_at(&self) -> Option<Time> {
+    /// When its last attempt began, as far as that is kept.
+    pub fn began_at(&self) -> Option<Time> {
         match self {
-            Self::Waiting { .. } => None,
             Self::Leasing(work) | Self::Running { work, .. } => Some(work.started_at),
+            Self::Done { started_at, .. }
+            | Self::Failed { started_at, .. }
+            | Self::Aborted { started_at, .. } => *started_at,
+            Self::Waiting { .. } | Self::Skipped { .. } => None,
+        }
+    }
+
+    /// When it ended for good.
+    pub fn ended_at(&self) -> Option<Time> {
+        match self {
+            Self::Waiting { .. } | Self::Leasing(_) | Self::Running { .. } => None,
             Self::Done { ended_at, .. }
             | Self::Failed { ended_at, .. }
             | Self::Skipped { ended_at, .. }

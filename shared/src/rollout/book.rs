@@ -183,7 +183,8 @@ impl Book {
     /// or ended.
     pub(super) fn moved(&self, rollout: &Rollout) -> Time {
         self.moved.get(&rollout.spec().id).copied().unwrap_or_else(|| {
-            let times = rollout.assignments().values().filter_map(Assignment::changed_at);
+            let last = |assignment: &Assignment| assignment.ended_at().or(assignment.began_at());
+            let times = rollout.assignments().values().filter_map(last);
             times.max().unwrap_or(rollout.spec().created_at)
         })
     }

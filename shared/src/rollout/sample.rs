@@ -35,6 +35,7 @@ pub(crate) fn spec(number: u64, databases: &[&str], policy: Policy) -> Spec {
         policy,
         created_by: "ada".to_owned(),
         created_at: Time(0),
+        trace: None,
         waves: vec![wave("rest", databases)],
     }
 }

@@ -7,6 +7,7 @@ use super::waves::Wave;
 use super::work::Aim;
 use crate::id::{DatabaseName, Digest, RequestId, RolloutId, SetName};
 use crate::migration::Version;
+use crate::trace::Place;
 use serde::{Deserialize, Serialize};
 
 /// What was asked for; never changes.
@@ -35,6 +36,9 @@ pub struct Spec {
     pub created_by: String,
     /// When.
     pub created_at: Time,
+    /// Under which span of the caller's its own hang, where the caller said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Place>,
     /// The databases chosen, as the fleet was then, in the order they come; never empty.
     pub waves: Vec<Wave>,
 }
@@ -46,6 +50,25 @@ impl Spec {
             Aim::Apply => None,
             Aim::Undo { rollout, .. } => Some(rollout),
         }
+    }
+
+    /// The span of the whole rollout.
+    pub fn place(&self) -> Place {
+        match self.trace {
+            Some(caller) => caller.below(&["rollout", self.id.as_str()]),
+            None => Place::root(self.id.as_str()),
+        }
+    }
+
+    /// The span of one of its waves, from 0.
+    pub fn place_of_wave(&self, wave: usize) -> Place {
+        self.place().below(&["wave", self.id.as_str(), &wave.to_string()])
+    }
+
+    /// The span of its work on a database, all attempts together.
+    pub fn place_of(&self, database: &DatabaseName) -> Place {
+        self.place()
+            .below(&["database", self.id.as_str(), database.as_str()])
     }
 
     /// The databases chosen, wave by wave.

@@ -12,6 +12,7 @@ use super::waves::Wave;
 use super::work::Aim;
 use crate::id::{RequestId, RolloutId};
 use crate::ledger::DataLoss;
+use crate::trace::Place;
 use std::time::Duration;
 
 /// What someone asks for.
@@ -25,6 +26,8 @@ pub struct Wish {
     pub hours: Hours,
     /// Who asks.
     pub by: String,
+    /// Under which span of theirs.
+    pub trace: Option<Place>,
 }
 
 /// Whether an undo keeps to the hours of the rollout it takes back.
@@ -91,6 +94,7 @@ impl Book {
             policy,
             created_by: wish.by,
             created_at: now,
+            trace: wish.trace,
             waves,
             ..undone.clone()
         })
@@ -141,6 +145,7 @@ mod tests {
             data_loss: DataLoss::Refused,
             hours: Hours::Kept,
             by: "ada".to_owned(),
+            trace: None,
         }
     }
 

@@ -5,6 +5,7 @@ use crate::id::{DatabaseName, Digest, Holder, RolloutId};
 use crate::ledger::DataLoss;
 use crate::migration::Version;
 use crate::retry::Retryability;
+use crate::trace::Place;
 use serde::{Deserialize, Serialize};
 
 /// Where a database physically is, as the server itself says.
@@ -61,6 +62,8 @@ pub struct Order {
     pub attempt: u32,
     /// Whether it is a canary: its backfills are verified where their authors do not say otherwise.
     pub canary: bool,
+    /// The span under which the work is told.
+    pub trace: Option<Place>,
 }
 
 /// What a look at a database's ledger found, before any lease.

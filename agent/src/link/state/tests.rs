@@ -199,6 +199,7 @@ fn assign_in(term: i64, database: &str, token: i64) -> ToAgent {
         holder: Holder(Uuid::from_u128(2)),
         attempt: 1,
         canary: false,
+        trace: None,
     };
     ToAgent::Assign { term, order }
 }

@@ -104,6 +104,7 @@ fn assign(name: &str, token: i64) -> ToAgent {
         holder: Holder(Uuid::from_u128(2)),
         attempt: 1,
         canary: false,
+        trace: None,
     };
     ToAgent::Assign { term: TERM, order }
 }

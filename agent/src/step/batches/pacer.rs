@@ -5,6 +5,7 @@ use super::vacuum::Others;
 use crate::metrics;
 use crate::probe::{Known, Probe};
 use crate::run::Run;
+use crate::traces;
 use shared::batch::{Company, Health, Limits, Outlook, Pace, PaceLimits, Sample, TARGET};
 use shared::id::DatabaseName;
 use shared::plan::Batches;
@@ -107,7 +108,9 @@ impl Pacer {
         let mut told = Duration::ZERO;
         let mut tell = |reason| {
             let rested = ended.elapsed();
-            metrics::rested(database, reason, rested.saturating_sub(told));
+            let more = rested.saturating_sub(told);
+            metrics::rested(database, reason, more);
+            traces::rested(more, reason, || self.reason());
             told = rested;
         };
         let jitter: f64 = rand::random();

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::metrics;
 use crate::run::{PATIENCE, Run};
 use crate::step::Place;
+use crate::traces;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use shared::batch::{Size, TARGET, first_rows};
@@ -229,7 +230,8 @@ impl Shared<'_, '_> {
                         size.took(outcome.work);
                     }
                     self.vacuums.changed(work.part, outcome.changed);
-                    self.moved(shard, outcome, size);
+                    let number = self.moved(shard, outcome, size);
+                    traces::batch(number, took, self.pacer.target(), outcome.changed, shard.number);
                     if outcome.left == Left::Nothing {
                         return Ok(());
                     }
@@ -299,8 +301,8 @@ impl Shared<'_, '_> {
         true
     }
 
-    /// A batch was committed.
-    fn moved(&self, shard: &Shard, outcome: Outcome, size: Size) {
+    /// A batch was committed; how many were before it.
+    fn moved(&self, shard: &Shard, outcome: Outcome, size: Size) -> u64 {
         let mut state = self.lock();
         state.size = size;
         state.changed += outcome.changed;
@@ -323,9 +325,11 @@ impl Shared<'_, '_> {
             .chain(&state.waiting)
             .map(|shard| shard.rows);
         let rows = state.rows_done + at_work.sum::<i64>();
+        let before = state.batches - 1;
         drop(state);
         self.run
             .report(|progress| progress.rows = u64::try_from(rows).unwrap_or(0));
+        before
     }
 
     /// A batch was rolled back and is to be tried again.

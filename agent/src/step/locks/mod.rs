@@ -17,6 +17,7 @@ mod watch;
 use crate::error::Error;
 use crate::run::Run;
 use crate::step::Place;
+use crate::traces;
 use shared::lock::{Blocker, Kind, LONGEST_TRY, Mode, Tries, listed};
 use shared::plan::{Alone, Transaction};
 use shared::sql::Tag;
@@ -125,6 +126,7 @@ impl Locks {
     /// Waits outside the queue until a try is worth it.
     pub(super) async fn turn(&mut self, run: &mut Run<'_>, tag: &Tag) -> Result<Turn, Error> {
         let mut spent = false;
+        let since = Instant::now();
         loop {
             let (vacuums, others) = self.look(run, tag).await?;
             let length = self.tries.next(run.locks.stall_left());
@@ -139,6 +141,7 @@ impl Locks {
                 } else {
                     self.aside(run, tag).await?
                 };
+                traces::waited(since.elapsed(), &self.blockers);
                 return Ok(Turn { length, aside });
             }
             if !others.is_empty() {
@@ -182,6 +185,7 @@ impl Locks {
         seen: Vec<Blocker>,
     ) -> Result<(), Error> {
         run.locks.missed(took);
+        traces::tried(took, "missed");
         if !seen.is_empty() {
             self.blockers = seen;
             self.cancel(run, tag).await?;

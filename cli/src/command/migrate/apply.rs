@@ -19,6 +19,7 @@ use shared::settings::duration::{self, Zero};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 
 /// `confiture migrate up`
 #[derive(Debug, clap::Args)]
@@ -116,7 +117,11 @@ impl Down {
 async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Global) -> Result<Exit, Failure> {
     let settings = context::settings(global, Vec::new())?;
     let telemetry = telemetry::of_command(global, &settings, how.metrics_file.clone())?;
-    let ended = migrate(of, how, goal, direction, &settings, global).await;
+    let span = tracing::info_span!("migrate", %direction);
+    telemetry::of_caller(&span);
+    let ended = migrate(of, how, goal, direction, &settings, global)
+        .instrument(span)
+        .await;
     let told = telemetry.end().await;
     // What became of the migrations counts for more than whether it was counted.
     let exit = ended?;

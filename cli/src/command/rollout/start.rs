@@ -7,11 +7,13 @@ use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
 use crate::output::{self, Format};
+use crate::telemetry;
 use proto::convert;
 use proto::convert::request::Create;
 use shared::id::RequestId;
 use shared::rollout::view::Rollout;
 use shared::rollout::work::Exit;
+use tracing::Instrument as _;
 
 /// `confiture rollout start`
 #[derive(Debug, clap::Args)]
@@ -48,11 +50,24 @@ impl Follow {
 
 impl Start {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let settings = context::settings(global, Vec::new())?;
+        let telemetry = telemetry::of_command(global, &settings, None)?;
+        let span = tracing::info_span!("rollout start");
+        telemetry::of_caller(&span);
+        let ended = self.start(global).instrument(span).await;
+        let told = telemetry.end().await;
+        let exit = ended?;
+        told?;
+        Ok(exit)
+    }
+
+    async fn start(self, global: &Global) -> Result<Exit, Failure> {
         let request = self.request(global)?;
         let mut operator = Operator::new(&self.at, global)?;
         let answer = operator
             .ask("start the rollout", async |mut client| {
-                client.create_rollout(request.clone().to_wire()).await
+                let request = telemetry::request(request.clone().to_wire());
+                client.create_rollout(request).await
             })
             .await?;
         let rollout = convert::view::rollout_from_wire(required(answer.rollout, "rollout")?)

@@ -5,6 +5,7 @@ use super::{not_understood, required, view};
 use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
+use crate::telemetry;
 use proto::convert;
 use proto::convert::request::Undo as Request;
 use shared::ledger::DataLoss;
@@ -56,13 +57,17 @@ impl Undo {
                     Hours::Kept
                 },
                 by: context::who("confiture rollout undo"),
+                // It goes beside the message.
+                trace: None,
             },
         };
         let mut operator = Operator::new(&self.at, global)?;
         let doing = format!("undo rollout {}", self.rollout);
         let answer = operator
             .ask(&doing, async |mut client| {
-                client.undo_rollout(request.clone().to_wire()).await
+                client
+                    .undo_rollout(telemetry::request(request.clone().to_wire()))
+                    .await
             })
             .await?;
         let rollout = convert::view::rollout_from_wire(required(answer.rollout, "rollout")?)

@@ -13,11 +13,11 @@ thread_local! {
 
 /// Makes ids.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Ids;
+pub(super) struct Ids;
 
 impl Ids {
     /// Makes one span by `make` under these ids; the trace's counts only where the span has no parent.
-    pub fn with<T>(trace: TraceId, span: SpanId, make: impl FnOnce() -> T) -> T {
+    pub(super) fn with<T>(trace: TraceId, span: SpanId, make: impl FnOnce() -> T) -> T {
         CHOSEN.set((Some(trace), Some(span)));
         let result = make();
         CHOSEN.set((None, None));

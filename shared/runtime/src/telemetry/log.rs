@@ -15,7 +15,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 pub const VARIABLE: &str = "CONFITURE_LOG";
 
 /// Our own words from INFO on; PostgreSQL's notices are for those who ask for them.
-const DEFAULT: &str = "info,tokio_postgres=warn";
+const DEFAULT: &str = "info,tokio_postgres=warn,opentelemetry=warn";
 
 /// Whose spans make traces: ours, and nobody's below.
 const TRACED: [&str; 4] = ["agent", "coordinator", "confiture", "runtime"];

@@ -15,8 +15,8 @@ mod ids;
 mod instrument;
 mod log;
 mod otlp;
+pub mod span;
 
-pub use ids::Ids;
 pub use instrument::{Kind, Metric};
 pub use log::{Error as LogError, Format, VARIABLE};
 
@@ -128,7 +128,7 @@ pub fn start(
         .map(|endpoint| {
             let built = SdkTracerProvider::builder()
                 .with_batch_exporter(otlp::spans(endpoint)?)
-                .with_id_generator(Ids)
+                .with_id_generator(ids::Ids)
                 .with_resource(resource.clone())
                 .build();
             Ok::<_, Error>(built)
@@ -160,6 +160,7 @@ pub fn start(
     log::init(format, tracers.as_ref().map(|tracers| tracers.tracer(SCOPE)))?;
     if let Some(tracers) = &tracers {
         opentelemetry::global::set_tracer_provider(tracers.clone());
+        span::begin();
     }
     Ok(Telemetry {
         registry,
@@ -171,11 +172,6 @@ pub fn start(
 /// Of which all instruments of this process are made.
 pub fn meter() -> opentelemetry::metrics::Meter {
     opentelemetry::global::meter(SCOPE)
-}
-
-/// By which spans are made whose times are known only afterwards.
-pub fn tracer() -> opentelemetry::global::BoxedTracer {
-    opentelemetry::global::tracer(SCOPE)
 }
 
 impl Telemetry {

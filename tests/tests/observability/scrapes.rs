@@ -1,8 +1,8 @@
-//! What coordinators and agents tell about themselves, as a real Prometheus sees it during a rollout.
+//! Metrics, as a real Prometheus sees them during a rollout.
 
-use serde_json::json;
+use super::scene::{DATABASES, LONG, SOON, Scene, on, slow_set};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 use tests::directory::Directory;
 use tests::eventually;
 use tests::fleet::{Agent, Coordinator, members};
@@ -12,16 +12,10 @@ use tests::postgres::Server;
 use tests::process::Confiture;
 use tests::prometheus::{Prometheus, page, promtool};
 
-const SOON: Duration = Duration::from_secs(30);
-const LONG: Duration = Duration::from_secs(120);
-
 /// Serves metrics on this port of this machine.
-fn watched(port: &Port) -> impl Fn(&mut serde_json::Value) + use<> {
-    let number = port.number();
-    move |settings| {
-        settings["observability"] =
-            json!({ "prometheus": { "enabled": true, "address": "127.0.0.1", "port": number } });
-    }
+fn watched(port: &Port) -> impl FnOnce(&mut Value) + use<> {
+    let settings = on(port);
+    move |of| of["observability"]["prometheus"] = settings
 }
 
 /// The samples of one page: name with labels, and value.
@@ -46,43 +40,22 @@ fn names(text: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()> {
-    let server = Server::start().await?;
-    let names_of_databases = ["orders", "users"];
-    let members = members(&server, &names_of_databases).await?;
-    for member in &members {
-        member
-            .database
-            .execute(
-                "CREATE TABLE items (id bigint PRIMARY KEY, net numeric NOT NULL, gross numeric);
-                 INSERT INTO items SELECT g, g FROM generate_series(1, 60000) g",
-            )
-            .await?;
-    }
-    let ports = [Port::claim()?, Port::claim()?];
-    let coordinator =
-        Coordinator::start_with("coordinator", "file:./confiture.redb", watched(&ports[0])).await?;
-    let agent = Agent::start_with("agent-a", &[&coordinator.url()], &members, watched(&ports[1]))?;
+    let scene = Scene::start(None).await?;
+    let ports = &scene.ports;
     let prometheus = Prometheus::start(&[
         ("confiture-coordinator", ports[0].number()),
         ("confiture-agent", ports[1].number()),
     ])
     .await?;
-    coordinator.wait_for_databases(&names_of_databases).await?;
-    for port in &ports {
+    for port in ports {
         assert_eq!(
             page(port.number(), "/healthz").await?,
             (200, "alive\n".to_owned())
         );
         assert_eq!(page(port.number(), "/readyz").await?, (200, "ready\n".to_owned()));
     }
-    let set = Migrations::write(&[
-        ("0001_note.up.sql", "ALTER TABLE items ADD COLUMN note text"),
-        (
-            "0002_gross.yaml",
-            "up:\n  - backfill: { table: items, set: { gross: net * 1.2 }, where: gross IS NULL, sync: none, batch: { size: 1000, pause: 1s } }\n",
-        ),
-    ])?;
-    let mut rollout = coordinator.rollout(&set).arg("--watch").start("rollout")?;
+    let set = slow_set()?;
+    let mut rollout = scene.coordinator.rollout(&set).arg("--watch").start("rollout")?;
     // In its middle: what there is of live rollouts and steps at work.
     eventually("the rollout to be scraped at work", SOON, || async {
         let seen = prometheus
@@ -109,13 +82,13 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
         .await?;
     }
     let status = rollout.wait(LONG).await?;
-    assert!(status.success(), "{}\n{}", rollout.stderr(), agent.log());
+    assert!(status.success(), "{}\n{}", rollout.stderr(), scene.agent.log());
     let texts = [
         page(ports[0].number(), "/metrics").await?.1,
         page(ports[1].number(), "/metrics").await?.1,
     ];
     for text in &texts {
-        promtool(&["check", "metrics"], coordinator.folder(), text)?;
+        promtool(&["check", "metrics"], scene.coordinator.folder(), text)?;
     }
     let known: BTreeSet<String> = coordinator::metrics::METRICS
         .iter()
@@ -124,16 +97,21 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
         .collect();
     let shown: BTreeSet<String> = texts.iter().flat_map(|text| names(text)).collect();
     assert!(shown.is_subset(&known), "{:?}", shown.difference(&known));
-    let of_agent = samples(&texts[1]);
+    counted_all(&texts[1]);
+    Ok(())
+}
+
+/// What an agent has counted after [`slow_set`].
+fn counted_all(text: &str) {
+    let of_agent = samples(text);
     let counted = |series: &str| of_agent.get(series).copied();
-    for database in names_of_databases {
+    for database in DATABASES {
         assert_eq!(
             counted(&format!(
                 "confiture_migration_total{{database=\"{database}\",kind=\"up\",outcome=\"done\"}}"
             )),
             Some(2.0),
-            "{}",
-            texts[1]
+            "{text}"
         );
         assert_eq!(
             counted(&format!(
@@ -156,7 +134,7 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
         counted("confiture_migration_lock_wait_seconds_count{outcome=\"granted\"}"),
         Some(2.0)
     );
-    let paused = ["orders", "users"].map(|database| {
+    let paused = DATABASES.map(|database| {
         counted(&format!(
             "confiture_throttle_seconds_total{{database=\"{database}\",reason=\"pause\"}}"
         ))
@@ -166,7 +144,6 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
         paused.iter().all(|seconds| seconds.is_some_and(|s| s > 3.0)),
         "{paused:?}"
     );
-    Ok(())
 }
 
 #[tokio::test]
