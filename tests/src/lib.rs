@@ -5,6 +5,7 @@
 //! | [`postgres`] | throw-away PostgreSQL servers, their databases and roles; restart, freeze, kill |
 //! | [`pgbouncer`] | a throw-away PgBouncer before such a server; restart, freeze, kill |
 //! | [`etcd`] | throw-away etcds, alone or several as one; restart, freeze, kill |
+//! | [`dashboards`] | what the dashboards and rules of `deploy/` ask |
 //! | [`collector`] | a stand-in for a collector of spans and metrics |
 //! | [`prometheus`] | a throw-away Prometheus, and what its checker says |
 //! | [`process`] | any child process with its output line by line, and the `confiture` binary as one |
@@ -23,6 +24,7 @@
 //! ended by the [`reaper`]. All of it may run in many threads and many test binaries at once.
 
 pub mod collector;
+pub mod dashboards;
 pub mod directory;
 pub mod etcd;
 pub mod fleet;

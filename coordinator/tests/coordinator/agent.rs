@@ -88,7 +88,15 @@ impl Process {
 
 impl Agent {
     pub(crate) async fn say(&self, message: FromAgent) {
-        self.outbound.send(from_agent::to_wire(message)).await.unwrap();
+        assert!(
+            self.try_say(message).await,
+            "the coordinator has ended the stream"
+        );
+    }
+
+    /// Whether the stream still stands.
+    pub(crate) async fn try_say(&self, message: FromAgent) -> bool {
+        self.outbound.send(from_agent::to_wire(message)).await.is_ok()
     }
 
     pub(crate) async fn hello(&self, lease: Option<i64>, held: Vec<Holding>) {

@@ -253,7 +253,14 @@ async fn an_agent_that_does_not_read_holds_up_nobody_else() {
             database: crate::agent::database("slow000"),
             token: 1,
         };
-        slow.agent.say(FromAgent::Finished { of, finish: done() }).await;
+        // On a busy machine the coordinator may give it up meanwhile, as it should.
+        if !slow
+            .agent
+            .try_say(FromAgent::Finished { of, finish: done() })
+            .await
+        {
+            break;
+        }
     }
     let order = quick.take().await;
     quick.finish(&order, done()).await;

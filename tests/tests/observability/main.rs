@@ -1,5 +1,6 @@
 //! What coordinators, agents and commands tell about themselves, as a real Prometheus and a collector see it.
 
+mod deployed;
 mod scene;
 mod scrapes;
 mod traces;

@@ -3,6 +3,7 @@
 use super::scene::{DATABASES, LONG, SOON, Scene, on, slow_set};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use tests::dashboards::expressions;
 use tests::directory::Directory;
 use tests::eventually;
 use tests::fleet::{Agent, Coordinator, members};
@@ -81,6 +82,7 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
         })
         .await?;
     }
+    everything_asked_is_answered(&prometheus).await?;
     let status = rollout.wait(LONG).await?;
     assert!(status.success(), "{}\n{}", rollout.stderr(), scene.agent.log());
     let texts = [
@@ -99,6 +101,42 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
     assert!(shown.is_subset(&known), "{:?}", shown.difference(&known));
     counted_all(&texts[1]);
     Ok(())
+}
+
+/// Every expression of panels and rules gives something while a rollout is at work: rules without what they compare with.
+async fn everything_asked_is_answered(prometheus: &Prometheus) -> anyhow::Result<()> {
+    for asked in expressions()? {
+        let expression = asked
+            .expression
+            .replace("$__rate_interval", "5s")
+            .replace("$database", ".*")
+            .replace("$instance", ".*")
+            .replace("$rollout", ".*");
+        let expression = if asked.place.starts_with("rules.yaml") {
+            always(&expression)
+        } else {
+            expression
+        };
+        eventually(&format!("{}: {expression}", asked.place), SOON, || async {
+            let answer = prometheus.ask(&expression).await?;
+            Ok((!answer.is_empty()).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// The same with comparisons that are always true.
+fn always(expression: &str) -> String {
+    let mut words: Vec<String> = expression.split(' ').map(ToOwned::to_owned).collect();
+    for place in 1..words.len() {
+        if matches!(words[place - 1].as_str(), ">" | ">=" | "!=") {
+            words[place - 1] = ">".to_owned();
+            let closing = words[place].matches(')').count();
+            words[place] = format!("bool -1{}", ")".repeat(closing));
+        }
+    }
+    words.join(" ")
 }
 
 /// What an agent has counted after [`slow_set`].
