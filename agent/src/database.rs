@@ -4,27 +4,31 @@ mod sessions;
 
 use crate::connect::Use;
 use crate::error::Error;
-use crate::pool::{Pool, Servers};
+use crate::pool::{Pool, Pools, Servers, Work};
 use crate::session::Session;
 use shared::id::DatabaseName;
 use shared::rollout::work::Identity;
 use shared::settings;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// How often the pools are looked through: times to live are given in seconds.
+const KEEP: Duration = Duration::from_secs(1);
 
 /// One target database. Opens connections only when it is used.
 pub struct Database {
     name: DatabaseName,
     labels: BTreeMap<String, String>,
-    pool: Arc<Pool>,
+    pool: Pool,
     address: String,
     /// For statements that cannot run in a transaction: past a pooler where a direct URL is given.
-    outside: Arc<Pool>,
+    outside: Pool,
     outside_address: String,
     limits: Limits,
-    kept: Kept,
     /// Whether the last look found a ledger: saves looking again.
     has_ledger: AtomicBool,
     /// Whether it was said that there is a pooler.
@@ -40,7 +44,7 @@ pub struct Database {
 }
 
 /// A piece of work on a database.
-pub(crate) struct AtWork<'a>(&'a Database);
+pub struct AtWork<'a>(&'a Database);
 
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
@@ -79,14 +83,6 @@ fn cores_of(address: &str) -> Option<u32> {
     u32::try_from(cores.get()).ok()
 }
 
-/// Which idle connections are kept open.
-#[derive(Debug, Clone, Copy)]
-struct Kept {
-    least: usize,
-    idle: Duration,
-    lifetime: Duration,
-}
-
 /// Passes a server that we work on; `version` as in `server_version_num`.
 fn supported(version: i32) -> Result<(), Error> {
     if version < 130_000 {
@@ -121,11 +117,6 @@ impl Database {
                 statement: migration.statement_timeout,
                 cancel_idle: migration.cancel_idle_in_transaction,
                 connections: connection.pool.max_size,
-            },
-            kept: Kept {
-                least: connection.pool.min_size,
-                idle: connection.pool.max_idle_time,
-                lifetime: connection.pool.max_lifetime,
             },
             throttle: Throttle {
                 max_replica_lag: migration.max_replica_lag,
@@ -192,26 +183,40 @@ impl Database {
     }
 
     /// While the guard lives the database has work, and its least number of connections is kept open.
-    pub(crate) fn at_work(&self) -> AtWork<'_> {
+    pub fn at_work(&self) -> AtWork<'_> {
         self.at_work.fetch_add(1, Ordering::Relaxed);
         AtWork(self)
     }
 
-    /// Closes connections that have been idle for long, beyond the least number while there is work, and old ones. To be
-    /// called now and then.
-    pub fn tend(&self) {
-        let least = match self.at_work.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => self.kept.least,
-        };
-        for pool in [&self.pool, &self.outside] {
-            let mut kept = 0;
-            pool.retain(|_, metrics| {
-                let stays = metrics.age() < self.kept.lifetime
-                    && (kept < least || metrics.last_used() < self.kept.idle);
-                kept += usize::from(stays);
-                stays
-            });
+    /// Keeps the pools as the settings say, for ever: closes connections that have been idle or open for too long, and
+    /// holds the least number open while there is work.
+    ///
+    /// # Cancel safety
+    /// It can be dropped at any time.
+    pub async fn keep(&self) -> Infallible {
+        let mut ticks = tokio::time::interval(KEEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let work = match self.at_work.load(Ordering::Relaxed) {
+                0 => Work::None,
+                _ => Work::Some,
+            };
+            self.pool.close_spent(work);
+            self.outside.close_spent(Work::None);
+            if let Err(error) = self.pool.warm(work).await {
+                // The work itself meets it, and says what to do.
+                tracing::debug!(database = %self.name, %error, "cannot keep connections open");
+            }
+        }
+    }
+
+    /// The pools at this moment; asks nobody.
+    pub fn pools(&self) -> Pools {
+        Pools {
+            transactions: self.pool.stats(),
+            outside: self.outside.stats(),
+            places: self.pool.places(),
         }
     }
 
@@ -246,7 +251,7 @@ impl Database {
 
     /// Who waits for a connection of the pool.
     pub(crate) fn pool_waiters(&self) -> u32 {
-        u32::try_from(self.pool.status().waiting).unwrap_or(u32::MAX)
+        u32::try_from(self.pool.waiting()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn limits(&self) -> Limits {

@@ -99,7 +99,11 @@ async fn try_migrate(
         Take::Keep,
         options.overrides,
     );
-    let summary = holder::held_while(database, &claim, Box::pin(run.finish())).await?;
+    let _at_work = database.at_work();
+    let summary = tokio::select! {
+        done = holder::held_while(database, &claim, Box::pin(run.finish())) => done?,
+        never = database.keep() => match never {},
+    };
     faults::reach(Point::BeforeReport).await?;
     Ok(Done { summary, ..done })
 }

@@ -3,13 +3,23 @@
 //! A hundred idle databases must not eat a server's `max_connections`: every open connection, idle or not, has a place
 //! on its server. Where all places are taken, an idle connection of another database makes room: rather of one that has
 //! nothing to do than of one that was looked at and waits for its turn.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `database` | one pool: how many may wait, which connections are kept open |
+//! | `counts` | what a pool counts |
+
+mod counts;
+mod database;
 
 use crate::connect::{self, Use};
 use crate::error::Error;
 use crate::pooler::{Mark, Standing};
+use counts::Counts;
 use deadpool::Runtime;
-use deadpool::managed::{self, Hook, HookError, Metrics, RecycleResult, Timeouts};
+use deadpool::managed::{self, Hook, HookError, Metrics, PoolConfig, QueueMode, RecycleResult, Timeouts};
 use deadpool_postgres::{ClientWrapper, ManagerConfig, RecyclingMethod};
+pub use shared::pool::{Places, Pools, Stats};
 use shared::settings;
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -22,8 +32,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// How often a place on a full server is looked for: connections of others come back without telling.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// A pool of one database.
-pub(crate) type Pool = managed::Pool<Manager>;
+pub(crate) use database::{Pool, Work};
+
+/// The connections of a pool.
+type Inner = managed::Pool<Manager>;
 
 /// A connection out of a pool.
 pub(crate) type Object = managed::Object<Manager>;
@@ -43,6 +55,9 @@ pub(crate) enum Trouble {
     /// All places on the server stayed taken.
     #[error("all {0} connections to this server stayed in use")]
     Full(usize),
+    /// Too many wait already.
+    #[error("{0} requests wait for a connection of the pool already")]
+    Crowded(usize),
 }
 
 /// The servers of one process, each with its places.
@@ -63,7 +78,7 @@ struct Server {
 /// One pool of a server.
 #[derive(Debug)]
 struct Member {
-    pool: Weak<Pool>,
+    pool: Weak<Inner>,
     wanted: Arc<AtomicBool>,
 }
 
@@ -72,10 +87,22 @@ struct Member {
 pub(crate) struct Connection {
     client: ClientWrapper,
     standing: Standing,
+    /// When it was used last.
+    used: Instant,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
+    /// It goes back to its pool.
+    pub(crate) fn rests(&mut self) {
+        self.used = Instant::now();
+    }
+
+    /// For how long nobody has used it, where it is in its pool.
+    fn idle(&self) -> Duration {
+        self.used.elapsed()
+    }
+
     /// Whose the server's session is.
     pub(crate) fn standing(&self) -> Standing {
         self.standing
@@ -96,6 +123,7 @@ pub(crate) struct Manager {
     tls: MakeRustlsConnect,
     used: Use,
     server: Arc<Server>,
+    counts: Arc<Counts>,
     /// How long to wait for a place.
     patience: Duration,
     /// How long the server may take to answer.
@@ -134,43 +162,50 @@ impl Servers {
         used: Use,
         settings: &settings::Pool,
         wanted: &Arc<AtomicBool>,
-    ) -> Result<(Arc<Pool>, String), Error> {
+    ) -> Result<(Pool, String), Error> {
         let target = connect::target_for(url, used)?;
         let host = target.address.rsplit_once('/').map_or("", |(host, _)| host);
         let server = self.server(host);
+        let counts = Arc::<Counts>::default();
         let manager = Manager {
             inner: opener(&target.config, &target.tls),
             config: target.config,
             tls: target.tls,
             used,
             server: server.clone(),
+            counts: counts.clone(),
             patience: settings.wait_timeout,
             answer_within: settings.create_timeout,
         };
-        let lifetime = settings.max_lifetime;
-        let pool = Pool::builder(manager)
-            .max_size(settings.max_size)
-            .timeouts(Timeouts {
-                wait: Some(settings.wait_timeout),
-                // Both waits are bounded there, each by its own limit.
-                create: Some(settings.create_timeout + settings.wait_timeout),
-                recycle: Some(settings.recycle_timeout),
+        let (lifetime, recycled) = (settings.max_lifetime, counts.clone());
+        let inner = Inner::builder(manager)
+            .config(PoolConfig {
+                max_size: settings.max_size,
+                timeouts: Timeouts {
+                    wait: Some(settings.wait_timeout),
+                    // Both waits are bounded there, each by its own limit.
+                    create: Some(settings.create_timeout + settings.wait_timeout),
+                    recycle: Some(settings.recycle_timeout),
+                },
+                // In turn they would all be in use now and then, and none idle for long.
+                queue_mode: QueueMode::Lifo,
             })
             .runtime(Runtime::Tokio1)
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
                 if metrics.age() < lifetime {
-                    Ok(())
-                } else {
-                    Err(HookError::message("the connection reached its max_lifetime"))
+                    return Ok(());
                 }
+                recycled.recycled();
+                Err(HookError::message("the connection reached its max_lifetime"))
             }))
             .build()
             .map_err(|_| Error::Broken("a pool without a runtime"))?;
-        let pool = Arc::new(pool);
+        let inner = Arc::new(inner);
         lock(&server.pools).push(Member {
-            pool: Arc::downgrade(&pool),
+            pool: Arc::downgrade(&inner),
             wanted: wanted.clone(),
         });
+        let pool = Pool::new(inner, server, counts, settings);
         Ok((pool, target.address))
     }
 
@@ -246,20 +281,32 @@ impl Server {
         }
     }
 
+    fn has_free_place(&self) -> bool {
+        self.places.available_permits() > 0
+    }
+
+    /// Its places, where they are bounded.
+    fn bound(&self) -> Option<Places> {
+        (self.most < Semaphore::MAX_PERMITS).then(|| Places {
+            most: self.most,
+            free: self.places.available_permits(),
+        })
+    }
+
     /// Closes an idle connection; whether there was one. Of a database that is not wanted if there is one, and the one that
     /// has been idle the longest among those.
     fn close_idle(&self) -> bool {
         let mut members = lock(&self.pools);
         members.retain(|member| member.pool.strong_count() > 0);
-        let mut best: Option<((bool, Duration), Arc<Pool>)> = None;
+        let mut best: Option<((bool, Duration), Arc<Inner>)> = None;
         for member in members.iter() {
             let Some(pool) = member.pool.upgrade() else {
                 continue;
             };
             let free = !member.wanted.load(Ordering::Relaxed);
             let mut longest = None;
-            pool.retain(|_, metrics| {
-                longest = longest.max(Some(metrics.last_used()));
+            pool.retain(|connection, _| {
+                longest = longest.max(Some(connection.idle()));
                 true
             });
             if let Some(rank) = longest.map(|idle| (free, idle))
@@ -272,7 +319,7 @@ impl Server {
             return false;
         };
         let mut closed = false;
-        // The first one is the next to be used; any of them is idle.
+        // The first one has been idle the longest.
         pool.retain(|_, _| std::mem::replace(&mut closed, true));
         closed
     }
@@ -284,14 +331,17 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Connection, Trouble> {
         let place = self.server.place(self.patience).await?;
+        let _opening = self.counts.opening();
         // On the heap: whoever takes a connection has room for it, and few have to open one.
         let (client, standing) = match self.used {
             Use::Transactions => Box::pin(self.open(self.open_plain())).await?,
             Use::Outside => Box::pin(self.open(self.open_marked(""))).await?,
         };
+        self.counts.created();
         Ok(Connection {
             client,
             standing,
+            used: Instant::now(),
             _place: place,
         })
     }

@@ -188,10 +188,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.state == State::Doubtful
-            && let Some(object) = self.object.take()
-        {
-            drop(Object::take(object));
+        let Some(mut object) = self.object.take() else {
+            return;
+        };
+        match self.state {
+            State::Clean => object.rests(),
+            State::Doubtful => drop(Object::take(object)),
         }
     }
 }

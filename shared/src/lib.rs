@@ -9,6 +9,7 @@
 //! | [`ledger`] | what a database remembers, and what is to be done next |
 //! | [`index`] | indexes built and dropped without making applications wait |
 //! | [`plan`] | one step on one database, given its facts, as actions |
+//! | [`pool`] | pools of connections: what is counted, whether that is well |
 //! | [`sql`] | every SQL text we send |
 //! | [`lock`] | how long and how often a strong lock is tried for |
 //! | [`batch`] | how large batches are, how healthy the server is, how fast we may go |
@@ -31,6 +32,7 @@ pub mod lock;
 pub mod migration;
 pub mod name;
 pub mod plan;
+pub mod pool;
 pub mod retry;
 pub mod rollout;
 pub mod settings;

@@ -43,5 +43,5 @@ pub mod steps;
 pub mod tls;
 pub mod wait;
 
-pub use opened::opened;
+pub use opened::{opened, opened_with};
 pub use wait::eventually;

@@ -1,6 +1,7 @@
 //! A database as an agent has it, for tests of the agent's own parts.
 
 use agent::database::Database;
+use agent::pool::Servers;
 use shared::id::DatabaseName;
 use shared::settings;
 use std::collections::BTreeMap;
@@ -9,6 +10,11 @@ use std::time::Duration;
 
 /// Sets up the pool of a database with the defaults of the settings; connects only when it is used.
 pub fn opened(url: &str) -> anyhow::Result<Database> {
+    opened_with(url, settings::Pool::default(), &Servers::unbounded())
+}
+
+/// The same, with a pool of one's own on these servers.
+pub fn opened_with(url: &str, pool: settings::Pool, servers: &Servers) -> anyhow::Result<Database> {
     let of = settings::Database {
         name: DatabaseName::try_from("orders")?,
         url: settings::Secret::new(url),
@@ -26,9 +32,6 @@ pub fn opened(url: &str) -> anyhow::Result<Database> {
         directory: PathBuf::new(),
         set: None,
     };
-    let connection = settings::Connection {
-        pool: settings::Pool::default(),
-    };
-    let servers = agent::pool::Servers::unbounded();
-    Ok(Database::open(&of, &connection, &migration, &servers)?)
+    let connection = settings::Connection { pool };
+    Ok(Database::open(&of, &connection, &migration, servers)?)
 }

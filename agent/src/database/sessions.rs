@@ -2,7 +2,7 @@
 
 use super::Database;
 use crate::error::Error;
-use crate::pool::{Object, PoolError, Trouble};
+use crate::pool::{Object, PoolError, Trouble, Work};
 use crate::pooler::{self, Standing};
 use crate::session::Session;
 use deadpool::managed::TimeoutType;
@@ -43,6 +43,15 @@ impl Database {
         Ok((object.standing() == Standing::Own).then(|| Session::used_once(object)))
     }
 
+    /// Opens the least number of connections, as if there were work.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn warm(&self) -> Result<(), Error> {
+        let warmed = self.pool.warm(Work::Some).await;
+        warmed.map_err(|error| connect_error(&self.address, error))
+    }
+
     async fn own(&self) -> Result<Option<Object>, Error> {
         match self.outside.get().await {
             Ok(object) if object.standing() == Standing::Own => return Ok(Some(object)),
@@ -63,21 +72,28 @@ impl Database {
 
 fn connect_error(address: &str, error: PoolError) -> Error {
     let (why, advice, retry) = match error {
-        PoolError::Timeout(kind) => (
-            match kind {
-                TimeoutType::Wait => "all connections of the pool stayed in use",
-                TimeoutType::Create => "the server did not answer in time",
-                TimeoutType::Recycle => "a pooled connection did not answer in time",
-            }
-            .to_owned(),
+        PoolError::Timeout(TimeoutType::Wait) => (
+            "all connections of the pool stayed in use".to_owned(),
+            Some("raise connection.pool.max_size, or connection.pool.wait_timeout; `confiture pool stats` shows who is short of connections".to_owned()),
+            Retryability::Retry,
+        ),
+        PoolError::Timeout(TimeoutType::Create) | PoolError::Backend(Trouble::Silent) => {
+            (Trouble::Silent.to_string(), None, Retryability::Retry)
+        }
+        PoolError::Timeout(TimeoutType::Recycle) => (
+            "a pooled connection did not answer in time".to_owned(),
             None,
             Retryability::Retry,
         ),
         PoolError::Backend(Trouble::Postgres(error)) => backend_error(address, &error),
-        PoolError::Backend(silent @ Trouble::Silent) => (silent.to_string(), None, Retryability::Retry),
         PoolError::Backend(full @ Trouble::Full(_)) => (
             full.to_string(),
             Some("raise agent.connections_per_server, or give fewer databases of it work at once".to_owned()),
+            Retryability::Retry,
+        ),
+        PoolError::Backend(crowded @ Trouble::Crowded(_)) => (
+            crowded.to_string(),
+            Some("let less work at once, or raise connection.pool.max_size".to_owned()),
             Retryability::Retry,
         ),
         PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {

@@ -4,9 +4,10 @@
 use crate::database::Database;
 use crate::inquiry;
 use crate::metrics;
+use crate::pool::Pools;
 use crate::work::{self, Control};
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all, pending};
 use shared::id::{DatabaseName, StoreId};
 use shared::inquiry::{Answer, Inquiry};
 use shared::migration::Set;
@@ -16,7 +17,6 @@ use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Who looks at databases and works on them.
 pub trait Worker: Send + Sync + 'static {
@@ -42,9 +42,6 @@ pub trait Worker: Send + Sync + 'static {
     -> BoxFuture<'_, Finish>;
 }
 
-/// Idle connections are looked through this often; their times to live are minutes.
-const TEND: Duration = Duration::from_secs(10);
-
 /// The databases of this agent.
 #[derive(Clone)]
 pub struct Databases {
@@ -67,15 +64,24 @@ impl Databases {
         }
     }
 
-    /// Closes connections that have been idle or open for too long, for ever.
+    /// Keeps the pools of all databases as the settings say, for ever.
     ///
     /// # Cancel safety
     /// It can be dropped at any time.
-    pub async fn tend(&self) -> Infallible {
-        loop {
-            tokio::time::sleep(TEND).await;
-            self.databases.values().for_each(|database| database.tend());
+    pub async fn keep(&self) -> Infallible {
+        let keeping = self.databases.values().map(|database| database.keep());
+        match join_all(keeping).await.pop() {
+            Some(never) => never,
+            None => pending().await,
         }
+    }
+
+    /// The pools of all databases at this moment; asks nobody.
+    pub fn pools(&self) -> BTreeMap<DatabaseName, Pools> {
+        let databases = self.databases.iter();
+        databases
+            .map(|(name, database)| (name.clone(), database.pools()))
+            .collect()
     }
 
     fn find(&self, name: &DatabaseName) -> Result<Arc<Database>, Failure> {

@@ -42,7 +42,7 @@ impl Serve {
         let serving = async {
             tokio::select! {
                 served = link::serve(of_link, worker.clone(), standing, stop) => served,
-                never = worker.tend() => match never {},
+                never = worker.keep() => match never {},
             }
         };
         let served = telemetry::served_beside(&telemetry, &settings.observability, unready, serving).await;
