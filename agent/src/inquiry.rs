@@ -13,6 +13,7 @@ pub(crate) async fn answer(database: &Database, what: Inquiry, set: Option<&Set>
     match what {
         Inquiry::Survey(detail) => survey::survey(database, detail).await.map(Answer::Survey),
         Inquiry::Check(query) => check::holds(database, &query).await.map(Answer::Check),
+        Inquiry::Pools => Ok(Answer::Pools(database.pools())),
         Inquiry::Plan(bundle) => match set {
             Some(set) => plan(database, set).await.map(Answer::Plan),
             None => Err(format!("bundle {} is not here", bundle.short())),

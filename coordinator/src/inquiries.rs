@@ -5,7 +5,7 @@
 //! wait for nothing here.
 
 use shared::id::{AgentId, DatabaseName};
-use shared::inquiry::Answer;
+use shared::inquiry::{Answer, Inquiry};
 use shared::survey::Survey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +13,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What an agent said about a database.
-pub(crate) type Answered = (DatabaseName, Result<Answer, String>);
+pub(crate) type Answered = (AgentId, DatabaseName, Result<Answer, String>);
 
-/// An agent that says nothing for so long is silent, and so are all that have not answered: databases take turns.
+/// Who is asked about each database, or why nobody is; some are asked of several agents.
+pub(crate) type Asked = Vec<(DatabaseName, Result<AgentId, String>)>;
+
+/// When agents say nothing for so long they are silent, all that have not answered: databases take turns.
 const SILENCE: Duration = Duration::from_secs(25);
+
+/// The same where an agent need ask no database.
+const SHORT_SILENCE: Duration = Duration::from_secs(5);
 
 /// What came of the question about one database.
 pub(crate) struct Found {
@@ -43,14 +49,20 @@ struct State {
 pub(crate) struct Asking {
     inquiries: Arc<Inquiries>,
     pub(crate) number: u64,
+    silence: Duration,
     answers: mpsc::Receiver<Answered>,
 }
 
 impl Inquiries {
-    /// Begins an inquiry about so many databases. Of those that are no more, the last surveys are forgotten.
-    pub(crate) fn begin(self: &Arc<Self>, databases: usize, fleet: &BTreeSet<DatabaseName>) -> Asking {
-        // Each answers once, so nothing waits for room; what an agent says more than that is dropped.
-        let (sender, answers) = mpsc::channel(databases.max(1));
+    /// Begins an inquiry that has so many answers. Of databases that are no more, the last surveys are forgotten.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        what: &Inquiry,
+        answers: usize,
+        fleet: &BTreeSet<DatabaseName>,
+    ) -> Asking {
+        // Each comes once, so nothing waits for room; what an agent says more than that is dropped.
+        let (sender, answers) = mpsc::channel(answers.max(1));
         let mut state = self.state();
         state.last += 1;
         let number = state.last;
@@ -59,12 +71,22 @@ impl Inquiries {
         Asking {
             inquiries: self.clone(),
             number,
+            silence: match what {
+                Inquiry::Survey(_) | Inquiry::Plan(_) | Inquiry::Check(_) => SILENCE,
+                Inquiry::Pools => SHORT_SILENCE,
+            },
             answers,
         }
     }
 
     /// An agent has answered. Late answers and those to nobody are dropped.
-    pub(crate) fn answer(&self, inquiry: u64, database: DatabaseName, result: Result<Answer, String>) {
+    pub(crate) fn answer(
+        &self,
+        inquiry: u64,
+        agent: AgentId,
+        database: DatabaseName,
+        result: Result<Answer, String>,
+    ) {
         let mut state = self.state();
         let Some(sender) = state.waiting.get(&inquiry).cloned() else {
             return;
@@ -77,7 +99,7 @@ impl Inquiries {
             state.known.insert(database.clone(), (Instant::now(), found));
         }
         // Whoever asked may have gone.
-        let _ = sender.try_send((database, result));
+        let _ = sender.try_send((agent, database, result));
     }
 
     /// What a database looked like last, without its schema, and how old that is.
@@ -94,19 +116,13 @@ impl Inquiries {
 }
 
 impl Asking {
-    /// Passes answers on until all are there, those that miss are silent, or nobody listens any more. `asked` says who was
-    /// asked about each database, or why nobody was.
-    pub(crate) async fn collect(
-        mut self,
-        asked: BTreeMap<DatabaseName, Result<AgentId, String>>,
-        longest: Duration,
-        outbox: mpsc::Sender<Found>,
-    ) {
-        let mut open = BTreeMap::new();
+    /// Passes answers on until all are there, those that miss are silent, or nobody listens any more.
+    pub(crate) async fn collect(mut self, asked: Asked, longest: Duration, outbox: mpsc::Sender<Found>) {
+        let mut open = BTreeSet::new();
         for (database, asked) in asked {
             match asked {
                 Ok(agent) => {
-                    open.insert(database, agent);
+                    open.insert((database, agent));
                 }
                 Err(problem) => {
                     let found = Found {
@@ -122,14 +138,16 @@ impl Asking {
         }
         let end = tokio::time::Instant::now() + longest;
         while !open.is_empty() {
-            let until = end.min(tokio::time::Instant::now() + SILENCE);
+            let until = end.min(tokio::time::Instant::now() + self.silence);
             let answer = tokio::time::timeout_at(until, self.answers.recv()).await;
-            let Ok(Some((database, result))) = answer else {
+            let Ok(Some((agent, database, result))) = answer else {
                 break;
             };
-            let Some(agent) = open.remove(&database) else {
+            let question = (database, agent);
+            if !open.remove(&question) {
                 continue;
-            };
+            }
+            let (database, agent) = question;
             let found = Found {
                 database,
                 agent: Some(agent),
@@ -140,7 +158,9 @@ impl Asking {
             }
         }
         for (database, agent) in open {
-            let problem = format!("agent {agent} did not answer in time: see its log and its version");
+            let problem = format!(
+                "agent {agent} did not answer in time: its program may be too old for this question (`confiture fleet agents` shows versions), else see its log"
+            );
             let found = Found {
                 database,
                 agent: Some(agent),
@@ -153,11 +173,7 @@ impl Asking {
     }
 
     /// All answers together.
-    pub(crate) async fn all(
-        self,
-        asked: BTreeMap<DatabaseName, Result<AgentId, String>>,
-        longest: Duration,
-    ) -> Vec<Found> {
+    pub(crate) async fn all(self, asked: Asked, longest: Duration) -> Vec<Found> {
         let (outbox, mut found) = mpsc::channel(asked.len().max(1));
         self.collect(asked, longest, outbox).await;
         let mut all = Vec::new();
@@ -177,7 +193,14 @@ impl Drop for Asking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::survey::Schema;
+    use shared::pool::Pools;
+    use shared::survey::{Detail, Schema};
+
+    const SURVEY: Inquiry = Inquiry::Survey(Detail::Fingerprint);
+
+    fn agent(text: &str) -> AgentId {
+        text.try_into().unwrap()
+    }
 
     fn name(text: &str) -> DatabaseName {
         text.try_into().unwrap()
@@ -203,23 +226,23 @@ mod tests {
     #[test]
     fn an_answer_reaches_its_own_inquiry_only() {
         let inquiries = Arc::new(Inquiries::default());
-        let mut one = inquiries.begin(1, &fleet());
-        let mut other = inquiries.begin(1, &fleet());
-        inquiries.answer(one.number, name("a"), Ok(surveyed()));
-        assert_eq!(one.answers.try_recv().unwrap().0, name("a"));
+        let mut one = inquiries.begin(&SURVEY, 1, &fleet());
+        let mut other = inquiries.begin(&SURVEY, 1, &fleet());
+        inquiries.answer(one.number, agent("x"), name("a"), Ok(surveyed()));
+        assert_eq!(one.answers.try_recv().unwrap().1, name("a"));
         assert!(other.answers.try_recv().is_err());
         let number = one.number;
         drop(one);
-        inquiries.answer(number, name("b"), Ok(surveyed()));
+        inquiries.answer(number, agent("x"), name("b"), Ok(surveyed()));
         assert!(inquiries.last(&name("b")).is_none(), "nobody asked any more");
     }
 
     #[test]
     fn an_agent_that_answers_again_and_again_fills_nothing() {
         let inquiries = Arc::new(Inquiries::default());
-        let mut asking = inquiries.begin(2, &fleet());
+        let mut asking = inquiries.begin(&SURVEY, 2, &fleet());
         for _ in 0..100 {
-            inquiries.answer(asking.number, name("a"), Ok(surveyed()));
+            inquiries.answer(asking.number, agent("x"), name("a"), Ok(surveyed()));
         }
         let answers = std::iter::from_fn(|| asking.answers.try_recv().ok());
         assert_eq!(answers.count(), 2);
@@ -228,12 +251,48 @@ mod tests {
     #[test]
     fn the_last_answer_stays_through_a_failure_until_its_database_is_gone() {
         let inquiries = Arc::new(Inquiries::default());
-        let asking = inquiries.begin(1, &fleet());
-        inquiries.answer(asking.number, name("a"), Ok(surveyed()));
-        inquiries.answer(asking.number, name("a"), Err("down".to_owned()));
+        let asking = inquiries.begin(&SURVEY, 1, &fleet());
+        inquiries.answer(asking.number, agent("x"), name("a"), Ok(surveyed()));
+        inquiries.answer(asking.number, agent("x"), name("a"), Err("down".to_owned()));
         let (_, last) = inquiries.last(&name("a")).unwrap();
         assert_eq!((last.fingerprint, last.schema), (survey().fingerprint, None));
-        drop(inquiries.begin(1, &BTreeSet::from([name("b")])));
+        drop(inquiries.begin(&SURVEY, 1, &BTreeSet::from([name("b")])));
         assert!(inquiries.last(&name("a")).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_agent_of_a_database_is_heard_and_one_that_is_silent_is_told_apart() {
+        let inquiries = Arc::new(Inquiries::default());
+        let asking = inquiries.begin(&Inquiry::Pools, 3, &fleet());
+        let number = asking.number;
+        for of in ["x", "y", "not asked"] {
+            let of = of.replace(' ', "-");
+            inquiries.answer(number, agent(&of), name("a"), Ok(Answer::Pools(Pools::default())));
+        }
+        let asked = vec![
+            (name("a"), Ok(agent("x"))),
+            (name("a"), Ok(agent("y"))),
+            (name("a"), Ok(agent("old"))),
+            (name("b"), Err("nobody serves it".to_owned())),
+        ];
+        let found = asking.all(asked, Duration::from_mins(1)).await;
+        let told: Vec<_> = found
+            .iter()
+            .map(|found| {
+                let agent = found.agent.as_ref().map_or("-", AgentId::as_str);
+                (found.database.as_str(), agent, found.result.is_ok())
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("b", "-", false),
+                ("a", "x", true),
+                ("a", "y", true),
+                ("a", "old", false)
+            ]
+        );
+        let problem = found[3].result.as_ref().unwrap_err();
+        assert!(problem.contains("too old for this question"), "{problem}");
     }
 }

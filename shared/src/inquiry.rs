@@ -3,6 +3,7 @@
 
 use crate::id::Digest;
 use crate::plan::Outlook;
+use crate::pool;
 use crate::survey::{Detail, Survey};
 
 /// A question.
@@ -14,6 +15,8 @@ pub enum Inquiry {
     Plan(Digest),
     /// Does this query give true?
     Check(String),
+    /// How are the connections that this agent has to it?
+    Pools,
 }
 
 /// The answer to a question of the same name.
@@ -25,6 +28,17 @@ pub enum Answer {
     Plan(Outlook),
     /// See [`Inquiry::Check`].
     Check(bool),
+    /// See [`Inquiry::Pools`].
+    Pools(pool::Pools),
+}
+
+/// Which of the agents that serve a database are to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// One: the answer is the database's.
+    Any,
+    /// Each: the answer is the agent's own.
+    Each,
 }
 
 impl Inquiry {
@@ -32,7 +46,15 @@ impl Inquiry {
     pub fn bundle(&self) -> Option<Digest> {
         match self {
             Self::Plan(bundle) => Some(*bundle),
-            Self::Survey(_) | Self::Check(_) => None,
+            Self::Survey(_) | Self::Check(_) | Self::Pools => None,
+        }
+    }
+
+    /// Who is to be asked.
+    pub fn whom(&self) -> Whom {
+        match self {
+            Self::Survey(_) | Self::Plan(_) | Self::Check(_) => Whom::Any,
+            Self::Pools => Whom::Each,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::worker::Worker;
 use crate::work::{Control, Listener, StepResult};
 use runtime::telemetry;
 use shared::id::{DatabaseName, StoreId};
-use shared::inquiry::Answer;
+use shared::inquiry::{Answer, Inquiry};
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Holding, Located};
 use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order, Progress};
@@ -253,7 +253,10 @@ impl Tasks {
                 .get(&question.connection)
                 .map(|connection| connection.gone.clone());
             self.spawn(Subject::Inquiry(question.clone()), async move {
-                let _place = places.acquire().await;
+                let _place = match question.what {
+                    Inquiry::Survey(_) | Inquiry::Plan(_) | Inquiry::Check(_) => Some(places.acquire().await),
+                    Inquiry::Pools => None,
+                };
                 let result = if gone.is_none_or(|gone| gone.is_cancelled()) {
                     Err("the coordinator that asked has gone".to_owned())
                 } else {

@@ -1,5 +1,6 @@
 //! What a reign is asked and told, and what it answers.
 
+use crate::inquiries::Asked;
 use shared::id::{AgentId, DatabaseName, Digest, RequestId, RolloutId, SetName};
 use shared::inquiry::Inquiry;
 use shared::migration::Version;
@@ -7,7 +8,6 @@ use shared::rollout::book::AskError;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
 use shared::rollout::{Bundle, Policy, Selector, Verb, drain, show, undo, view, waves};
 use shared::trace::Place;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -67,7 +67,7 @@ pub(crate) enum Command {
         what: Inquiry,
         /// The one that the question names.
         bundle: Option<Arc<Bundle>>,
-        reply: oneshot::Sender<BTreeMap<DatabaseName, Asked>>,
+        reply: oneshot::Sender<Asked>,
     },
     /// The store was put back or rebuilt: its leases are to count before all others.
     Recover {
@@ -76,9 +76,6 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Recovered>,
     },
 }
-
-/// Who was asked about a database, or why nobody was, for people.
-pub(crate) type Asked = Result<AgentId, String>;
 
 /// An agent gets no new work.
 #[derive(Debug, Clone, PartialEq, Eq)]

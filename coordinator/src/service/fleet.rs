@@ -52,6 +52,15 @@ impl fleet_server::Fleet for Fleet {
         self.0.survey(request.into_inner()).await.map(Response::new)
     }
 
+    type ShowPoolsStream = BoxStream<'static, Result<v1::ShowPoolsResponse, Status>>;
+
+    async fn show_pools(
+        &self,
+        request: Request<v1::ShowPoolsRequest>,
+    ) -> Result<Response<Self::ShowPoolsStream>, Status> {
+        self.0.pools(request.into_inner()).await.map(Response::new)
+    }
+
     async fn undrain_agent(
         &self,
         request: Request<v1::UndrainAgentRequest>,

@@ -1,11 +1,11 @@
-//! One question about many databases: who is asked, and the answers as they come, each database once.
+//! One question about many databases: who is asked, and the answers as they come, each once.
 
 use super::Context;
 use crate::inquiries::Found;
 use crate::reign::Command;
 use crate::seat::Reigning;
 use shared::id::DatabaseName;
-use shared::inquiry::Inquiry;
+use shared::inquiry::{Inquiry, Whom};
 use shared::rollout::Bundle;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,8 @@ const LONGEST: Duration = Duration::from_mins(1);
 const OUTBOX: usize = 16;
 
 impl Context {
-    /// Asks about these databases, with the bundle that the question names. Each is found once; the channel then ends.
+    /// Asks about these databases, with the bundle that the question names. Each is found once, or once for each agent that
+    /// is to answer; the channel then ends.
     pub(super) async fn inquire(
         self: &Arc<Self>,
         reigning: &Reigning,
@@ -29,7 +30,13 @@ impl Context {
     ) -> Result<mpsc::Receiver<Found>, Status> {
         let book = reigning.book.borrow().clone();
         let known = book.fleet().databases().keys().cloned().collect();
-        let asking = self.inquiries.begin(databases.len(), &known);
+        let answers = match what.whom() {
+            Whom::Any => databases.len(),
+            Whom::Each => (databases.iter())
+                .map(|database| book.fleet().claims(database).count())
+                .sum(),
+        };
+        let asking = self.inquiries.begin(&what, answers, &known);
         let inquiry = asking.number;
         let asked = self
             .ask(reigning, |reply| Command::Inquire {

@@ -9,6 +9,7 @@
 //! | [`fleet`] | the service for agents and databases themselves, whatever rollouts do |
 //! | [`inquire`] | one question about many databases: who is asked, and the answers |
 //! | [`survey`], [`plan`] | what databases look like, and what would be done |
+//! | [`pools`] | how the agents' connections to databases are |
 //! | [`link`] | the service for agents |
 //! | [`stream`] | the stream of one agent |
 //! | [`lease`] | an agent's lease: granting and renewing it |
@@ -23,6 +24,7 @@ mod lease;
 mod link;
 mod operator;
 mod plan;
+mod pools;
 mod read;
 mod status;
 mod stream;

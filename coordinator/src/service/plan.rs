@@ -61,7 +61,9 @@ fn planned(found: Found, places: &BTreeMap<DatabaseName, (u32, String)>) -> v1::
     let (wave_number, wave) = places.get(&database).cloned().unwrap_or_default();
     let (problem, plan) = match result {
         Ok(Answer::Plan(outlook)) => (String::new(), Some(outlook_to_wire(outlook))),
-        Ok(Answer::Survey(_) | Answer::Check(_)) => ("its agent answered another question".to_owned(), None),
+        Ok(Answer::Survey(_) | Answer::Check(_) | Answer::Pools(_)) => {
+            ("its agent answered another question".to_owned(), None)
+        }
         Err(problem) => (problem, None),
     };
     v1::PlanRolloutResponse {

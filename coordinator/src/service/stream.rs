@@ -188,7 +188,10 @@ impl Stream {
                 database,
                 result,
             } => {
-                self.context.inquiries.answer(inquiry, database, result);
+                if let Some(agent) = &self.agent {
+                    let inquiries = &self.context.inquiries;
+                    inquiries.answer(inquiry, agent.clone(), database, result);
+                }
                 Ok(())
             }
             FromAgent::Inventory(_)

@@ -26,7 +26,11 @@ impl Context {
     ) -> Result<BoxStream<'static, Told>, Status> {
         let reigning = self.reigning()?;
         let detail = fleet::detail_from_wire(request.schema);
-        let databases = wanted(&reigning.book.borrow().clone(), request)?;
+        let chosen = v1::Selector {
+            labels: request.labels,
+            all: request.all,
+        };
+        let databases = wanted(&reigning.book.borrow().clone(), request.databases, chosen)?;
         let what = Inquiry::Survey(detail);
         let found = self.inquire(&reigning, databases, what, None).await?;
         let context = self.clone();
@@ -43,7 +47,7 @@ impl Context {
         } = found;
         let (problem, (age, survey)) = match result {
             Ok(Answer::Survey(survey)) => (String::new(), (Duration::ZERO, Some(survey))),
-            Ok(Answer::Plan(_) | Answer::Check(_)) => (
+            Ok(Answer::Plan(_) | Answer::Check(_) | Answer::Pools(_)) => (
                 "its agent answered another question".to_owned(),
                 (Duration::ZERO, None),
             ),
@@ -63,11 +67,16 @@ impl Context {
     }
 }
 
-/// The databases to be surveyed; an error when one that is named is not there, or nothing is chosen.
-fn wanted(book: &Book, request: v1::SurveyDatabasesRequest) -> Result<Vec<DatabaseName>, Status> {
+/// The databases that are named and those that are chosen; an error when one that is named is not there, or nothing is
+/// chosen.
+pub(super) fn wanted(
+    book: &Book,
+    named: Vec<String>,
+    chosen: v1::Selector,
+) -> Result<Vec<DatabaseName>, Status> {
     let known = book.fleet().databases();
     let mut wanted = BTreeSet::new();
-    for given in request.databases {
+    for given in named {
         match known.keys().find(|name| name.as_str() == given) {
             Some(name) => {
                 wanted.insert(name.clone());
@@ -75,13 +84,9 @@ fn wanted(book: &Book, request: v1::SurveyDatabasesRequest) -> Result<Vec<Databa
             None => return Err(unknown(book, &given)),
         }
     }
-    if request.all || !request.labels.is_empty() || wanted.is_empty() {
-        let selector = v1::Selector {
-            labels: request.labels,
-            all: request.all,
-        };
+    if chosen.all || !chosen.labels.is_empty() || wanted.is_empty() {
         let selector =
-            request::selector_from_wire(selector).map_err(|error| status::invalid(&error.chain()))?;
+            request::selector_from_wire(chosen).map_err(|error| status::invalid(&error.chain()))?;
         let matching: Vec<_> = known
             .iter()
             .filter(|(_, database)| selector.matches(&database.labels()))

@@ -1,6 +1,7 @@
 //! What is asked about a database, and the answers, on the wire.
 
 use super::fleet::{detail_from_wire, survey_from_wire, survey_to_wire};
+use super::pool::{pools_from_wire, pools_to_wire};
 use super::{Error, name, required};
 use crate::v1::{self, inquiry_report, inquiry_request};
 use shared::id::DatabaseName;
@@ -18,6 +19,7 @@ pub(super) fn inquiry_to_wire(what: Inquiry) -> inquiry_request::What {
             bundle: bundle.to_string(),
         }),
         Inquiry::Check(query) => inquiry_request::What::Check(inquiry_request::Check { query }),
+        Inquiry::Pools => inquiry_request::What::Pools(inquiry_request::ShowPools {}),
     }
 }
 
@@ -26,6 +28,7 @@ pub(super) fn inquiry_from_wire(wire: Option<inquiry_request::What>) -> Result<I
         inquiry_request::What::Survey(survey) => Inquiry::Survey(detail_from_wire(survey.schema)),
         inquiry_request::What::Plan(plan) => Inquiry::Plan(name("inquiry.bundle", plan.bundle)?),
         inquiry_request::What::Check(check) => Inquiry::Check(check.query),
+        inquiry_request::What::Pools(_) => Inquiry::Pools,
     })
 }
 
@@ -41,6 +44,7 @@ pub(super) fn report_to_wire(
             Ok(Answer::Survey(survey)) => inquiry_report::Result::Survey(survey_to_wire(survey)),
             Ok(Answer::Plan(outlook)) => inquiry_report::Result::Plan(outlook_to_wire(outlook)),
             Ok(Answer::Check(holds)) => inquiry_report::Result::Check(holds),
+            Ok(Answer::Pools(pools)) => inquiry_report::Result::Pools(pools_to_wire(&pools)),
             Err(problem) => inquiry_report::Result::Problem(problem),
         }),
     }
@@ -53,6 +57,7 @@ pub(super) fn answer_from_wire(
         inquiry_report::Result::Survey(survey) => Ok(Answer::Survey(survey_from_wire(survey)?)),
         inquiry_report::Result::Plan(outlook) => Ok(Answer::Plan(outlook_from_wire(outlook)?)),
         inquiry_report::Result::Check(holds) => Ok(Answer::Check(holds)),
+        inquiry_report::Result::Pools(pools) => Ok(Answer::Pools(pools_from_wire(pools)?)),
         inquiry_report::Result::Problem(problem) => Err(problem),
     })
 }
@@ -125,6 +130,7 @@ mod tests {
             Inquiry::Survey(Detail::Fingerprint),
             Inquiry::Plan(Digest::of(b"b")),
             Inquiry::Check("SELECT true".to_owned()),
+            Inquiry::Pools,
         ] {
             let wire = inquiry_to_wire(what.clone());
             assert_eq!(inquiry_from_wire(Some(wire)).unwrap(), what);
@@ -159,6 +165,7 @@ mod tests {
             Ok(Answer::Plan(planned)),
             Ok(Answer::Plan(refused)),
             Ok(Answer::Check(false)),
+            Ok(Answer::Pools(crate::convert::pool::tests::pools())),
             Err("server down".to_owned()),
         ] {
             let wire = report_to_wire(7, "orders".try_into().unwrap(), answer.clone());

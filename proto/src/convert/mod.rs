@@ -7,6 +7,7 @@
 //! | [`view`] | what operators read: rollouts, databases, agents |
 //! | [`fleet`] | drains and surveys |
 //! | [`inquiry`] | what is asked about a database, and the answers |
+//! | [`pool`] | pools of connections |
 //! | [`from_agent`] | what an agent says |
 //! | [`to_agent`] | what a coordinator says |
 //!
@@ -18,6 +19,7 @@ pub mod fleet;
 pub mod from_agent;
 pub mod inquiry;
 pub mod policy;
+pub mod pool;
 pub mod request;
 pub mod to_agent;
 pub mod view;

@@ -7,14 +7,13 @@ mod prometheus;
 
 use super::{Reign, Round};
 use crate::chain::chain;
-use crate::inquiries::{Asking, Found};
-use shared::id::{AgentId, DatabaseName, RolloutId};
+use crate::inquiries::{self, Asking, Found};
+use shared::id::{DatabaseName, RolloutId};
 use shared::inquiry::{Answer, Inquiry};
 use shared::rollout::Time;
 use shared::rollout::book::Checks;
 use shared::rollout::event::Verdict;
 use shared::rollout::policy::{Asks, Check};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How often what has no answer is asked.
@@ -48,7 +47,7 @@ enum Outcome {
 
 /// A check on its way.
 enum Question {
-    Agents(Asking, BTreeMap<DatabaseName, Result<AgentId, String>>),
+    Agents(Asking, inquiries::Asked),
     Prometheus,
 }
 
@@ -85,8 +84,8 @@ impl Reign {
             Asks::Prometheus { .. } => Question::Prometheus,
             Asks::Sql(query) => {
                 let known = self.book.fleet().databases().keys().cloned().collect();
-                let asking = self.inquiries.begin(databases.len(), &known);
                 let what = Inquiry::Check(query.clone());
+                let asking = self.inquiries.begin(&what, databases.len(), &known);
                 let asked = self.inquire(asking.number, databases.to_vec(), &what, None);
                 Question::Agents(asking, asked)
             }
@@ -162,7 +161,7 @@ fn of_agents(check: &str, found: Vec<Found>) -> Outcome {
         match result {
             Ok(Answer::Check(true)) => {}
             Ok(Answer::Check(false)) => failing.push(database),
-            Ok(Answer::Survey(_) | Answer::Plan(_)) => silent.push(database),
+            Ok(Answer::Survey(_) | Answer::Plan(_) | Answer::Pools(_)) => silent.push(database),
             Err(problem) => {
                 why.get_or_insert(problem);
                 silent.push(database);
