@@ -14,6 +14,7 @@
 //! | [`local`] | one database without a coordinator |
 //! | [`audit`] | the ledger for those who operate it: show, verify, accept a new identity |
 //! | [`locks`] | who waits for whom, for those who operate it |
+//! | [`room`] | how many connections a server has room for |
 //! | [`indexes`] | indexes for those who operate a database: builds at work, repairs |
 //! | [`metrics`], `traces` | what is counted, under the names that users know; the spans of a run |
 //! | [`error`], `user_error` | what is said when it fails |
@@ -42,6 +43,7 @@ mod planted;
 pub mod pool;
 mod pooler;
 pub mod probe;
+pub mod room;
 mod run;
 mod session;
 mod step;

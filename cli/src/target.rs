@@ -20,6 +20,16 @@ pub(crate) struct Of {
 }
 
 impl Of {
+    /// Whether its URL is on the command line.
+    pub(crate) fn has_url(&self) -> bool {
+        self.database_url.is_some()
+    }
+
+    /// The name on the command line.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
     /// The flag that leads another command to the same database, but for a URL, which may hold a password.
     pub(crate) fn repeated(&self) -> String {
         let name = self.database.as_ref();

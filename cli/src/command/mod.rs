@@ -10,6 +10,7 @@ mod ledger;
 mod locks;
 mod migrate;
 mod new;
+mod pool;
 mod rollout;
 
 use crate::context::Global;
@@ -44,6 +45,9 @@ enum Command {
     Ledger(ledger::Ledger),
     /// Show who waits for a lock in a database, and who blocks whom
     Locks(locks::Locks),
+    /// See how pools of connections are used, and what to change
+    #[command(subcommand)]
+    Pool(pool::Pool),
     /// See builds of indexes at work, and repair indexes that are not valid
     #[command(subcommand)]
     Index(index::Index),
@@ -71,6 +75,7 @@ impl Arguments {
             Command::Migrate(command) => command.run(global).await,
             Command::Ledger(command) => command.run(global).await,
             Command::Locks(command) => command.run(global).await,
+            Command::Pool(command) => command.run(global).await,
             Command::Index(command) => command.run(global).await,
             Command::Rollout(command) => command.run(global).await,
             Command::Fleet(command) => command.run(global).await,

@@ -70,6 +70,13 @@ pub(crate) struct Operator {
     patience: Duration,
 }
 
+impl At {
+    /// Whether flag or environment name one.
+    pub(crate) fn is_given(&self) -> bool {
+        self.coordinator.iter().any(|url| !url.trim().is_empty())
+    }
+}
+
 impl Operator {
     /// The coordinators that the user named, or those of the settings.
     pub(crate) fn new(at: &At, global: &Global) -> Result<Self, Failure> {

@@ -15,6 +15,7 @@ pub mod index;
 pub mod ledger;
 pub mod lock;
 pub mod pooler;
+pub mod room;
 pub mod schema;
 pub mod sync;
 mod table;
