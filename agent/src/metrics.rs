@@ -8,6 +8,8 @@
 use opentelemetry::KeyValue;
 use shared::id::{DatabaseName, Direction};
 use shared::plan::RowChange;
+use shared::pool::{Pools, Stats};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -58,7 +60,14 @@ runtime::instruments! {
         batch: "confiture_batch_duration_seconds", "Time of one batch, from its transaction's begin to its commit.", BATCH;
         batch_rows: "confiture_batch_rows", "Rows changed by one batch.", BATCH_ROWS;
     }
-    observed { }
+    observed {
+        POOL_SIZE: "confiture_connection_pool_size", "Open connections of a database's pool.", Gauge;
+        POOL_ACTIVE: "confiture_connection_pool_active", "Of these, connections in use.", Gauge;
+        POOL_WAITING: "confiture_connection_pool_waiting", "Requests that wait for a connection.", Gauge;
+        POOL_MAX: "confiture_connection_pool_max", "Most connections that the pool may open.", Gauge;
+        POOL_CREATED: "confiture_connection_pool_created_total", "Connections opened.", Counter;
+        POOL_RECYCLED: "confiture_connection_pool_recycled_total", "Connections closed because they had reached their longest life.", Counter;
+    }
 }
 
 static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| Instruments::new(&runtime::telemetry::meter()));
@@ -108,6 +117,55 @@ pub(crate) fn served(database: &DatabaseName) {
         INSTRUMENTS
             .migrations
             .add(0, &ended_as(database, Direction::Up, outcome));
+    }
+}
+
+/// Reads the pools whenever somebody asks for the metrics.
+pub fn observe_pools(pools: impl Fn() -> BTreeMap<DatabaseName, Pools> + Clone + Send + Sync + 'static) {
+    let meter = runtime::telemetry::meter();
+    let read = |number: Read| {
+        let pools = pools.clone();
+        move || -> Vec<(u64, KeyValue)> {
+            let pools = pools();
+            let numbers = pools
+                .iter()
+                .map(|(name, pools)| (number(&pools.transactions), of(name)));
+            numbers.collect()
+        }
+    };
+    let gauges: [(_, Read); 4] = [
+        (POOL_SIZE, |stats| stats.size() as u64),
+        (POOL_ACTIVE, |stats| stats.active as u64),
+        (POOL_WAITING, |stats| stats.waiting as u64),
+        (POOL_MAX, |stats| stats.max as u64),
+    ];
+    for (metric, number) in gauges {
+        let read = read(number);
+        meter
+            .u64_observable_gauge(metric.name)
+            .with_description(metric.help)
+            .with_callback(move |observer| {
+                for (number, of) in read() {
+                    observer.observe(number, &[of]);
+                }
+            })
+            .build();
+    }
+    let counters: [(_, Read); 2] = [
+        (POOL_CREATED, |stats| stats.created),
+        (POOL_RECYCLED, |stats| stats.recycled),
+    ];
+    for (metric, number) in counters {
+        let read = read(number);
+        meter
+            .u64_observable_counter(metric.name)
+            .with_description(metric.help)
+            .with_callback(move |observer| {
+                for (number, of) in read() {
+                    observer.observe(number, &[of]);
+                }
+            })
+            .build();
     }
 }
 
@@ -210,6 +268,9 @@ pub(crate) fn lease_lost(times: u64) {
 pub(crate) fn connected(is: bool) {
     INSTRUMENTS.connected.record(f64::from(u8::from(is)), &[]);
 }
+
+/// A number of a pool.
+type Read = fn(&Stats) -> u64;
 
 fn of(database: &DatabaseName) -> KeyValue {
     KeyValue::new("database", database.to_string())

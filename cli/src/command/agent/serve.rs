@@ -39,6 +39,8 @@ impl Serve {
         let standing = watch::Sender::new(Standing::Seeking);
         let unready = link::unready(standing.subscribe(), &of_link);
         agent::metrics::build("agent");
+        let pools = worker.clone();
+        agent::metrics::observe_pools(move || pools.pools());
         let serving = async {
             tokio::select! {
                 served = link::serve(of_link, worker.clone(), standing, stop) => served,
