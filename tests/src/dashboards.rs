@@ -15,7 +15,7 @@ pub fn deploy() -> PathBuf {
 pub struct Asked {
     /// The file, and what of it.
     pub place: String,
-    /// In PromQL, with Grafana's variables.
+    /// For Prometheus, with the variables of Grafana.
     pub expression: String,
 }
 

@@ -56,7 +56,19 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
         assert_eq!(page(port.number(), "/readyz").await?, (200, "ready\n".to_owned()));
     }
     let set = slow_set()?;
-    let mut rollout = scene.coordinator.rollout(&set).arg("--watch").start("rollout")?;
+    let folder = Directory::new()?;
+    // It stays at work until all questions are answered.
+    folder.write(
+        "policy.yaml",
+        "waves:\n  - { name: first, databases: [orders] }\n  - { name: second, databases: [users], approval: true }\n",
+    )?;
+    let mut rollout = scene
+        .coordinator
+        .rollout(&set)
+        .arg("--policy")
+        .arg(folder.path().join("policy.yaml"))
+        .arg("--watch")
+        .start("rollout")?;
     // In its middle: what there is of live rollouts and steps at work.
     eventually("the rollout to be scraped at work", SOON, || async {
         let seen = prometheus
@@ -83,6 +95,12 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
         .await?;
     }
     everything_asked_is_answered(&prometheus).await?;
+    let id = scene.coordinator.rollouts().await?.remove(0).id;
+    scene
+        .coordinator
+        .command(&["rollout", "approve", &id])
+        .succeed()
+        .await?;
     let status = rollout.wait(LONG).await?;
     assert!(status.success(), "{}\n{}", rollout.stderr(), scene.agent.log());
     let texts = [
@@ -131,7 +149,7 @@ fn always(expression: &str) -> String {
     let mut words: Vec<String> = expression.split(' ').map(ToOwned::to_owned).collect();
     for place in 1..words.len() {
         if matches!(words[place - 1].as_str(), ">" | ">=" | "!=") {
-            words[place - 1] = ">".to_owned();
+            ">".clone_into(&mut words[place - 1]);
             let closing = words[place].matches(')').count();
             words[place] = format!("bool -1{}", ")".repeat(closing));
         }
