@@ -13,11 +13,14 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 /// How often the pools are looked through: times to live are given in seconds.
 const KEEP: Duration = Duration::from_secs(1);
+
+/// After a connection could not be opened for nobody, this long none is tried: a server without room has other use for it.
+const WARM_AGAIN: Duration = Duration::from_secs(10);
 
 /// One target database. Opens connections only when it is used.
 pub struct Database {
@@ -196,6 +199,7 @@ impl Database {
     pub async fn keep(&self) -> Infallible {
         let mut ticks = tokio::time::interval(KEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut warm_from = Instant::now();
         loop {
             ticks.tick().await;
             let work = match self.at_work.load(Ordering::Relaxed) {
@@ -204,9 +208,13 @@ impl Database {
             };
             self.pool.close_spent(work);
             self.outside.close_spent(Work::None);
+            if Instant::now() < warm_from {
+                continue;
+            }
             if let Err(error) = self.pool.warm(work).await {
                 // The work itself meets it, and says what to do.
                 tracing::debug!(database = %self.name, %error, "cannot keep connections open");
+                warm_from = Instant::now() + WARM_AGAIN;
             }
         }
     }
