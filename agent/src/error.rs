@@ -5,7 +5,8 @@ use shared::ledger::Conflict;
 use shared::plan::Refusal;
 use shared::retry::{self, Retryability};
 use shared::rollout::work::{Exit, Failure, Identity, Newer};
-use shared::sql::REFUSED;
+use shared::sql::{self, REFUSED};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What went wrong. Texts may have several lines; the last ones say what to do.
@@ -282,10 +283,36 @@ fn of_postgres(error: &tokio_postgres::Error) -> Retryability {
         .map_or(Retryability::Retry, |code| retry::of_sqlstate(code.code()))
 }
 
+/// Whether values of rows may be repeated where PostgreSQL does.
+static DETAILS: AtomicBool = AtomicBool::new(false);
+
+/// The class of errors whose messages quote the value that is wrong.
+const DATA_EXCEPTION: &str = "22";
+
+/// From now on what PostgreSQL says of an error is repeated whole, details and values included; without it they are left
+/// out, since errors go to logs, traces and coordinators.
+pub fn repeat_details() {
+    DETAILS.store(true, Ordering::Relaxed);
+}
+
 /// PostgreSQL's own message, without DETAIL, HINT and CONTEXT, which may carry values of rows.
 pub(crate) fn statement_message(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
-        Some(error) => format!("PostgreSQL says: {} ({})", error.message(), error.code().code()),
+        Some(error) => {
+            let code = error.code().code();
+            let details = DETAILS.load(Ordering::Relaxed);
+            let mut said = if code.starts_with(DATA_EXCEPTION) && !details {
+                sql::unquoted(error.message())
+            } else {
+                error.message().to_owned()
+            };
+            for (name, more) in [("detail", error.detail()), ("hint", error.hint())] {
+                if let Some(more) = more.filter(|_| details) {
+                    said = format!("{said}; {name}: {more}");
+                }
+            }
+            format!("PostgreSQL says: {said} ({code})")
+        }
         None => match std::error::Error::source(error) {
             Some(source) => format!("the connection was lost: {source}"),
             None => "the connection was lost".to_owned(),

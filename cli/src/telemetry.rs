@@ -47,13 +47,7 @@ pub(crate) fn of_server(
     } else {
         Kept::Nothing
     };
-    let process = Process { service, instance };
-    Ok(telemetry::start(
-        global.log_format.into(),
-        &settings.observability,
-        kept,
-        &process,
-    )?)
+    start(global, settings, kept, &Process { service, instance })
 }
 
 /// Log, metrics and traces of a command that works and ends. Its metrics go to `file` where one is named: one that cannot
@@ -72,7 +66,7 @@ pub(crate) fn of_command(
         service: "confiture",
         instance: &context::host(),
     };
-    let telemetry = telemetry::start(global.log_format.into(), &settings.observability, kept, &process)?;
+    let telemetry = start(global, settings, kept, &process)?;
     agent::metrics::build("cli");
     if let Some(file) = &file {
         telemetry.write(file)?;
@@ -100,6 +94,19 @@ pub(crate) fn request<T>(message: T) -> tonic::Request<T> {
         request.metadata_mut().insert("traceparent", value);
     }
     request
+}
+
+fn start(
+    global: &Global,
+    settings: &Settings,
+    kept: Kept,
+    process: &Process<'_>,
+) -> Result<Telemetry, Failure> {
+    if settings.observability.error_details {
+        agent::error::repeat_details();
+    }
+    let format = global.log_format.into();
+    Ok(telemetry::start(format, &settings.observability, kept, process)?)
 }
 
 /// What a command tells, until it ends.

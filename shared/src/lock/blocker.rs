@@ -1,5 +1,6 @@
 //! Who is in the way, for people.
 
+use crate::sql;
 use std::fmt;
 
 /// What kind of holder it is.
@@ -49,6 +50,8 @@ impl Kind {
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let query = self.query.as_deref().unwrap_or_default();
+        // Of a session it is a statement of an application, with values in it; of others a name or a description.
+        let shape = sql::shape(query);
         let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
         let age = self.age.unwrap_or_default().max(0.0);
         let pid = self.pid.unwrap_or_default();
@@ -67,7 +70,7 @@ impl fmt::Display for Blocker {
             ),
             Kind::Session => write!(
                 f,
-                "pid {pid}, user {}, application \"{}\", {}, transaction open for {age:.0} s, last statement: {query}",
+                "pid {pid}, user {}, application \"{}\", {}, transaction open for {age:.0} s, last statement: {shape}",
                 self.user.as_deref().unwrap_or("unknown"),
                 self.application.as_deref().unwrap_or_default(),
                 self.state.as_deref().unwrap_or("unknown"),

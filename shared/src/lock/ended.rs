@@ -1,5 +1,6 @@
 //! A session that was ended because it stood in the way, for people.
 
+use crate::sql;
 use std::fmt;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ impl fmt::Display for Ended {
             self.application.as_deref().unwrap_or_default(),
             self.reason(),
             self.age.unwrap_or_default(),
-            query.split_whitespace().collect::<Vec<_>>().join(" ")
+            sql::shape(query)
         )
     }
 }

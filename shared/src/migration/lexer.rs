@@ -9,18 +9,18 @@ use std::fmt;
 
 /// A token and where it stands.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Token<'a> {
+pub(crate) struct Token<'a> {
     /// What it is.
-    pub(super) kind: TokenKind,
+    pub(crate) kind: TokenKind,
     /// As written.
-    pub(super) text: &'a str,
+    pub(crate) text: &'a str,
     /// Offset in bytes.
     pub(super) at: usize,
 }
 
 impl<'a> Token<'a> {
     /// White space or a comment.
-    pub(super) fn is_trivia(&self) -> bool {
+    pub(crate) fn is_trivia(&self) -> bool {
         matches!(
             self.kind,
             TokenKind::Whitespace | TokenKind::LineComment | TokenKind::BlockComment { .. }
@@ -53,7 +53,7 @@ impl<'a> Token<'a> {
 }
 
 /// The tokens of a text, trivia included, without gaps.
-pub(super) fn lex(text: &str) -> impl Iterator<Item = Token<'_>> {
+pub(crate) fn lex(text: &str) -> impl Iterator<Item = Token<'_>> {
     let mut at = 0;
     tokenize(text).map(move |token| {
         let start = at;

@@ -9,7 +9,7 @@ pub mod bundle;
 pub mod checksum;
 pub mod discover;
 pub mod expression;
-mod lexer;
+pub(crate) mod lexer;
 mod parser;
 pub mod problem;
 pub mod scaffold;

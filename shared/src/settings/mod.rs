@@ -137,6 +137,8 @@ pub struct Observability {
     pub prometheus: Prometheus,
     /// Where metrics and traces are sent.
     pub otlp: Otlp,
+    /// Whether errors repeat what PostgreSQL says in detail, values of rows included; default no.
+    pub error_details: bool,
 }
 
 /// Where metrics and traces are sent (`observability.otlp:`).

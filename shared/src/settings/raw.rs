@@ -43,6 +43,7 @@ pub(super) const KEYS: &[&str] = &[
     "observability.prometheus.address",
     "observability.prometheus.port",
     "observability.otlp.endpoint",
+    "observability.error_details",
 ];
 
 /// The list of databases.

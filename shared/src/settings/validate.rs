@@ -538,5 +538,6 @@ fn observability(reader: &mut Reader) -> Observability {
         otlp: Otlp {
             endpoint: reader.parsed("observability.otlp.endpoint", http_url),
         },
+        error_details: reader.truth("observability.error_details", false),
     }
 }

@@ -17,6 +17,7 @@ pub mod lock;
 pub mod pooler;
 pub mod room;
 pub mod schema;
+mod shape;
 pub mod sync;
 mod table;
 mod type_name;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 pub use change::*;
 pub use constraint::*;
+pub use shape::{shape, unquoted};
 pub use table::*;
 pub use type_name::TypeName;
 

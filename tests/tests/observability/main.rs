@@ -3,4 +3,5 @@
 mod deployed;
 mod scene;
 mod scrapes;
+mod secrets;
 mod traces;
