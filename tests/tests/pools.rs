@@ -163,8 +163,17 @@ async fn a_storm_waits_in_line_and_nothing_of_it_is_lost() -> anyhow::Result<()>
         assert_eq!((after.size(), after.waiting), (10, 0));
         assert!(after.longest_wait > Duration::ZERO);
 
-        // What is not needed any more goes, down to the least number.
-        let calm = agree(&of, &admin, &database, (0, 3, 0)).await?;
+        // What is not needed any more goes, down to the least number, although somebody asks now and then.
+        let now_and_then = async {
+            loop {
+                requests(&of, 1).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let calm = tokio::select! {
+            calm = agree(&of, &admin, &database, (0, 3, 0)) => calm?,
+            () = now_and_then => unreachable!("it asks for ever"),
+        };
         assert_eq!((calm.created, calm.recycled, calm.given_up), (10, 0, 0));
         anyhow::Ok(())
     };
@@ -258,6 +267,10 @@ async fn keeping_connections_warm_takes_no_place_of_work() -> anyhow::Result<()>
         let (answers, opened_again) = tokio::join!(requests(&of_busy, 4), opened_again);
         opened_again?;
         answers.into_iter().collect::<Result<(), _>>()?;
+        // What it used a moment ago stays, although the other has fewer than the least number.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let sizes = [&of_busy, &of_other].map(|of| of.pools().transactions.size());
+        assert_eq!(sizes, [4, 0]);
         // Its own spare ones are closed; then there is room to keep some warm.
         agree(&of_other, &admin, &other, (0, 2, 0)).await?;
         let kept = agree(&of_busy, &admin, &busy, (0, 2, 0)).await?;
