@@ -4,7 +4,7 @@ use super::scene::{SOON, on};
 use serde_json::json;
 use tests::collector::Collector;
 use tests::eventually;
-use tests::fleet::{Agent, Coordinator, members};
+use tests::fleet::{Agent, Coordinator, Member, members};
 use tests::migrations::Migrations;
 use tests::port::Port;
 use tests::postgres::Server;
@@ -25,6 +25,11 @@ fn password(url: &str) -> &str {
 async fn neither_passwords_nor_values_of_rows_leave_the_database() -> anyhow::Result<()> {
     let server = Server::start().await?;
     let members = members(&server, &["casted", "doubled", "locked"]).await?;
+    let named = |member: Member| {
+        let name = member.name.clone();
+        member.label("name", &name)
+    };
+    let members: Vec<Member> = members.into_iter().map(named).collect();
     for member in &members {
         let rows = format!(
             "CREATE TABLE cards (id int PRIMARY KEY, number text NOT NULL);
@@ -76,15 +81,9 @@ async fn neither_passwords_nor_values_of_rows_leave_the_database() -> anyhow::Re
     ] {
         let set = Migrations::write(&[("0001_mistake.up.sql", statement)])?;
         let ended = coordinator
-            .command(&[
-                "rollout",
-                "start",
-                "--database",
-                database,
-                "--watch",
-                "--max-attempts",
-                "1",
-            ])
+            .command(&["rollout", "start", "--watch", "--max-attempts", "1"])
+            .arg("--select")
+            .arg(format!("name={database}"))
             .arg("--migrations")
             .arg(set.path())
             .run()
