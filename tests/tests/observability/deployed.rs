@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::collections::BTreeSet;
 use tests::dashboards::{alerts, dashboards, deploy, expressions, metrics_in};
+use tests::process::Confiture;
 use tests::prometheus::promtool;
 
 fn known() -> BTreeSet<String> {
@@ -69,6 +70,27 @@ fn each_alert_has_a_page_and_each_page_an_alert() -> anyhow::Result<()> {
         there.insert(entry?.file_name().to_string_lossy().into_owned());
     }
     assert_eq!(there, pages);
+    Ok(())
+}
+
+#[tokio::test]
+async fn commands_of_the_runbook_are_those_of_the_program() -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for entry in std::fs::read_dir(deploy().join("runbook"))? {
+        let text = std::fs::read_to_string(entry?.path())?;
+        let quoted = text.split('`').skip(1).step_by(2);
+        seen.extend(quoted.filter_map(|code| code.strip_prefix("confiture ").map(ToOwned::to_owned)));
+    }
+    assert!(seen.len() > 15, "{seen:?}");
+    for command in seen {
+        let words: Vec<&str> = command
+            .split(' ')
+            .filter(|word| !word.starts_with('\''))
+            .collect();
+        Confiture::check_usage(&words)
+            .await
+            .map_err(|error| error.context(command.clone()))?;
+    }
     Ok(())
 }
 

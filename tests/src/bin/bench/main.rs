@@ -2,7 +2,7 @@
 //!
 //! Each comparison alternates its two sides over several rounds and takes medians: absolute times on a shared machine
 //! say little, ratios of neighbours do. Both sides run on the same server with `fsync = on`. An argument (`fleet`, `scale`, `rollout`,
-//! `batches`, `growth`, `neighbours`, `stalls`, `indexes`) names the only part to run.
+//! `batches`, `growth`, `neighbours`, `stalls`, `indexes`, `telemetry`) names the only part to run.
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 
@@ -16,6 +16,7 @@ mod rollout;
 mod scale;
 mod stalls;
 mod table;
+mod telemetry;
 
 use anyhow::{Context as _, bail};
 use std::process::ExitCode;
@@ -64,6 +65,9 @@ async fn measure() -> anyhow::Result<()> {
     }
     if wanted("stalls") {
         stalls::measure().await?;
+    }
+    if wanted("telemetry") {
+        telemetry::measure().await?;
     }
     if wanted("indexes") {
         indexes::measure().await?;

@@ -66,9 +66,19 @@ impl<'a> Steps<'a> {
 
     /// `confiture migrate up` with one more step, from its start to its end.
     pub(crate) async fn run(&mut self, step: &str) -> anyhow::Result<Duration> {
+        self.run_with(step, |command| command).await
+    }
+
+    /// The same with more said to the command.
+    pub(crate) async fn run_with(
+        &mut self,
+        step: &str,
+        more: impl FnOnce(Confiture) -> Confiture,
+    ) -> anyhow::Result<Duration> {
         self.put(step)?;
+        let command = more(self.command());
         let began = Instant::now();
-        self.command().succeed().await?;
+        command.succeed().await?;
         Ok(began.elapsed())
     }
 
