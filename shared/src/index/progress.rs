@@ -1,5 +1,6 @@
 //! How far a build is, and whom it waits for.
 
+use crate::sql;
 use std::fmt;
 
 /// How far a build is.
@@ -76,6 +77,17 @@ impl Blocker {
             self.state.as_deref().unwrap_or("unknown"),
             self.age.unwrap_or_default(),
         )
+    }
+}
+
+impl Blocker {
+    /// For errors, logs and whoever is far away: its statement without the values in it.
+    pub fn without_values(&self) -> String {
+        let shape = sql::shape(self.query.as_deref().unwrap_or_default());
+        if self.pid == 0 || shape.is_empty() {
+            return self.who();
+        }
+        format!("{}, last statement: {shape}", self.who())
     }
 }
 

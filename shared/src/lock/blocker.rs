@@ -47,30 +47,31 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Blocker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Blocker {
+    /// For errors, logs and whoever is far away: its statement without the values in it.
+    pub fn without_values(&self) -> String {
+        self.text(&sql::shape(self.query.as_deref().unwrap_or_default()))
+    }
+
+    /// `statement`: the last one of a session.
+    fn text(&self, statement: &str) -> String {
         let query = self.query.as_deref().unwrap_or_default();
-        // Of a session it is a statement of an application, with values in it; of others a name or a description.
-        let shape = sql::shape(query);
         let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
         let age = self.age.unwrap_or_default().max(0.0);
         let pid = self.pid.unwrap_or_default();
         match self.kind {
-            Kind::Prepared => write!(
-                f,
+            Kind::Prepared => format!(
                 "a prepared transaction, prepared {age:.0} s ago: end it with COMMIT PREPARED or ROLLBACK PREPARED '{query}'"
             ),
             Kind::Autovacuum if query.starts_with("autovacuum") => {
-                write!(f, "pid {pid}, {query}, for {age:.0} s")
+                format!("pid {pid}, {query}, for {age:.0} s")
             }
-            Kind::Autovacuum => write!(f, "pid {pid}, an autovacuum"),
-            Kind::Wraparound => write!(
-                f,
-                "pid {pid}, {query}, for {age:.0} s: let it end, it gives way to nobody"
-            ),
-            Kind::Session => write!(
-                f,
-                "pid {pid}, user {}, application \"{}\", {}, transaction open for {age:.0} s, last statement: {shape}",
+            Kind::Autovacuum => format!("pid {pid}, an autovacuum"),
+            Kind::Wraparound => {
+                format!("pid {pid}, {query}, for {age:.0} s: let it end, it gives way to nobody")
+            }
+            Kind::Session => format!(
+                "pid {pid}, user {}, application \"{}\", {}, transaction open for {age:.0} s, last statement: {statement}",
                 self.user.as_deref().unwrap_or("unknown"),
                 self.application.as_deref().unwrap_or_default(),
                 self.state.as_deref().unwrap_or("unknown"),
@@ -79,8 +80,16 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// Several of them in one line.
+/// For an operator at the database: its statement as it is.
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let query = self.query.as_deref().unwrap_or_default();
+        f.write_str(&self.text(&query.split_whitespace().collect::<Vec<_>>().join(" ")))
+    }
+}
+
+/// Several of them in one line, without values.
 pub fn listed(blockers: &[Blocker]) -> String {
-    let blockers: Vec<String> = blockers.iter().map(Blocker::to_string).collect();
+    let blockers: Vec<String> = blockers.iter().map(Blocker::without_values).collect();
     blockers.join("; ")
 }

@@ -183,7 +183,7 @@ async fn watch(run: &Run<'_>, watched: &Watched<'_>, until: Until) -> Result<Str
             tracing::info!(pid = worker.pid, "a statement that waited too long was cancelled");
             return Ok(blocker.map_or_else(
                 || "for whom could not be seen".to_owned(),
-                |blocker| blocker.to_string(),
+                |blocker| blocker.without_values(),
             ));
         }
     }
