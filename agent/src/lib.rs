@@ -16,7 +16,8 @@
 //! | [`locks`] | who waits for whom, for those who operate it |
 //! | [`room`] | how many connections a server has room for |
 //! | [`indexes`] | indexes for those who operate a database: builds at work, repairs |
-//! | [`metrics`], `traces` | what is counted, under the names that users know; the spans of a run |
+//! | [`metrics`] | what is counted, under the names that users know |
+//! | [`story`] | what happens to a run, for spans and its rollout's flight recorder |
 //! | [`error`], `user_error` | what is said when it fails |
 //! | `faults`, `planted` | nothing; in tests, faults at named points, and mistakes that tests must notice |
 
@@ -47,9 +48,9 @@ pub mod room;
 mod run;
 mod session;
 mod step;
+pub mod story;
 mod survey;
 mod tls;
-mod traces;
 mod user_error;
 pub mod work;
 

@@ -263,6 +263,7 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
             tracing::warn!(database = %self.database.name(), error = %error, "trying again");
+            self.control.recorder.troubled(error.to_string());
             let pause = backoff.pause();
             if self.stoppable(pause).await.is_err() {
                 return Err(self.stopped().await);
@@ -335,11 +336,16 @@ impl<'a> Run<'a> {
                 (progress.workers, progress.pace) = (0, String::new());
             });
             let started = Instant::now();
-            let span = tracing::info_span!("step", step = place.number(), kind = place.step().change.name());
+            let recorder = self.control.recorder.clone();
+            recorder.step_begins(&todo.migration.version, place.number());
+            let kind = place.step().change.name();
+            let span = tracing::info_span!("step", step = place.number(), kind);
             if let Err(error) = step::carry_out(self, place).instrument(span).await {
                 let error = self.cause(error).await;
+                recorder.step_ended(kind, started.elapsed(), false);
                 return Err(place.wrap(self.database.name(), error));
             }
+            recorder.step_ended(kind, started.elapsed(), true);
             self.summary.steps += 1;
             self.size = None;
             let tally = std::mem::take(&mut self.tally);

@@ -9,6 +9,7 @@ use crate::holder;
 use crate::ledger::{self, Take};
 use crate::metrics;
 use crate::run::{Overrides, Run};
+use crate::story::Recorder;
 use serde::{Deserialize, Serialize};
 use shared::id::{SetName, StoreId};
 use shared::ledger::{Conflict, Goal};
@@ -34,6 +35,8 @@ pub struct Control {
     pub progress: watch::Sender<Progress>,
     /// Is told of each step that is done.
     pub listener: Listener,
+    /// Writes down what happens.
+    pub recorder: Recorder,
 }
 
 /// What one step took in this run.

@@ -9,12 +9,14 @@
 //! rollout/<id>/course             Course      written last when founded, removed first when forgotten
 //! rollout/<id>/action/<n>         Action      what someone asked of it
 //! rollout/<id>/database/<name>    Assignment  from the first time it is not `Waiting` any more
+//! story/<id>/<database>/<token>   Attempt     what happened to one, where there is something to tell
 //! bundle/<digest>                 Manifest
 //! piece/<digest>/<n>              bytes
 //! ```
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shared::id::{AgentId, DatabaseName, Digest, Holder, RolloutId};
+use shared::rollout::message::Holding;
 
 /// Agents with a lease.
 pub(crate) const AGENTS: &str = "agent/";
@@ -26,6 +28,8 @@ pub(crate) const DRAINS: &str = "drain/";
 pub(crate) const DATABASES: &str = "database/";
 /// Rollouts.
 pub(crate) const ROLLOUTS: &str = "rollout/";
+/// What happened to attempts.
+const STORIES: &str = "story/";
 /// Manifests of bundles.
 pub(crate) const BUNDLES: &str = "bundle/";
 
@@ -68,6 +72,28 @@ pub(crate) fn action(rollout: &RolloutId, number: usize) -> String {
 
 pub(crate) fn assignment(rollout: &RolloutId, database: &DatabaseName) -> String {
     format!("{ROLLOUTS}{rollout}/database/{database}")
+}
+
+/// What happened to the attempts of a rollout.
+pub(crate) fn stories(rollout: &RolloutId) -> String {
+    format!("{STORIES}{rollout}/")
+}
+
+pub(crate) fn story(of: &Holding) -> String {
+    let Holding {
+        rollout,
+        database,
+        token,
+    } = of;
+    // Padded, so that the order of keys is the order of attempts.
+    format!("{STORIES}{rollout}/{database}/{token:020}")
+}
+
+/// Which database and lease a key below [`stories`] is about.
+pub(crate) fn of_story<'a>(key: &'a str, rollout: &RolloutId) -> Option<(&'a str, i64)> {
+    let rest = key.strip_prefix(&stories(rollout))?;
+    let (database, token) = rest.rsplit_once('/')?;
+    Some((database, token.parse().ok()?))
 }
 
 pub(crate) fn bundle(digest: &Digest) -> String {
@@ -164,6 +190,17 @@ mod tests {
         for strange in ["rollout/x", "rollout/x/y", "agent/x/course", "rollout/x/course/y"] {
             assert_eq!(of_rollout(strange), None, "{strange}");
         }
+    }
+
+    #[test]
+    fn keys_of_stories_are_taken_apart_as_they_were_made() {
+        let of = Holding {
+            rollout: RolloutId::from_random(7),
+            database: DatabaseName::try_from("orders.eu-1").unwrap(),
+            token: 42,
+        };
+        assert_eq!(of_story(&story(&of), &of.rollout), Some(("orders.eu-1", 42)));
+        assert_eq!(of_story(&story(&of), &RolloutId::from_random(8)), None);
     }
 
     #[test]

@@ -52,6 +52,11 @@ pub(crate) fn group(change: Change, fleet: &Fleet) -> Group {
             Some(drain) => put(keys::drain(&id), keys::encode(drain)),
             None => Write::Delete(keys::drain(&id)),
         }),
+        Change::Story { of, attempt } => {
+            group
+                .writes
+                .push(put(keys::story(&of), keys::encode(attempt.as_ref())));
+        }
         Change::Rollout { rollout, effects } => {
             for effect in effects {
                 group.add(&rollout, effect);

@@ -5,6 +5,7 @@ use super::{ConnectionId, Ending};
 use shared::id::{DatabaseName, StoreId};
 use shared::inquiry::{Answer, Inquiry};
 use shared::rollout::message::{FromAgent, Holding, Located, ToAgent};
+use shared::rollout::story::Story;
 use shared::rollout::work::{Aim, Finish, Look, Order, Progress};
 use std::sync::Arc;
 
@@ -21,8 +22,10 @@ pub(super) enum Event {
     Looked(Question, Look),
     /// An order at work is this far.
     Progressed(Holding, Progress),
-    /// The work on an order has ended.
-    Ended(Holding, Finish),
+    /// This has happened to an order at work so far.
+    Told(Holding, Story),
+    /// The work on an order has ended; what has happened to it.
+    Ended(Holding, Finish, Story),
     /// A database was asked where it is.
     Located(Located),
     /// A question about a database has its answer.

@@ -11,6 +11,7 @@
 use runtime::clock::Boot;
 use shared::id::{DatabaseName, StoreId};
 use shared::rollout::message::{FromAgent, Holding};
+use shared::rollout::story::Story;
 use shared::rollout::work::{Finish, Newer, Order, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     entries: BTreeMap<Holding, Entry>,
+    /// What has happened to those that have something to tell.
+    stories: BTreeMap<Holding, Story>,
 }
 
 #[derive(Debug)]
@@ -171,6 +174,20 @@ impl Orders {
         }
     }
 
+    /// What has happened to an order. It is told again with its end, until that is acknowledged.
+    pub(super) fn told(&mut self, of: &Holding, story: Story) -> Vec<Action> {
+        if !story.is_worth_keeping() || !matches!(self.entries.get(of), Some(Entry::Running { .. })) {
+            return Vec::new();
+        }
+        self.stories.insert(of.clone(), story);
+        self.story(of).into_iter().collect()
+    }
+
+    fn story(&self, of: &Holding) -> Option<Action> {
+        let (of, story) = (of.clone(), self.stories.get(of)?.clone());
+        Some(Action::Report(FromAgent::Told { of, story }))
+    }
+
     /// The work has ended.
     pub(super) fn ended(&mut self, of: &Holding, finish: Finish, now: Boot) -> Vec<Action> {
         self.entries.insert(
@@ -192,6 +209,7 @@ impl Orders {
     pub(super) fn acknowledged(&mut self, of: &Holding) {
         if matches!(self.entries.get(of), Some(Entry::Finished { .. })) {
             self.entries.remove(of);
+            self.stories.remove(of);
         }
     }
 
@@ -199,6 +217,10 @@ impl Orders {
     pub(super) fn welcomed(&mut self, now: Boot) -> Vec<Action> {
         let mut actions = Vec::new();
         for (of, entry) in &mut self.entries {
+            if let Some(story) = self.stories.get(of).cloned() {
+                let of = of.clone();
+                actions.push(Action::Report(FromAgent::Told { of, story }));
+            }
             let message = match entry {
                 Entry::Waiting { .. } | Entry::Running { progress: None, .. } => continue,
                 Entry::Running {

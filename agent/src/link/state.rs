@@ -108,8 +108,13 @@ impl State {
                 let actions = self.orders.progressed(&of, progress);
                 self.act(actions, now, &mut effects);
             }
-            Event::Ended(of, finish) => {
-                let actions = self.orders.ended(&of, finish, now);
+            Event::Told(of, story) => {
+                let actions = self.orders.told(&of, story);
+                self.act(actions, now, &mut effects);
+            }
+            Event::Ended(of, finish, story) => {
+                let mut actions = self.orders.told(&of, story);
+                actions.extend(self.orders.ended(&of, finish, now));
                 self.act(actions, now, &mut effects);
             }
             Event::Located(located) => {

@@ -6,12 +6,14 @@ use super::bundles::Bundle;
 use super::connection;
 use super::event::{Event, Inquired, Question};
 use super::worker::Worker;
+use crate::story::Recorder;
 use crate::work::{Control, Listener, StepResult};
 use runtime::telemetry;
 use shared::id::{DatabaseName, StoreId};
 use shared::inquiry::{Answer, Inquiry};
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Holding, Located};
+use shared::rollout::story::Story;
 use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order, Progress};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -45,6 +47,9 @@ const INQUIRY: Duration = Duration::from_secs(20);
 /// Time between two progress reports of one order.
 const PROGRESS: Duration = Duration::from_secs(1);
 
+/// Time between two tellings of what has happened to one order.
+const STORY: Duration = Duration::from_secs(5);
+
 /// All tasks of the agent.
 pub(super) struct Tasks {
     worker: Arc<dyn Worker>,
@@ -70,7 +75,7 @@ struct Connection {
 /// How a task ended.
 enum Outcome {
     Connection(ConnectionId, Result<(), connection::Error>),
-    Order(Holding, Finish),
+    Order(Holding, Finish, Story),
     Look(Question, Look),
     Locate(Located),
     Inquiry(Inquired, Result<Answer, String>),
@@ -203,6 +208,7 @@ impl Tasks {
             self.events.clone(),
             Subject::Order(of.clone()),
         );
+        let recorder = Recorder::default();
         let work = async move {
             tracing::info!("began");
             let finish = match bundle.set().await {
@@ -212,16 +218,19 @@ impl Tasks {
                         stop,
                         progress: sender,
                         listener: Listener::new(log_step),
+                        recorder: recorder.clone(),
                     };
                     tokio::select! {
                         finish = worker.execute(order, set, store, control) => finish,
-                        never = report(of.clone(), progress, events) => match never {},
+                        never = report(of.clone(), progress, events.clone()) => match never {},
+                        never = tell(of.clone(), &recorder, events) => match never {},
                     }
                 }
                 Err(failure) => Finish::Failed(failure),
             };
             log(&finish);
-            Outcome::Order(of, finish)
+            let (told, _) = recorder.story();
+            Outcome::Order(of, finish, told)
         };
         self.spawn(subject, work.instrument(span));
     }
@@ -332,9 +341,9 @@ impl Tasks {
                 self.close(id);
                 (Event::Closed(id), result.err())
             }
-            Outcome::Order(of, finish) => {
+            Outcome::Order(of, finish, story) => {
                 self.stops.remove(&of);
-                (Event::Ended(of, finish), None)
+                (Event::Ended(of, finish, story), None)
             }
             Outcome::Look(question, look) => (Event::Looked(question, look), None),
             Outcome::Locate(located) => (Event::Located(located), None),
@@ -357,7 +366,7 @@ impl Tasks {
         let outcome = match subject {
             Some(Subject::Order(of)) => {
                 let finish = Finish::Failed(failed(format!("the work on database {}", of.database)));
-                Outcome::Order(of, finish)
+                Outcome::Order(of, finish, Story::default())
             }
             Some(Subject::Look(question)) => {
                 let look = Look::Failed(failed(format!("looking at database {}", question.database)));
@@ -391,6 +400,20 @@ async fn report(
     }
     // The sender was dropped: the work is about to return.
     std::future::pending().await
+}
+
+/// Tells what has happened, each time that there is more to tell, at most once in [`STORY`]. Never ends.
+async fn tell(of: Holding, recorder: &Recorder, events: mpsc::Sender<Event>) -> std::convert::Infallible {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(STORY).await;
+        let (story, changes) = recorder.story();
+        if changes > told && story.is_worth_keeping() {
+            told = changes;
+            // When the loop has ended, so will this task.
+            let _ = events.send(Event::Told(of.clone(), story)).await;
+        }
+    }
 }
 
 fn log(finish: &Finish) {

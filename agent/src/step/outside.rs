@@ -17,7 +17,6 @@ use crate::faults::{self, Point};
 use crate::pooler;
 use crate::run::Run;
 use crate::session::Session;
-use crate::traces;
 use crate::user_error;
 use shared::migration::steps::Outside;
 use shared::plan::Alone;
@@ -78,7 +77,7 @@ async fn rewrite(run: &mut Run<'_>, place: Place<'_>, tag: &Tag, alone: &Alone) 
             }
             ended => {
                 run.locks.got(&seen);
-                traces::tried(began.elapsed(), "granted");
+                run.control.recorder.tried(began.elapsed(), true);
                 return ended;
             }
         }

@@ -9,7 +9,6 @@ use crate::ledger;
 use crate::pooler;
 use crate::run::Run;
 use crate::session::Session;
-use crate::traces;
 use crate::user_error;
 use futures_util::StreamExt as _;
 use shared::lock::LONGEST_TRY;
@@ -60,7 +59,7 @@ pub(super) async fn run(
         match tried {
             Ok(()) => {
                 run.locks.got(&seen);
-                traces::tried(began.elapsed(), "granted");
+                run.control.recorder.tried(began.elapsed(), true);
                 run.committed();
                 return Ok(());
             }

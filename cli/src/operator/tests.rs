@@ -54,6 +54,14 @@ impl Service for Script {
     ) -> Result<Response<Self::PlanRolloutStream>, Status> {
         Err(Status::unimplemented("not asked for"))
     }
+    type TraceRolloutStream =
+        Pin<Box<dyn futures_util::Stream<Item = Result<v1::TraceRolloutResponse, Status>> + Send>>;
+    async fn trace_rollout(
+        &self,
+        _: Request<v1::TraceRolloutRequest>,
+    ) -> Result<Response<Self::TraceRolloutStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
     type WatchRolloutStream =
         Pin<Box<dyn futures_util::Stream<Item = Result<v1::WatchRolloutResponse, Status>> + Send>>;
     async fn watch_rollout(

@@ -69,16 +69,13 @@ impl Reign {
         let now = Time::since_1970(runtime::unix_now());
         self.write(vec![Group::of(Write::Delete(keys::course(rollout)))], now)
             .await?;
-        let rest = self
-            .store
-            .list(&keys::rollout(rollout))
-            .await
-            .map_err(End::Store)?;
-        let rest = rest
-            .entries
-            .into_iter()
-            .map(|entry| Group::of(Write::Delete(entry.key)));
-        self.write(rest.collect(), now).await
+        for prefix in [keys::stories(rollout), keys::rollout(rollout)] {
+            let rest = self.store.list(&prefix).await.map_err(End::Store)?;
+            let rest = rest.entries.into_iter();
+            let deletes = rest.map(|entry| Group::of(Write::Delete(entry.key)));
+            self.write(deletes.collect(), now).await?;
+        }
+        Ok(())
     }
 
     async fn remove_bundles(&self) -> Result<(), End> {

@@ -10,6 +10,7 @@
 //! | [`inquire`] | one question about many databases: who is asked, and the answers |
 //! | [`survey`], [`plan`] | what databases look like, and what would be done |
 //! | [`pools`] | how the agents' connections to databases are |
+//! | [`trace`] | what happened to the databases of a rollout |
 //! | [`link`] | the service for agents |
 //! | [`stream`] | the stream of one agent |
 //! | [`lease`] | an agent's lease: granting and renewing it |
@@ -29,6 +30,7 @@ mod read;
 mod status;
 mod stream;
 mod survey;
+mod trace;
 mod watch;
 
 pub(crate) use fleet::Fleet;

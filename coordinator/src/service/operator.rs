@@ -75,6 +75,15 @@ impl operator_server::Operator for Operator {
         Ok(Response::new(watch::stream(self.0.clone(), seat, id)))
     }
 
+    type TraceRolloutStream = BoxStream<'static, Result<v1::TraceRolloutResponse, Status>>;
+
+    async fn trace_rollout(
+        &self,
+        request: Request<v1::TraceRolloutRequest>,
+    ) -> Result<Response<Self::TraceRolloutStream>, Status> {
+        self.0.trace(request.into_inner()).await.map(Response::new)
+    }
+
     async fn control_rollout(
         &self,
         request: Request<v1::ControlRolloutRequest>,

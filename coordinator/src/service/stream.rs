@@ -197,6 +197,7 @@ impl Stream {
             FromAgent::Inventory(_)
             | FromAgent::Looked { .. }
             | FromAgent::Finished { .. }
+            | FromAgent::Told { .. }
             | FromAgent::Leaving => {
                 self.leaving |= message == FromAgent::Leaving;
                 if let (Some(attachment), Some(agent)) = (&self.attachment, &self.agent) {

@@ -3,7 +3,7 @@
 use super::work::{
     finish_from_wire, finish_to_wire, look_from_wire, look_to_wire, progress_from_wire, progress_to_wire,
 };
-use super::{Error, inquiry, name, required, uuid};
+use super::{Error, inquiry, name, required, story, uuid};
 use crate::v1::{self, agent_message::Message};
 use shared::id::Instance;
 use shared::rollout::message::{FromAgent, Hello, Holding, Located};
@@ -47,6 +47,12 @@ pub fn to_wire(message: FromAgent) -> v1::AgentMessage {
             database,
             result,
         } => Message::Inquiry(inquiry::report_to_wire(inquiry, database, result)),
+        FromAgent::Told { of, story } => Message::Told(v1::Told {
+            rollout: of.rollout.into(),
+            database: of.database.into(),
+            token: of.token,
+            story: Some(story::to_wire(story)),
+        }),
         FromAgent::Leaving => Message::Leaving(v1::Leaving {}),
     };
     v1::AgentMessage {
@@ -86,6 +92,10 @@ pub fn from_wire(wire: v1::AgentMessage) -> Result<FromAgent, Error> {
             inquiry: report.inquiry_id,
             database: name("inquiry.database", report.database)?,
             result: inquiry::answer_from_wire(report.result)?,
+        },
+        Message::Told(told) => FromAgent::Told {
+            of: holding(told.rollout, told.database, told.token)?,
+            story: story::from_wire(required("told.story", told.story)?)?,
         },
         Message::Leaving(v1::Leaving {}) => FromAgent::Leaving,
     })
@@ -249,6 +259,10 @@ mod tests {
             FromAgent::Progress {
                 of: of(),
                 progress: Progress::default(),
+            },
+            FromAgent::Told {
+                of: of(),
+                story: story::sample(),
             },
             FromAgent::Leaving,
             FromAgent::Answered {

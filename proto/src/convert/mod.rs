@@ -21,6 +21,7 @@ pub mod inquiry;
 pub mod policy;
 pub mod pool;
 pub mod request;
+pub mod story;
 pub mod to_agent;
 pub mod view;
 mod work;

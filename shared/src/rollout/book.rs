@@ -22,9 +22,11 @@ use super::message::{FromAgent, Hello, Holding};
 use super::phase::Phase;
 use super::policy::Check;
 use super::spec::Spec;
+use super::story::Story;
 use super::time::Time;
 use super::work::{Look, Progress};
 use crate::id::{AgentId, DatabaseName, Holder, RequestId, RolloutId};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub struct Book {
     pub(super) links: BTreeMap<AgentId, Link>,
     pub(super) glances: BTreeMap<DatabaseName, Glance>,
     progress: BTreeMap<DatabaseName, (Holding, Progress)>,
+    /// What has happened to those at work, as told last.
+    stories: BTreeMap<DatabaseName, (Holding, Arc<Attempt>)>,
     /// When something of a rollout was last seen to get anywhere.
     moved: BTreeMap<RolloutId, Time>,
     /// Since when no agent serves databases that must not hold their wave up.
@@ -64,6 +68,24 @@ pub enum Change {
     Database(DatabaseName),
     /// An agent is drained, or not any more.
     Drain(AgentId),
+    /// What happened to an assignment that has ended.
+    Story {
+        /// Which.
+        of: Holding,
+        /// What.
+        attempt: Arc<Attempt>,
+    },
+}
+
+/// An attempt at a database, as its agent tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Who worked.
+    pub agent: AgentId,
+    /// Which it was, from 1.
+    pub number: u32,
+    /// What happened.
+    pub story: Story,
 }
 
 /// What came of a message.
@@ -187,6 +209,14 @@ impl Book {
             let times = rollout.assignments().values().filter_map(last);
             times.max().unwrap_or(rollout.spec().created_at)
         })
+    }
+
+    /// What has happened to those of a rollout that are at work, as told last.
+    pub fn stories(&self, rollout: &RolloutId) -> impl Iterator<Item = (&Holding, &Attempt)> {
+        let stories = self.stories.values();
+        stories
+            .filter(move |(of, _)| of.rollout == *rollout)
+            .map(|(of, attempt)| (of, attempt.as_ref()))
     }
 
     /// The rollout that a request founded.
@@ -360,6 +390,13 @@ impl Book {
                     self.progress.insert(of.database.clone(), (of, progress));
                 }
             }
+            FromAgent::Told { of, story } => {
+                if let Some(number) = self.attempt(agent, &of) {
+                    let agent = agent.clone();
+                    let attempt = Attempt { agent, number, story };
+                    self.stories.insert(of.database.clone(), (of, Arc::new(attempt)));
+                }
+            }
             FromAgent::Finished { of, finish } => {
                 if let Some(link) = self.links.get_mut(agent) {
                     link.orders.remove(&of);
@@ -427,12 +464,19 @@ impl Book {
 
     /// Whether this is the work of this agent now.
     pub(super) fn is_at_work(&self, agent: &AgentId, of: &Holding) -> bool {
+        self.attempt(agent, of).is_some()
+    }
+
+    /// Which attempt it is, where this is the work of this agent now.
+    fn attempt(&self, agent: &AgentId, of: &Holding) -> Option<u32> {
         let assignment = self
             .rollouts
             .get(&of.rollout)
             .and_then(|rollout| rollout.assignments().get(&of.database));
         match assignment {
-            Some(Assignment::Running { work, token }) => work.agent == *agent && *token == of.token,
+            Some(Assignment::Running { work, token }) => {
+                (work.agent == *agent && *token == of.token).then(|| work.attempt())
+            }
             Some(
                 Assignment::Waiting { .. }
                 | Assignment::Leasing(_)
@@ -441,7 +485,7 @@ impl Book {
                 | Assignment::Skipped { .. }
                 | Assignment::Aborted { .. },
             )
-            | None => false,
+            | None => None,
         }
     }
 
@@ -641,6 +685,14 @@ impl Book {
                 .is_some_and(|(of, _)| of.rollout == *id)
             {
                 self.progress.remove(database);
+            }
+            if self
+                .stories
+                .get(database)
+                .is_some_and(|(of, _)| of.rollout == *id)
+                && let Some((of, attempt)) = self.stories.remove(database)
+            {
+                heard.changes.push(Change::Story { of, attempt });
             }
         }
         let (number, is_ended) = (rollout.spec().number, rollout.phase().is_ended());

@@ -15,6 +15,7 @@
 //! Every message may be lost with its stream, and be repeated after the next Hello.
 
 use super::bundle::Bundle;
+use super::story::Story;
 use super::work::{Aim, Finish, Identity, Look, Order, Progress};
 use crate::id::{AgentId, DatabaseName, Digest, Instance, RolloutId, StoreId};
 use crate::inquiry::{Answer, Inquiry};
@@ -66,6 +67,13 @@ pub enum FromAgent {
         database: DatabaseName,
         /// The answer, or why there is none, for people.
         result: Result<Answer, String>,
+    },
+    /// What has happened to an assignment, as far as it has come. Comes now and then while it is at work, and before its end.
+    Told {
+        /// Which.
+        of: Holding,
+        /// The whole story.
+        story: Story,
     },
     /// It was asked to end: it takes no new work, and gives its lease back when its stream ends.
     Leaving,

@@ -55,6 +55,7 @@ mod simulation;
 pub mod spec;
 mod spread;
 pub mod standing;
+pub mod story;
 pub mod tally;
 pub mod time;
 pub mod undo;

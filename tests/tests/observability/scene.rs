@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::time::Duration;
-use tests::fleet::{Agent, Coordinator, members};
+use tests::fleet::{Agent, Coordinator, Member, members};
 use tests::migrations::Migrations;
 use tests::port::Port;
 use tests::postgres::Server;
@@ -20,6 +20,7 @@ pub(crate) struct Scene {
     pub(crate) agent: Agent,
     /// Where they serve their metrics.
     pub(crate) ports: [Port; 2],
+    pub(crate) members: Vec<Member>,
     _server: Server,
 }
 
@@ -62,6 +63,7 @@ impl Scene {
             coordinator,
             agent,
             ports,
+            members,
             _server: server,
         })
     }

@@ -9,6 +9,7 @@ use shared::id::{Digest, Holder, RolloutId, SetName};
 use shared::inquiry::{Answer, Inquiry};
 use shared::rollout::Bundle as Content;
 use shared::rollout::message::{Located, Parting, Renewal, ToAgent, Welcome};
+use shared::rollout::story::Story;
 use shared::rollout::work::{Aim, Finish, Look, Order};
 use uuid::Uuid;
 
@@ -120,6 +121,7 @@ fn told(effects: &[Effect]) -> Vec<String> {
             let how = if result.is_ok() { "answered" } else { "no answer" };
             format!("inquiry {inquiry} {database}: {how}")
         }
+        FromAgent::Told { of, .. } => format!("told {}", of.database),
         FromAgent::Leaving => "leaving".to_owned(),
         FromAgent::Progress { of, .. } => format!("progress {}", holding(of)),
         FromAgent::Finished { of, finish } => match finish {
@@ -292,7 +294,7 @@ fn work_goes_on_while_the_leader_is_away_and_is_named_when_it_is_back() {
     assert_eq!(scene.pass(Duration::from_millis(100)), ["2: open one"]);
     scene.fail(2);
     assert_eq!(scene.pass(Duration::from_secs(1)), ["3: open two"]);
-    let finished = scene.on(Event::Ended(holding("a", 10), Finish::Stopped));
+    let finished = scene.on(Event::Ended(holding("a", 10), Finish::Stopped, Story::default()));
     assert_eq!(finished, [""; 0], "there is nobody to tell yet");
     assert_eq!(
         scene.on(Event::Opened(ConnectionId(3))),
@@ -317,7 +319,7 @@ fn a_lease_that_cannot_be_renewed_stops_the_work_before_it_can_have_ended() {
         [""; 0],
         "no coordinator is asked before the work has ended"
     );
-    let ended = scene.on(Event::Ended(holding("a", 10), Finish::Stopped));
+    let ended = scene.on(Event::Ended(holding("a", 10), Finish::Stopped, Story::default()));
     let open = ended.first().unwrap();
     let id = open.split(':').next().unwrap().parse().unwrap();
     let hello = scene.on(Event::Opened(ConnectionId(id)));
@@ -461,7 +463,7 @@ fn a_process_that_is_to_end_waits_for_safe_points_and_reports_them() {
     );
     scene.hear(1, ToAgent::Acknowledged(holding("b", 11)));
     assert_eq!(
-        scene.on(Event::Ended(holding("a", 10), Finish::Stopped)),
+        scene.on(Event::Ended(holding("a", 10), Finish::Stopped, Story::default())),
         ["1: stopped a/10"]
     );
     let effects = scene.hear(1, ToAgent::Acknowledged(holding("a", 10)));
@@ -545,7 +547,7 @@ fn no_order_begins_or_runs_on_without_a_lease() {
                     effects
                 }
                 6 => match running.first() {
-                    Some(of) => scene.on(Event::Ended(of.clone(), Finish::Stopped)),
+                    Some(of) => scene.on(Event::Ended(of.clone(), Finish::Stopped, Story::default())),
                     None => Vec::new(),
                 },
                 7 => scene.hear(

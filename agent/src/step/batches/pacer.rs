@@ -5,9 +5,7 @@ use super::vacuum::Others;
 use crate::metrics;
 use crate::probe::{Known, Probe};
 use crate::run::Run;
-use crate::traces;
 use shared::batch::{Company, Health, Limits, Outlook, Pace, PaceLimits, Sample, TARGET};
-use shared::id::DatabaseName;
 use shared::plan::Batches;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -87,6 +85,24 @@ impl Pacer {
         }
     }
 
+    /// What workers rest for, as metrics name it, and what the pace says.
+    pub(super) fn resting_for(&self) -> (&'static str, String) {
+        let word = {
+            let pace = self.pace();
+            self.rests_for(&pace, pace.pause(self.target.unwrap_or(TARGET), 0.5))
+        };
+        (word, self.reason())
+    }
+
+    /// The author's pause, where that is longer than what the pace asks for.
+    fn rests_for(&self, pace: &Pace, own: Duration) -> &'static str {
+        if own < self.pause {
+            "pause"
+        } else {
+            pace.reason().word()
+        }
+    }
+
     /// A batch that looked at so many keys was committed.
     pub(super) fn looked_at(&self, keys: u32) {
         self.keys.fetch_add(u64::from(keys), Ordering::Relaxed);
@@ -103,14 +119,14 @@ impl Pacer {
     }
 
     /// Rests after a batch that took so long, for as long as the pace asks for; a change of the pace counts at once.
-    pub(super) async fn rest(&self, database: &DatabaseName, batch: Duration) {
+    pub(super) async fn rest(&self, run: &Run<'_>, batch: Duration) {
         let ended = Instant::now();
         let mut told = Duration::ZERO;
         let mut tell = |reason| {
             let rested = ended.elapsed();
             let more = rested.saturating_sub(told);
-            metrics::rested(database, reason, more);
-            traces::rested(more, reason, || self.reason());
+            metrics::rested(run.database.name(), reason, more);
+            run.control.recorder.rested(more, reason, self.reason());
             told = rested;
         };
         let jitter: f64 = rand::random();
@@ -119,12 +135,7 @@ impl Pacer {
             let (pause, stopped, reason) = {
                 let pace = self.pace();
                 let own = pace.pause(batch, jitter);
-                let reason = if own < self.pause {
-                    "pause"
-                } else {
-                    pace.reason().word()
-                };
-                (own.max(self.pause), pace.is_stopped(), reason)
+                (own.max(self.pause), pace.is_stopped(), self.rests_for(&pace, own))
             };
             let left = pause.saturating_sub(ended.elapsed());
             if !stopped && left.is_zero() {

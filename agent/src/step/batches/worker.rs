@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::metrics;
 use crate::run::{PATIENCE, Run};
 use crate::step::Place;
-use crate::traces;
+use crate::story::Batch;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use shared::batch::{Size, TARGET, first_rows};
@@ -231,14 +231,23 @@ impl Shared<'_, '_> {
                     }
                     self.vacuums.changed(work.part, outcome.changed);
                     let number = self.moved(shard, outcome, size);
-                    traces::batch(number, took, self.pacer.target(), outcome.changed, shard.number);
+                    let (reason, pace) = self.pacer.resting_for();
+                    self.run.control.recorder.batch(Batch {
+                        number,
+                        took,
+                        target: self.pacer.target(),
+                        rows: outcome.changed,
+                        range: shard.number,
+                        reason,
+                        pace,
+                    });
                     if outcome.left == Left::Nothing {
                         return Ok(());
                     }
                     // On the heap: it is rare, and a run of many steps is one future.
                     Box::pin(vacuum::when_due(self, work.part)).await;
                     tokio::select! {
-                        () = self.pacer.rest(self.run.database.name(), took) => {}
+                        () = self.pacer.rest(self.run, took) => {}
                         () = self.halt.cancelled() => return Err(Error::Stopped),
                     }
                     if self.give_back(shard.number) {

@@ -17,7 +17,6 @@ mod watch;
 use crate::error::Error;
 use crate::run::Run;
 use crate::step::Place;
-use crate::traces;
 use shared::lock::{Blocker, Kind, LONGEST_TRY, Mode, Tries, listed};
 use shared::plan::{Alone, Transaction};
 use shared::sql::Tag;
@@ -141,7 +140,7 @@ impl Locks {
                 } else {
                     self.aside(run, tag).await?
                 };
-                traces::waited(since.elapsed(), &self.blockers);
+                run.control.recorder.waited(since.elapsed(), &self.blockers);
                 return Ok(Turn { length, aside });
             }
             if !others.is_empty() {
@@ -185,7 +184,7 @@ impl Locks {
         seen: Vec<Blocker>,
     ) -> Result<(), Error> {
         run.locks.missed(took);
-        traces::tried(took, "missed");
+        run.control.recorder.tried(took, false);
         if !seen.is_empty() {
             self.blockers = seen;
             self.cancel(run, tag).await?;

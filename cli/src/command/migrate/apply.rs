@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::telemetry;
 use agent::local::{self, Done, Options};
+use agent::story::Recorder;
 use agent::work::{Control, Listener};
 use agent::{Living, Overrides};
 use serde_json::json;
@@ -166,6 +167,7 @@ async fn migrate(
         progress: sender,
         // What does not fit is not shown: a thousand steps may be done at once.
         listener: Listener::new(move |step| drop(steps.try_send(step.clone()))),
+        recorder: Recorder::default(),
     };
     let started = Instant::now();
     let waiting = |by: &str| output::note(&format!("waiting for {by}, which is working on this database"));

@@ -11,6 +11,7 @@ mod report;
 mod show;
 mod start;
 mod text;
+mod trace;
 mod undo;
 mod view;
 mod watch;
@@ -24,7 +25,7 @@ use shared::rollout::Verb;
 use shared::rollout::view::{Assignment, Rollout as Shown};
 use shared::rollout::work::Exit;
 
-/// `confiture rollout start|plan|list|show|report|watch|pause|resume|abort|retry|skip|approve|undo`
+/// `confiture rollout start|plan|list|show|trace|report|watch|pause|resume|abort|retry|skip|approve|undo`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
     /// Bring migrations to the databases of the fleet
@@ -35,6 +36,8 @@ pub(crate) enum Rollout {
     List(list::List),
     /// Show one rollout and each of its databases
     Show(show::Show),
+    /// Tell why it took so long: what happened to its databases, moment by moment
+    Trace(trace::Trace),
     /// Tell what a rollout did and cost, to be kept
     Report(report::Report),
     /// Show what happens until the rollout has ended; the exit code says how it ended
@@ -62,6 +65,7 @@ impl Rollout {
             Self::Plan(plan) => plan.run(global).await,
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
+            Self::Trace(trace) => trace.run(global).await,
             Self::Report(report) => report.run(global).await,
             Self::Watch(watch) => watch.run(global).await,
             Self::Pause(ask) => ask.run(Verb::Pause, global).await,

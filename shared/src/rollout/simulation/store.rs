@@ -111,8 +111,8 @@ impl Store {
                 self.databases
                     .insert(name.clone(), fleet.databases()[name].clone());
             }
-            // Nobody drains an agent here.
-            Change::Drain(_) => {}
+            // Nobody drains an agent here, and nothing is decided by stories.
+            Change::Drain(_) | Change::Story { .. } => {}
             Change::Rollout { rollout, effects } => {
                 let courses = effects
                     .iter()

@@ -1,0 +1,180 @@
+//! Writes down what happens to one run, for spans and for the flight recorder of its rollout.
+//!
+//! A long backfill has millions of batches: as spans are told the first of a step, then one in a hundred, and each that
+//! took long; the recorder tells them together while their pace stays the same. Who was in the way is told by its process
+//! id alone: what it ran may hold values.
+
+use opentelemetry::KeyValue;
+use runtime::telemetry::span::{self, Past};
+use shared::lock::Blocker;
+use shared::migration::Version;
+use shared::rollout::Time;
+use shared::rollout::story::{Moment, Story, What};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// So many of the first batches are told as spans ..
+const FIRST: u64 = 16;
+
+/// .. then one in so many ..
+const ONE_IN: u64 = 100;
+
+/// .. and each that took so many times what it should.
+const SLOW: u32 = 2;
+
+/// Shorter waits and rests are no spans of their own.
+const WORTH: Duration = Duration::from_millis(250);
+
+/// The recorder of one run; clones write and read the same.
+#[derive(Debug, Clone, Default)]
+pub struct Recorder(Arc<Mutex<Recording>>);
+
+#[derive(Debug, Default)]
+struct Recording {
+    story: Story,
+    /// Grows with each change.
+    changes: u64,
+    version: Option<Version>,
+    step: u32,
+}
+
+/// A batch that was committed.
+pub(crate) struct Batch {
+    /// How many of its step were before it in this run.
+    pub(crate) number: u64,
+    pub(crate) took: Duration,
+    /// How long it should take.
+    pub(crate) target: Duration,
+    pub(crate) rows: u64,
+    pub(crate) range: i32,
+    /// What workers rest for at this pace, and what the pace says.
+    pub(crate) reason: &'static str,
+    pub(crate) pace: String,
+}
+
+impl Recorder {
+    /// The story so far, and a number that grows with each change of it.
+    pub fn story(&self) -> (Story, u64) {
+        let recording = self.lock();
+        (recording.story.clone(), recording.changes)
+    }
+
+    /// A number that grows with each change of the story.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// From now on all belongs to this step, from 1.
+    pub(crate) fn step_begins(&self, version: &Version, step: u32) {
+        let mut recording = self.lock();
+        recording.version = Some(version.clone());
+        recording.step = step;
+    }
+
+    /// It ended.
+    pub(crate) fn step_ended(&self, kind: &str, took: Duration, done: bool) {
+        let kind = kind.to_owned();
+        self.note(took, What::Step { kind, done });
+    }
+
+    /// Something failed and is tried again.
+    pub(crate) fn troubled(&self, error: String) {
+        self.note(Duration::ZERO, What::Trouble { error });
+    }
+
+    /// A transaction, or a statement alone, asked for its locks.
+    pub(crate) fn tried(&self, took: Duration, granted: bool) {
+        let outcome = if granted { "granted" } else { "missed" };
+        tell("try", took, || vec![KeyValue::new("outcome", outcome)]);
+        self.note(took, What::Tries { tries: 1, granted });
+    }
+
+    /// Time was spent outside the queue for a lock.
+    pub(crate) fn waited(&self, took: Duration, blockers: &[Blocker]) {
+        let blocked_by: Vec<i32> = blockers.iter().filter_map(|blocker| blocker.pid).collect();
+        if took >= WORTH {
+            tell("wait", took, || {
+                let pids: Vec<String> = blocked_by.iter().map(ToString::to_string).collect();
+                vec![
+                    KeyValue::new("for", "lock"),
+                    KeyValue::new("blocked_by", pids.join(",")),
+                ]
+            });
+        }
+        self.note(took, What::Wait { blocked_by });
+    }
+
+    /// A batch was committed.
+    pub(crate) fn batch(&self, batch: Batch) {
+        let Batch { number, took, .. } = batch;
+        if number < FIRST || number.is_multiple_of(ONE_IN) || took > batch.target * SLOW {
+            tell("batch", took, || {
+                vec![
+                    KeyValue::new("number", i64::try_from(number).unwrap_or(i64::MAX)),
+                    KeyValue::new("rows", i64::try_from(batch.rows).unwrap_or(i64::MAX)),
+                    KeyValue::new("range", i64::from(batch.range)),
+                ]
+            });
+        }
+        let what = What::Batches {
+            batches: 1,
+            rows: batch.rows,
+            slowest_ms: milliseconds(took),
+            rested_ms: 0,
+            reason: batch.reason.to_owned(),
+            pace: batch.pace,
+        };
+        self.note(took, what);
+    }
+
+    /// A worker rested between two batches, for what the pace said then.
+    pub(crate) fn rested(&self, took: Duration, reason: &'static str, pace: String) {
+        if took >= WORTH {
+            tell("throttle", took, || {
+                vec![
+                    KeyValue::new("reason", reason),
+                    KeyValue::new("pace", pace.clone()),
+                ]
+            });
+        }
+        let what = What::Batches {
+            batches: 0,
+            rows: 0,
+            slowest_ms: 0,
+            rested_ms: milliseconds(took),
+            reason: reason.to_owned(),
+            pace,
+        };
+        self.note(took, what);
+    }
+
+    /// Something that ended now.
+    fn note(&self, took: Duration, what: What) {
+        let now = runtime::unix_now();
+        let mut recording = self.lock();
+        let moment = Moment {
+            from: Time::since_1970(now.saturating_sub(took)),
+            to: Time::since_1970(now),
+            version: recording.version.clone(),
+            step: recording.step,
+            what,
+        };
+        recording.story.add(moment);
+        recording.changes += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recording> {
+        // No code that can panic runs while it is locked, save for a lack of memory.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(name: &'static str, took: Duration, about: impl FnOnce() -> Vec<KeyValue>) {
+    if span::told() {
+        Past::just_now(name, took, about()).tell();
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

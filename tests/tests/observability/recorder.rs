@@ -1,0 +1,141 @@
+//! The flight recorder: why it was slow, without any tracing.
+
+use super::scene::{LONG, SOON, Scene, slow_set};
+use serde_json::Value;
+use tests::eventually;
+use tests::migrations::Migrations;
+
+/// `rollout trace` as JSON: the attempts of one database.
+async fn attempts(scene: &Scene, id: &str, database: &str) -> anyhow::Result<Vec<Value>> {
+    let told = scene
+        .coordinator
+        .command(&["rollout", "trace", id, database, "--output", "json"])
+        .succeed()
+        .await?;
+    let told: Value = serde_json::from_str(&told)?;
+    assert_eq!(told["databases"][0]["database"], database, "{told}");
+    let attempts = told["databases"][0]["attempts"].as_array();
+    Ok(attempts.cloned().unwrap_or_default())
+}
+
+fn moments<'a>(attempt: &'a Value, what: &str) -> Vec<&'a Value> {
+    let moments = attempt["moments"].as_array().into_iter().flatten();
+    moments.filter(|moment| moment["what"] == what).collect()
+}
+
+#[tokio::test]
+async fn a_rollout_tells_what_its_time_went_into() -> anyhow::Result<()> {
+    let mut scene = Scene::start(None).await?;
+    // An application holds a table for a while.
+    let session = scene.members[0].database.connect().await?;
+    session
+        .batch_execute("BEGIN; LOCK TABLE items IN ACCESS SHARE MODE")
+        .await?;
+    let pid = session.number("SELECT pg_backend_pid()::bigint").await?;
+    let set = slow_set()?;
+    let mut rollout = scene.coordinator.rollout(&set).arg("--watch").start("rollout")?;
+    let id = eventually("the rollout", SOON, || async {
+        Ok(scene
+            .coordinator
+            .rollouts()
+            .await?
+            .pop()
+            .map(|rollout| rollout.id))
+    })
+    .await?;
+    // It can be read while it is at work.
+    eventually("the story of a database at work", SOON, || async {
+        let told = attempts(&scene, &id, "users").await?;
+        let live = told
+            .iter()
+            .find(|attempt| attempt["running"] == true && !moments(attempt, "batches").is_empty());
+        Ok(live.map(|_| ()))
+    })
+    .await?;
+    drop(session);
+    let status = rollout.wait(LONG).await?;
+    assert!(status.success(), "{}", rollout.stderr());
+    // Also by a coordinator that has heard none of it.
+    scene.coordinator.kill()?;
+    scene.coordinator.restart().await?;
+    let told = eventually("the coordinator to answer again", SOON, || async {
+        Ok(Some(attempts(&scene, &id, "orders").await?))
+    })
+    .await?;
+    let [attempt] = &told[..] else {
+        panic!("one attempt: {told:?}")
+    };
+    assert_eq!(
+        (&attempt["agent"], &attempt["running"]),
+        (&"agent-a".into(), &false.into())
+    );
+    let waits = moments(attempt, "wait");
+    let took = |moment: &Value| moment["to"].as_u64().unwrap_or(0) - moment["from"].as_u64().unwrap_or(0);
+    assert!(
+        waits.iter().any(|wait| {
+            let pids = wait["blocked_by"].as_array().cloned().unwrap_or_default();
+            pids.contains(&pid.into()) && took(wait) > 1_000
+        }) || moments(attempt, "tries")
+            .iter()
+            .any(|tries| tries["tries"].as_u64() > Some(1)),
+        "{attempt}"
+    );
+    let batches = moments(attempt, "batches");
+    let sum = |key: &str| {
+        batches
+            .iter()
+            .filter_map(|moment| moment[key].as_u64())
+            .sum::<u64>()
+    };
+    assert_eq!(sum("rows"), 60_000, "{attempt}");
+    assert!(sum("rested_ms") > 3_000, "{attempt}");
+    assert!(
+        batches.iter().all(|moment| moment["reason"] == "pause"),
+        "{attempt}"
+    );
+    let steps = moments(attempt, "step");
+    let kinds: Vec<_> = steps.iter().map(|step| (&step["kind"], &step["done"])).collect();
+    assert_eq!(kinds.len(), 2, "{attempt}");
+    assert!(kinds.iter().all(|(_, done)| **done == true), "{attempt}");
+    // For people.
+    let page = scene
+        .coordinator
+        .command(&["rollout", "trace", &id])
+        .succeed()
+        .await?;
+    for part in [
+        "orders (wave rest, done): attempt 1 on agent-a",
+        "60,000 rows",
+        "(pause)",
+        "backfill: done",
+    ] {
+        assert!(page.contains(part), "`{part}` is not in\n{page}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_done_at_once_has_nothing_to_tell_and_a_wrong_name_is_said() -> anyhow::Result<()> {
+    let scene = Scene::start(None).await?;
+    let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
+    scene.coordinator.rollout(&set).arg("--watch").succeed().await?;
+    let id = scene.coordinator.rollouts().await?.remove(0).id;
+    let page = scene
+        .coordinator
+        .command(&["rollout", "trace", &id])
+        .succeed()
+        .await?;
+    assert!(page.contains("2 databases with nothing to tell"), "{page}");
+    for (words, says) in [
+        (vec!["rollout", "trace", "nothere"], "nothere"),
+        (
+            vec!["rollout", "trace", &id, "missing"],
+            "has no database missing",
+        ),
+    ] {
+        let ended = scene.coordinator.command(&words).run().await?;
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    }
+    Ok(())
+}
