@@ -200,6 +200,7 @@ impl Database {
         let mut ticks = tokio::time::interval(KEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut warm_from = Instant::now();
+        let mut before = Work::None;
         loop {
             ticks.tick().await;
             let work = match self.at_work.load(Ordering::Relaxed) {
@@ -208,7 +209,9 @@ impl Database {
             };
             self.pool.close_spent(work);
             self.outside.close_spent(Work::None);
-            if Instant::now() < warm_from {
+            // Work of a moment is over before a further connection would be of use.
+            let goes_on = std::mem::replace(&mut before, work) == Work::Some;
+            if !goes_on || Instant::now() < warm_from {
                 continue;
             }
             if let Err(error) = self.pool.warm(work).await {

@@ -8,7 +8,7 @@ use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
 use crate::history;
-use crate::ledger::{self, Take};
+use crate::ledger::{self, Reader, Take};
 use crate::metrics;
 use crate::step::{self, Place, Seen};
 use crate::work::{Control, Evidence, StepResult};
@@ -292,7 +292,7 @@ impl<'a> Run<'a> {
         let set = self.set;
         let ledger = {
             let session = self.database.session().await?;
-            ledger::read_present(&session, &self.claim.tag(), &set.name).await?
+            ledger::read_to_decide(&session, &self.claim.tag(), &set.name, Reader::Holder).await?
         };
         ledger::check_identity(&ledger)?;
         let work = history::work(self.database, set, &ledger, self.goal).await?;

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::faults::{self, Point};
 use crate::history;
 use crate::holder;
-use crate::ledger::{self, Take};
+use crate::ledger::{self, Reader, Take};
 use crate::metrics;
 use crate::run::{Overrides, Run};
 use crate::story::Recorder;
@@ -178,7 +178,8 @@ pub async fn look(database: &Database, set: &Set, aim: &Aim, store: StoreId) -> 
 
 async fn try_look(database: &Database, set: &Set, aim: &Aim, store: StoreId) -> Result<Look, Error> {
     let session = database.session().await?;
-    let ledger = ledger::read_or_absent(database, &session, &READING, &set.name).await?;
+    let reader = Reader::Store(store);
+    let ledger = ledger::read_or_absent_to_decide(database, &session, &READING, &set.name, reader).await?;
     ledger::check_identity(&ledger)?;
     let work = history::work(database, set, &ledger, &goal(aim)).await?;
     if work.todos.is_empty() {

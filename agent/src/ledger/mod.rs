@@ -7,11 +7,12 @@ use crate::database::Database;
 use crate::error::{Error, Forbidden};
 use crate::faults::{self, Point};
 use crate::session::Session;
-use shared::id::SetName;
+use shared::id::{SetName, StoreId};
 use shared::ledger::{Format, Ledger};
 use shared::sql::{Commit, Limits, Tag, ledger as texts};
 use std::time::{Duration, Instant};
-use tokio_postgres::types::Type;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
 
 pub use takeover::Living;
 pub(crate) use takeover::{Take, Taken, check, replaced, take};
@@ -75,10 +76,46 @@ pub(crate) async fn read_present(session: &Session, tag: &Tag, set: &SetName) ->
             return Err(error);
         }
     };
+    parsed(&rows)
+}
+
+fn parsed(rows: &[Row]) -> Result<Ledger, Error> {
     let json: &str = rows.first().ok_or(Error::Broken("it gave no answer"))?.get(0);
     let ledger: Ledger = serde_json::from_str(json).map_err(|_| Error::Broken("its rows cannot be read"))?;
     workable(ledger.ledger)?;
     Ok(ledger)
+}
+
+/// Whose reading it is: what a holder that does not renew itself may still be doing matters to others alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Whoever has the fence.
+    Holder,
+    /// Somebody for whom holders of this store are no others.
+    Store(StoreId),
+}
+
+/// Reads as much of a ledger that is there as decides what is to be done: all of it only where that is needed.
+pub(crate) async fn read_to_decide(
+    session: &Session,
+    tag: &Tag,
+    set: &SetName,
+    reader: Reader,
+) -> Result<Ledger, Error> {
+    let params = [(&set.as_str() as &(dyn ToSql + Sync), Type::TEXT)];
+    let doing = "reading the ledger";
+    let brief = session.query(tag, doing, texts::READ_BRIEFLY, &params).await;
+    // Whatever is wrong, the whole reading says it better; an older format is nothing wrong.
+    if let Ok(ledger) = brief.and_then(|rows| parsed(&rows))
+        && ledger.is_between_runs()
+        && (ledger.holder.as_ref()).is_none_or(|holder| match reader {
+            Reader::Holder => true,
+            Reader::Store(store) => holder.is_held() || holder.store == Some(store),
+        })
+    {
+        return Ok(ledger);
+    }
+    read_present(session, tag, set).await
 }
 
 /// Who may not do it, and where.
@@ -139,6 +176,23 @@ pub(crate) async fn read_or_absent(
         Some(ledger) => Ok(ledger),
         None => Ok(Ledger::absent(Database::identity_by(session).await?)),
     }
+}
+
+/// The same, as much of it as decides what is to be done.
+pub(crate) async fn read_or_absent_to_decide(
+    database: &Database,
+    session: &Session,
+    tag: &Tag,
+    set: &SetName,
+    reader: Reader,
+) -> Result<Ledger, Error> {
+    if database.has_ledger()
+        && let Ok(ledger) = read_to_decide(session, tag, set, reader).await
+    {
+        return Ok(ledger);
+    }
+    // It may be gone, or the connection is.
+    read_or_absent(database, session, tag, set).await
 }
 
 /// Refuses a database that is not the one its ledger was written in.

@@ -33,6 +33,19 @@ pub(crate) enum Take<'a> {
     Keep,
 }
 
+impl Take<'_> {
+    /// A lease's takeover need not wait for the disk. All that is done under it comes later in the WAL: whatever of that is
+    /// on disk, or on a standby, the takeover is too. Where a crash loses the takeover it loses all of that, and the fence
+    /// before it is in force again; the lost connection makes us read anew, and take it again. A run without a coordinator
+    /// never takes it twice, so it must not lose it.
+    fn commit(self) -> Commit {
+        match self {
+            Self::Lease(_) | Self::LeaseAgain(_) => Commit::Deferred,
+            Self::Local { .. } | Self::Keep => Commit::Durable,
+        }
+    }
+}
+
 /// What a run without a coordinator does with a holder that is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Living {
@@ -51,7 +64,7 @@ pub(crate) enum Taken {
     Refused,
 }
 
-/// Takes the fence, stamps the open shards and says who holds the database: one transaction, durable.
+/// Takes the fence, stamps the open shards and says who holds the database: one transaction.
 ///
 /// # Errors
 /// `Replaced` or `Foreign` when a larger fence is in force, `Identity` when this is a clone.
@@ -77,7 +90,7 @@ pub(crate) async fn take(database: &Database, claim: &Claim, how: Take<'_>) -> R
 async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result<Taken, Error> {
     let tag = claim.tag();
     let doing = "taking over the database";
-    let begin = limits(TAKEOVER_LOCK, Commit::Durable);
+    let begin = limits(TAKEOVER_LOCK, how.commit());
     let [epoch, token, local, holder] = claim.params();
     let store = claim.store.map(|store| store.0);
     let rows = match how {

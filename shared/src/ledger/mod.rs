@@ -1,7 +1,7 @@
 //! What a database remembers of one set, and what is to be done next.
 //!
-//! The agent reads the ledger as one JSON text ([`crate::sql::ledger::READ`]); [`Ledger`] is its shape. [`Todo`]s are what
-//! `up` or `down` has to do, by the rules of order and of half-done migrations.
+//! The agent reads the ledger as one JSON text ([`crate::sql::ledger::READ`], or the brief one beside it); [`Ledger`] is its
+//! shape. [`Todo`]s are what `up` or `down` has to do, by the rules of order and of half-done migrations.
 //!
 //! ```text
 //!           up begins            last step
@@ -46,7 +46,8 @@ pub struct Ledger {
     pub holder: Option<HolderRow>,
     /// All runs of the set, in order of their number.
     pub runs: Vec<RunRow>,
-    /// All steps of the set, in order.
+    /// All steps of the set, in order; none in a brief reading.
+    #[serde(default)]
     pub steps: Vec<StepRow>,
 }
 
@@ -126,10 +127,17 @@ pub struct HolderRow {
     /// For people.
     pub description: String,
     held: bool,
+    /// A brief reading does not look.
+    #[serde(default)]
     working: bool,
 }
 
 impl HolderRow {
+    /// Whether it renewed itself in time.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// Whether it is alive: it renewed itself in time, or one of its statements is running.
     pub fn is_alive(&self) -> bool {
         self.held || self.working
@@ -161,8 +169,8 @@ pub struct RunRow {
     pub rollout: Option<String>,
     /// Who began it.
     pub by: String,
-    /// When, as ISO 8601 in UTC.
-    pub began_at: String,
+    /// When, as ISO 8601 in UTC. This, the end and the time between are left out by a brief reading.
+    pub began_at: Option<String>,
     /// When it ended.
     pub ended_at: Option<String>,
     /// How long it took, in seconds.
@@ -255,6 +263,11 @@ impl Ledger {
             system: self.system,
             database: self.database,
         }
+    }
+
+    /// Whether a brief reading says enough to decide what is to be done: no run is half-way, so that no step counts.
+    pub fn is_between_runs(&self) -> bool {
+        self.runs.iter().all(|run| run.state != RunState::Open)
     }
 
     /// The newest run of each version.

@@ -85,7 +85,7 @@ fn line(ledger: &Ledger, version: &Version, name: &str, steps: usize, run: Optio
         rows: rows.iter().map(|row| row.rows).sum(),
         by: run.map(|run| run.by.clone()),
         rollout: run.and_then(|run| run.rollout.clone()),
-        began_at: run.map(|run| run.began_at.clone()),
+        began_at: run.and_then(|run| run.began_at.clone()),
         ended_at: run.and_then(|run| run.ended_at.clone()),
         seconds: run.and_then(|run| run.seconds),
         has_file: true,

@@ -74,7 +74,7 @@ fn run(ledger: &mut Ledger, migration: &Migration, direction: Direction, number:
         steps: 1,
         rollout: None,
         by: "someone".to_owned(),
-        began_at: "2026-01-01T00:00:00Z".to_owned(),
+        began_at: Some("2026-01-01T00:00:00Z".to_owned()),
         ended_at: None,
         seconds: None,
         down_checksum: migration.down.as_ref().map(|down| down.checksum),

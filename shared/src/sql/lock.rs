@@ -3,7 +3,7 @@
 
 /// The server's `deadlock_timeout` in milliseconds (int8).
 pub const DEADLOCK_TIMEOUT: &str = "
-SELECT s.setting::pg_catalog.int8 FROM pg_catalog.pg_settings s WHERE s.name = 'deadlock_timeout'";
+SELECT (pg_catalog.date_part('epoch', pg_catalog.current_setting('deadlock_timeout')::pg_catalog.interval) * 1000)::pg_catalog.int8";
 
 /// Those of some tables that our role may lock as a vacuum does. Parameter: their names, quoted in full (text[]). A right to
 /// reference a table, which is enough for a foreign key, is none to lock it by a statement; an index cannot be locked so.
