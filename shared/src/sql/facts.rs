@@ -144,6 +144,24 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
       SELECT c.oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN t ON i.inhparent = t.oid)
     SELECT pg_catalog.array_agg(t.oid) AS oids FROM t) tree";
 
+/// Which of the given relations show rows of a table. Parameters: the quoted name as it stands in the step (text), the
+/// relations as they stand in its expressions (text[]); the answer are those of them. A view shows the rows of what it
+/// reads, a materialized one holds rows of its own.
+pub const SAME_ROWS: &str = r"
+WITH RECURSIVE shown(written, oid) AS (
+  SELECT w, pg_catalog.to_regclass(w)::pg_catalog.oid FROM pg_catalog.unnest($2 || ARRAY[$1]) w
+  UNION
+  SELECT s.written, x.oid FROM shown s, LATERAL (
+    SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i WHERE i.inhparent = s.oid
+    UNION ALL
+    SELECT d.refobjid FROM pg_catalog.pg_class v
+      JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+     WHERE v.oid = s.oid AND v.relkind = 'v') x)
+SELECT DISTINCT s.written FROM shown s JOIN shown t ON t.oid = s.oid AND t.written = $1
+ WHERE s.written = ANY ($2)";
+
 /// One type, by its quoted name as it stands in the step and, to find a near miss, its name without quotes and the schema
 /// or NULL (text): schema and name, whether it is an enum, its values in order (text[]), and a near miss (text). Schema
 /// and name are NULL when there is none.
