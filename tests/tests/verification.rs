@@ -128,10 +128,6 @@ async fn what_cannot_be_computed_again_is_counted() -> anyhow::Result<()> {
             4000,
         ),
         (
-            "backfill: { table: t, set: { n: n + 1 }, new_rows: either, batch: { verify: true } }",
-            5000,
-        ),
-        (
             "backfill: { table: t, set: { y: n }, where: \"y IS NULL AND n < 100\", batch: { verify: true } }",
             5000,
         ),
@@ -150,6 +146,32 @@ async fn what_cannot_be_computed_again_is_counted() -> anyhow::Result<()> {
             "{step}"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn evidence_that_would_prove_nothing_is_refused_before_any_row_is_changed() -> anyhow::Result<()> {
+    let database = table(KEYED).await?;
+    for set in [
+        "y: \"(random() * 10)::int\"",
+        "y: \"extract(epoch FROM now())::int\"",
+        "n: n + 1",
+    ] {
+        let step = format!(
+            "backfill: {{ table: t, set: {{ {set} }}, sync: none, new_rows: either, batch: {{ verify: true }} }}"
+        );
+        let ended = migrate(&database, &step).await?;
+        assert_eq!(ended.code, Some(3), "{set}: {}", ended.stderr);
+        assert!(
+            ended
+                .stderr
+                .contains("`verify: true` has nothing to go by on \"public\".\"t\""),
+            "{set}: {}",
+            ended.stderr
+        );
+    }
+    let untouched = "SELECT count(*) FROM t WHERE n = k AND y IS NULL";
+    assert_eq!(database.number(untouched).await?, 5000);
     Ok(())
 }
 

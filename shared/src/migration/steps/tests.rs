@@ -454,6 +454,29 @@ fn values_computed_over_rows_that_have_theirs_are_refused_whatever_the_key() {
 }
 
 #[test]
+fn verifying_what_nothing_can_prove_is_refused() {
+    let verified = |rest: Value| {
+        let mut step = json!({"table": "t", "batch": {"verify": true}, "sync": "none"});
+        let rest = rest.as_object().unwrap().clone();
+        step.as_object_mut().unwrap().extend(rest);
+        refusal(&json!({ "backfill": step }))
+    };
+    for set in ["random() * 10", "extract(epoch FROM now())", "n + 1"] {
+        let why = verified(json!({"set": {"n": set}})).unwrap();
+        assert!(
+            why.contains("`verify: true` has nothing to go by"),
+            "{set}: {why}"
+        );
+        assert_eq!(
+            verified(json!({"set": {"n": set}, "where": "n IS NULL", "new_rows": "excluded"})),
+            None,
+            "{set}"
+        );
+    }
+    assert_eq!(verified(json!({"set": {"n": "id"}})), None);
+}
+
+#[test]
 fn a_serial_column_is_refused_since_it_rewrites_the_table() {
     let step = json!({"table": "t", "column": "a", "type": "bigserial"});
     let problems = Change::deserialize("add_column", step).unwrap().unwrap().check();
