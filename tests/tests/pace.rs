@@ -1,5 +1,6 @@
 //! Size and pace of batches as the author and the operator ask for them.
 
+use serde_json::Value;
 use std::time::Duration;
 use tests::eventually;
 use tests::migrations::Migrations;
@@ -198,5 +199,80 @@ async fn a_step_that_an_older_program_left_half_done_goes_on_where_it_stopped() 
             .succeed()
             .await?;
     }
+    Ok(())
+}
+
+/// The events that told of progress.
+fn progress(stderr: &str) -> anyhow::Result<Vec<Value>> {
+    let events = stderr.lines().map(serde_json::from_str::<Value>);
+    let events: Vec<Value> = events.collect::<Result<_, _>>()?;
+    Ok((events.into_iter())
+        .filter(|event| event["event"] == "progress")
+        .collect())
+}
+
+#[tokio::test]
+async fn who_waits_for_a_row_says_so_and_how_large_its_batches_are() -> anyhow::Result<()> {
+    let database = table(1_000).await?;
+    let application = database.connect().await?;
+    application
+        .batch_execute("BEGIN; UPDATE t SET pad = 'y' WHERE k = 500")
+        .await?;
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        application.batch_execute("COMMIT").await
+    };
+    let set = set("size: 1000, workers: 1")?;
+    let run = up(&database, &set).arg("--output").arg("json");
+    let (ended, released) = tokio::join!(run.run(), release);
+    released?;
+    let ended = ended?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let told = progress(&ended.stderr)?;
+    let waiting = (told.iter()).find(|event| {
+        event["pace"]
+            .as_str()
+            .is_some_and(|pace| pace.contains("it waits for a lock that others hold"))
+    });
+    let waiting = waiting.ok_or_else(|| anyhow::anyhow!("nothing told of the lock: {}", ended.stderr))?;
+    assert!(waiting["retries"].as_u64() > Some(0), "{waiting}");
+    let rows = waiting["batch_rows"].as_u64();
+    assert!(rows > Some(0) && rows < Some(1000), "{waiting}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_resumed_step_tells_of_all_its_lives_and_of_no_speed_that_it_never_had() -> anyhow::Result<()> {
+    let database = table(4_000).await?;
+    let set = set("size: 100, pause: 50ms, max_duty: 1, workers: 1")?;
+    let mut killed = up(&database, &set).start("killed")?;
+    batches_beyond(&database, 15).await?;
+    killed.kill();
+    let done = database.number("SELECT count(*) FROM t WHERE n > 0").await?;
+    let ended = up(&database, &set)
+        .arg("--take-over")
+        .arg("--output")
+        .arg("json")
+        .run()
+        .await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let told = progress(&ended.stderr)?;
+    assert!(told.len() >= 2, "{}", ended.stderr);
+    for event in &told {
+        assert!(event["rows"].as_i64() >= Some(done), "{event}");
+        // 100 rows in 50 ms at most, with room for the beginning.
+        assert!(
+            event["rows_per_second"]
+                .as_f64()
+                .is_none_or(|rate| rate < 4_000.0),
+            "{event}"
+        );
+    }
+    let step = ended.stderr.lines().map(serde_json::from_str::<Value>);
+    let steps: Vec<Value> = step.collect::<Result<_, _>>()?;
+    let step = steps.iter().find(|event| event["event"] == "step_done");
+    let batches = database.number("SELECT count(*) FROM confiture.batch").await?;
+    assert_eq!(step.and_then(|step| step["batches"].as_i64()), Some(batches));
+    assert_eq!(step.and_then(|step| step["rows"].as_i64()), Some(4_000));
     Ok(())
 }

@@ -168,7 +168,7 @@ pub struct PartFacts {
     pub storage: Storage,
     /// Unique keys over all its rows, of columns without NULL; the primary key first.
     pub keys: Vec<Vec<KeyFacts>>,
-    /// The planner's estimate of rows; 0 when it has none.
+    /// As many rows as the planner takes it to have; 0 where it holds none here.
     pub estimated_rows: u64,
     /// Its size in blocks.
     pub blocks: u64,

@@ -34,6 +34,11 @@ pub const SHARDS: &str = r"
 SELECT shard, relation, paging, pass, state, rows, lower, upper, sequence FROM confiture.shard
  WHERE (set_name, version, direction, run, step) = ($1, $2, $3, $4, $5) ORDER BY shard";
 
+/// What all lives of a step did: batches committed and tries that failed (int8). Parameters as for [`SHARDS`].
+pub const EFFORT: &str = r"
+SELECT coalesce(pg_catalog.sum(sequence), 0)::pg_catalog.int8, coalesce(pg_catalog.sum(retries), 0)::pg_catalog.int8
+  FROM confiture.shard WHERE (set_name, version, direction, run, step) = ($1, $2, $3, $4, $5)";
+
 /// Inserts shards. Parameters: set, version key, direction (text), run, step (int4), epoch, token, local (int8), the shards
 /// as a JSON array of objects (text): `shard`, `relation`, `relation_name`, `paging`, `pass`, `lower`, `upper`, `state`.
 pub const INSERT_SHARDS: &str = r"

@@ -7,8 +7,9 @@ use crate::probe::{Known, Probe};
 use crate::run::Run;
 use shared::batch::{Company, Health, Limits, Outlook, Pace, PaceLimits, Sample, TARGET};
 use shared::plan::Batches;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub(super) struct Pacer {
     company: Mutex<Company>,
     /// Whom a VACUUM would meet.
     others: Mutex<Others>,
+    /// By their ranges: batches that are tried again.
+    retried: Mutex<BTreeMap<i32, Retried>>,
     /// Least pause after a batch.
     pause: Duration,
     /// Keys looked at by all workers.
@@ -58,6 +61,7 @@ impl Pacer {
             target: pacing.target.or(own_pace.then_some(TARGET)),
             company: Mutex::default(),
             others: Mutex::default(),
+            retried: Mutex::default(),
             pause: pacing.pause,
             keys: AtomicU64::new(0),
             changed: watch::Sender::new(0),
@@ -74,9 +78,25 @@ impl Pacer {
         self.target.unwrap_or_else(|| self.company().target())
     }
 
-    /// Why the pace is what it is.
-    fn reason(&self) -> String {
+    /// A batch of this range did not pass, and is tried again.
+    pub(super) fn tries_again(&self, range: i32, why: Retried) {
+        self.retried().insert(range, why);
+    }
+
+    /// A batch of this range was committed.
+    pub(super) fn passed(&self, range: i32) {
+        self.retried().remove(&range);
+    }
+
+    fn retried(&self) -> MutexGuard<'_, BTreeMap<i32, Retried>> {
+        self.retried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the pace is what it is. What is tried again comes first: whatever the pace allows, it does not go on.
+    pub(super) fn reason(&self) -> String {
         let reason = self.pace().reason().to_string();
+        let longest = (self.retried().values()).max_by_key(|why| why.tries).copied();
+        let reason = longest.map_or(reason.clone(), |why| format!("{why}; {reason}"));
         let company = self.company().to_string();
         if self.target.is_some() || company.is_empty() {
             reason
@@ -278,6 +298,25 @@ impl Pacer {
     }
 }
 
+/// Why a batch is tried again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retried {
+    /// Rows of the next try.
+    pub(super) rows: u32,
+    /// Tries that failed.
+    pub(super) tries: i64,
+    /// What it met, for people.
+    pub(super) by: &'static str,
+}
+
+impl fmt::Display for Retried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rows, tries, by } = self;
+        let times = if *tries == 1 { "time" } else { "times" };
+        write!(f, "a batch, halved to {rows} rows, failed {tries} {times}: {by}")
+    }
+}
+
 /// How much a counter has grown of late.
 #[derive(Default)]
 struct Window {
@@ -304,6 +343,19 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_tries_again_says_why() {
+        let why = Retried {
+            rows: 312,
+            tries: 3,
+            by: "it waits for a lock that others hold",
+        };
+        assert_eq!(
+            why.to_string(),
+            "a batch, halved to 312 rows, failed 3 times: it waits for a lock that others hold"
+        );
+    }
 
     #[test]
     fn a_window_forgets_what_is_older() {

@@ -297,6 +297,19 @@ impl Book<'_, '_> {
     }
 }
 
+/// Batches that all lives of the step committed, and tries of theirs that failed.
+pub(super) async fn effort(run: &Run<'_>, place: Place<'_>) -> Result<(u64, u64), Error> {
+    let key = record::Key::of(run, place.todo, place.number());
+    let session = run.database.session().await?;
+    let doing = "counting the batches";
+    let rows = session
+        .query(&place.tag(run), doing, batch::EFFORT, &key.step())
+        .await?;
+    let row = rows.first().ok_or(Error::Broken("the ranges have no sum"))?;
+    let number = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+    Ok((number(0), number(1)))
+}
+
 /// Removes evidence that is older than it is to be kept.
 pub(super) async fn forget_old(run: &Run<'_>, place: Place<'_>) -> Result<(), Error> {
     let kept = run.database.batch_log_retention();
