@@ -212,6 +212,48 @@ fn progress(stderr: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 #[tokio::test]
+async fn a_wrong_query_of_the_operators_is_refused_before_the_first_batch() -> anyhow::Result<()> {
+    for (query, words) in [
+        ("SELECT * FROM nope", "does not exist"),
+        ("SELECT 'much'", "gives no number and no boolean"),
+    ] {
+        let database = table(1_000).await?;
+        let ended = up(&database, &set("size: 100")?)
+            .env("CONFITURE_MIGRATION_THROTTLE_QUERY", query)
+            .run()
+            .await?;
+        assert_eq!(ended.code, Some(2), "{query}: {}", ended.stderr);
+        for words in ["migration.throttle_query", words] {
+            assert!(ended.stderr.contains(words), "{query}: {}", ended.stderr);
+        }
+        assert_eq!(
+            database.number("SELECT count(*) FROM t WHERE n > 0").await?,
+            0,
+            "{query}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_operators_query_stops_does_not_begin() -> anyhow::Result<()> {
+    let database = table(1_000).await?;
+    let mut run = up(&database, &set("size: 100")?)
+        .env("CONFITURE_MIGRATION_THROTTLE_QUERY", "SELECT true")
+        .start("run")?;
+    eventually("the ranges", Duration::from_secs(20), || async {
+        let ranges = "SELECT count(*) FROM confiture.shard";
+        Ok((database.number(ranges).await.ok()).filter(|n| *n > 0).map(drop))
+    })
+    .await?;
+    // Three looks at the server.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(database.number("SELECT count(*) FROM confiture.batch").await?, 0);
+    run.kill();
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_waits_for_a_row_says_so_and_how_large_its_batches_are() -> anyhow::Result<()> {
     let database = table(1_000).await?;
     let application = database.connect().await?;

@@ -2,11 +2,12 @@
 //! second on a connection of its own.
 
 use super::vacuum::Others;
+use crate::error::Error;
 use crate::metrics;
-use crate::probe::{Known, Probe};
+use crate::probe::{self, Known, Probe};
 use crate::run::Run;
 use shared::batch::{Company, Health, Limits, Outlook, Pace, PaceLimits, Sample, TARGET};
-use shared::plan::Batches;
+use shared::plan::{Batches, Refusal};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
@@ -171,20 +172,46 @@ impl Pacer {
         }
     }
 
+    /// Asks the operator's query, where there is one, before the first batch: what it stops must not begin.
+    ///
+    /// # Errors
+    /// When the query itself is wrong: asking it again would be of no use, and batches must not crawl because of it.
+    pub(super) async fn ask_first(&self, run: &Run<'_>) -> Result<(), Error> {
+        let query = &run.database.throttle().query;
+        if query.is_none() {
+            return Ok(());
+        }
+        let mut probe = Probe::new(run.claim.tag(), Vec::new(), query.clone());
+        let why = match probe.sample(run.database, Known::default()).await {
+            Ok(sample) => {
+                let health = Health::of(None, &sample, &limits(run));
+                self.pace().observe(&health, 0.0, self.started.elapsed());
+                return Ok(());
+            }
+            Err(probe::Error::NoNumber) => "it gives no number and no boolean".to_owned(),
+            // A syntax error, a name that is not there, a right that is missing, or a query that writes.
+            Err(probe::Error::Database(error))
+                if (error.sqlstate()).is_some_and(|state| state.starts_with("42") || state == "25006") =>
+            {
+                error.to_string()
+            }
+            // Whatever it is, it may pass: until then the pace is that of an unhealthy server.
+            Err(_) => return Ok(()),
+        };
+        Err(Error::Refused(Refusal::Input {
+            what: format!("the operator's query (`migration.throttle_query`) cannot be asked: {why}"),
+            advice: Some(
+                "correct it: one SELECT of one value, which stops the batches while it is above zero or true; or remove it"
+                    .to_owned(),
+            ),
+        }))
+    }
+
     /// Watches the server and steers; to be run beside the workers.
     pub(super) async fn steer(&self, run: &Run<'_>, batches: &Batches) -> Infallible {
-        let throttle = run.database.throttle();
-        let mut limits = Limits {
-            cores: throttle.machine.cores,
-            replica_lag: throttle.max_replica_lag,
-            replica_lag_stop: throttle.max_replica_lag * LAG_STOP,
-            ..Limits::default()
-        };
-        if let Some(baseline) = run.database.commit_latency() {
-            limits = limits.for_commits_of(baseline);
-        }
+        let limits = limits(run);
         let relations = batches.parts.iter().map(|part| part.oid).collect();
-        let mut probe = Probe::new(run.claim.tag(), relations, throttle.query.clone());
+        let mut probe = Probe::new(run.claim.tag(), relations, run.database.throttle().query.clone());
         let mut wal = Window::default();
         let mut before: Option<(Sample, Instant)> = None;
         let (mut keys_before, mut observed) = (0, Instant::now());
@@ -295,6 +322,21 @@ impl Pacer {
     fn pace(&self) -> MutexGuard<'_, Pace> {
         // No code that can panic runs while it is locked, save for a lack of memory.
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the signals of a database are held against.
+fn limits(run: &Run<'_>) -> Limits {
+    let throttle = run.database.throttle();
+    let limits = Limits {
+        cores: throttle.machine.cores,
+        replica_lag: throttle.max_replica_lag,
+        replica_lag_stop: throttle.max_replica_lag * LAG_STOP,
+        ..Limits::default()
+    };
+    match run.database.commit_latency() {
+        Some(baseline) => limits.for_commits_of(baseline),
+        None => limits,
     }
 }
 

@@ -107,6 +107,7 @@ pub(super) async fn all(
     // Taken from the end.
     waiting.reverse();
     let pacer = Pacer::new(batches, workers);
+    pacer.ask_first(run).await?;
     let size = run.size.unwrap_or_else(|| first_size(run, batches, &pacer));
     let rows = open.rows_done + waiting.iter().map(|shard| shard.rows).sum::<i64>();
     run.report(|progress| progress.rows = u64::try_from(rows).unwrap_or(0));
@@ -198,6 +199,12 @@ impl Shared<'_, '_> {
             pass: shard.pass,
             tag: &self.tag,
         };
+        if self.pacer.is_stopped() {
+            tokio::select! {
+                () = self.pacer.rest(self.run, Duration::ZERO) => {}
+                () = self.halt.cancelled() => return Err(Error::Stopped),
+            }
+        }
         let mut size = self.lock().size;
         let mut trouble: Option<Backoff> = None;
         let mut retries = 0;
