@@ -318,3 +318,37 @@ async fn a_resumed_step_tells_of_all_its_lives_and_of_no_speed_that_it_never_had
     assert_eq!(step.and_then(|step| step["rows"].as_i64()), Some(4_000));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_stopped_run_ends_with_an_event_of_its_own() -> anyhow::Result<()> {
+    let database = table(20_000).await?;
+    let set = set("size: 100, pause: 200ms, workers: 1")?;
+    let mut run = up(&database, &set).arg("--output").arg("json").start("stopped")?;
+    batches_beyond(&database, 40).await?;
+    run.interrupt()?;
+    let code = run.wait(Duration::from_secs(20)).await?.code();
+    let stderr = run.stderr();
+    assert_eq!(code, Some(4), "{stderr}");
+    let events = stderr
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events: Vec<Value> = events.collect();
+    let told = events.iter().rfind(|event| event["event"] == "progress");
+    let told = told.ok_or_else(|| anyhow::anyhow!("no progress: {stderr}"))?;
+    for number in ["rows_per_second", "left_least_s", "left_most_s"] {
+        assert!(told[number].as_f64() > Some(0.0), "{number}: {told}");
+    }
+    let last = events
+        .last()
+        .ok_or_else(|| anyhow::anyhow!("no event: {stderr}"))?;
+    assert_eq!(
+        (&last["event"], &last["exit"]),
+        (&"stopped".into(), &4.into()),
+        "{last}"
+    );
+    assert!(
+        last["resume"].is_string() && last["message"].is_string(),
+        "{last}"
+    );
+    Ok(())
+}
