@@ -103,9 +103,7 @@ async fn a_resumed_run_ends_with_every_row_and_never_in_one_giant_transaction() 
 #[tokio::test]
 async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Result<()> {
     let database = table(50_000).await?;
-    database
-        .execute("CREATE TABLE halt (x int); INSERT INTO halt VALUES (1)")
-        .await?;
+    database.execute("CREATE TABLE halt (x int)").await?;
     let set = set("size: 100, pause: 20ms, target: 20ms")?;
     let mut run = up(&database, &set)
         .env(
@@ -113,6 +111,8 @@ async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Resul
             "SELECT count(*) FROM public.halt",
         )
         .start("run")?;
+    batches_beyond(&database, 0).await?;
+    database.execute("INSERT INTO public.halt VALUES (1)").await?;
     let batches = "SELECT count(*) FROM confiture.batch";
     eventually("the stop", Duration::from_secs(20), || async {
         let before = database.number(batches).await.unwrap_or(0);
@@ -202,13 +202,17 @@ async fn a_step_that_an_older_program_left_half_done_goes_on_where_it_stopped() 
     Ok(())
 }
 
+/// What a run told, without the lines of its log.
+fn events(stderr: &str) -> Vec<Value> {
+    let events = stderr.lines().map(serde_json::from_str);
+    events.filter_map(Result::ok).collect()
+}
+
 /// The events that told of progress.
-fn progress(stderr: &str) -> anyhow::Result<Vec<Value>> {
-    let events = stderr.lines().map(serde_json::from_str::<Value>);
-    let events: Vec<Value> = events.collect::<Result<_, _>>()?;
-    Ok((events.into_iter())
+fn progress(stderr: &str) -> Vec<Value> {
+    (events(stderr).into_iter())
         .filter(|event| event["event"] == "progress")
-        .collect())
+        .collect()
 }
 
 #[tokio::test]
@@ -270,7 +274,7 @@ async fn who_waits_for_a_row_says_so_and_how_large_its_batches_are() -> anyhow::
     released?;
     let ended = ended?;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let told = progress(&ended.stderr)?;
+    let told = progress(&ended.stderr);
     let waiting = (told.iter()).find(|event| {
         event["pace"]
             .as_str()
@@ -298,7 +302,7 @@ async fn a_resumed_step_tells_of_all_its_lives_and_of_no_speed_that_it_never_had
         .run()
         .await?;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let told = progress(&ended.stderr)?;
+    let told = progress(&ended.stderr);
     assert!(told.len() >= 2, "{}", ended.stderr);
     for event in &told {
         assert!(event["rows"].as_i64() >= Some(done), "{event}");
@@ -310,8 +314,7 @@ async fn a_resumed_step_tells_of_all_its_lives_and_of_no_speed_that_it_never_had
             "{event}"
         );
     }
-    let step = ended.stderr.lines().map(serde_json::from_str::<Value>);
-    let steps: Vec<Value> = step.collect::<Result<_, _>>()?;
+    let steps = events(&ended.stderr);
     let step = steps.iter().find(|event| event["event"] == "step_done");
     let batches = database.number("SELECT count(*) FROM confiture.batch").await?;
     assert_eq!(step.and_then(|step| step["batches"].as_i64()), Some(batches));
@@ -329,10 +332,7 @@ async fn a_stopped_run_ends_with_an_event_of_its_own() -> anyhow::Result<()> {
     let code = run.wait(Duration::from_secs(20)).await?.code();
     let stderr = run.stderr();
     assert_eq!(code, Some(4), "{stderr}");
-    let events = stderr
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let events: Vec<Value> = events.collect();
+    let events = events(&stderr);
     let told = events.iter().rfind(|event| event["event"] == "progress");
     let told = told.ok_or_else(|| anyhow::anyhow!("no progress: {stderr}"))?;
     for number in ["rows_per_second", "left_least_s", "left_most_s"] {

@@ -577,7 +577,6 @@ async fn rows_that_their_own_table_decides_about_go_by_a_table_of_keys() -> anyh
   - sql: \"CREATE TABLE doomed AS SELECT k FROM t WHERE n < (SELECT avg(n) FROM t)\"
   - delete: { table: t, where: \"k IN (SELECT k FROM doomed)\", batch: { size: 100 } }
   - sql: \"DROP TABLE doomed\"
-down: []
 ",
     )])?;
     let ended = Confiture::new(["migrate", "up", "--migrations"])
