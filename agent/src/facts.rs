@@ -40,6 +40,15 @@ pub(crate) async fn inspect(
             facts.tables.entry(table.clone()).or_insert(found.lookup);
         }
     }
+    let relations: BTreeSet<&Table> = (change.expressions().iter())
+        .flat_map(|e| e.relations())
+        .collect();
+    if !relations.is_empty() {
+        for table in change.tables() {
+            let same = same_rows(session, tag, table, &relations).await?;
+            facts.same_rows.extend(same.map(|same| (table.clone(), same)));
+        }
+    }
     for (table, column) in change.columns() {
         let key = (table.clone(), column);
         if facts.find(table).is_some() && !facts.uses.contains_key(&key) {
@@ -106,6 +115,26 @@ async fn look_up(
         volatile: row.get(3),
         schema: row.get::<_, Option<String>>(4).map(ident),
     })
+}
+
+/// Those of the relations that show rows of the table.
+async fn same_rows<'a>(
+    session: &mut Session,
+    tag: &Tag,
+    table: &Table,
+    relations: &'a BTreeSet<&Table>,
+) -> Result<impl Iterator<Item = Table> + use<'a>, Error> {
+    let written: Vec<String> = relations.iter().map(ToString::to_string).collect();
+    let table = table.to_string();
+    let params: Params<'_> = &[(&table, Type::TEXT), (&written, Type::TEXT_ARRAY)];
+    let rows = session
+        .begin_with(tag, LIMITS, "reading the catalog", sql::facts::SAME_ROWS, params)
+        .await;
+    session.rollback(tag).await;
+    let found: BTreeSet<String> = rows?.iter().map(|row| row.get(0)).collect();
+    Ok((relations.iter())
+        .filter(move |relation| found.contains(&relation.to_string()))
+        .map(|relation| (*relation).clone()))
 }
 
 async fn look_up_type(session: &mut Session, tag: &Tag, name: &Table) -> Result<TypeLookup, Error> {

@@ -332,7 +332,10 @@ impl<'a> Run<'a> {
             self.report(|progress| {
                 progress.step = place.number();
                 progress.title = place.step().change.title();
-                (progress.rows, progress.estimated_rows) = (0, 0);
+                // What earlier lives of the step did is no speed of this one's.
+                let begun = todo.begun.as_ref().filter(|_| place.has_begun());
+                (progress.rows, progress.estimated_rows) = (begun.map_or(0, |begun| begun.rows), 0);
+                (progress.batch_rows, progress.retries) = (0, 0);
                 (progress.workers, progress.pace) = (0, String::new());
             });
             let started = Instant::now();

@@ -1,5 +1,6 @@
 //! Size and pace of batches as the author and the operator ask for them.
 
+use serde_json::Value;
 use std::time::Duration;
 use tests::eventually;
 use tests::migrations::Migrations;
@@ -102,9 +103,7 @@ async fn a_resumed_run_ends_with_every_row_and_never_in_one_giant_transaction() 
 #[tokio::test]
 async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Result<()> {
     let database = table(50_000).await?;
-    database
-        .execute("CREATE TABLE halt (x int); INSERT INTO halt VALUES (1)")
-        .await?;
+    database.execute("CREATE TABLE halt (x int)").await?;
     let set = set("size: 100, pause: 20ms, target: 20ms")?;
     let mut run = up(&database, &set)
         .env(
@@ -112,6 +111,8 @@ async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Resul
             "SELECT count(*) FROM public.halt",
         )
         .start("run")?;
+    batches_beyond(&database, 0).await?;
+    database.execute("INSERT INTO public.halt VALUES (1)").await?;
     let batches = "SELECT count(*) FROM confiture.batch";
     eventually("the stop", Duration::from_secs(20), || async {
         let before = database.number(batches).await.unwrap_or(0);
@@ -198,5 +199,156 @@ async fn a_step_that_an_older_program_left_half_done_goes_on_where_it_stopped() 
             .succeed()
             .await?;
     }
+    Ok(())
+}
+
+/// What a run told, without the lines of its log.
+fn events(stderr: &str) -> Vec<Value> {
+    let events = stderr.lines().map(serde_json::from_str);
+    events.filter_map(Result::ok).collect()
+}
+
+/// The events that told of progress.
+fn progress(stderr: &str) -> Vec<Value> {
+    (events(stderr).into_iter())
+        .filter(|event| event["event"] == "progress")
+        .collect()
+}
+
+#[tokio::test]
+async fn a_wrong_query_of_the_operators_is_refused_before_the_first_batch() -> anyhow::Result<()> {
+    for (query, words) in [
+        ("SELECT * FROM nope", "does not exist"),
+        ("SELECT 'much'", "gives no number and no boolean"),
+    ] {
+        let database = table(1_000).await?;
+        let ended = up(&database, &set("size: 100")?)
+            .env("CONFITURE_MIGRATION_THROTTLE_QUERY", query)
+            .run()
+            .await?;
+        assert_eq!(ended.code, Some(2), "{query}: {}", ended.stderr);
+        for words in ["migration.throttle_query", words] {
+            assert!(ended.stderr.contains(words), "{query}: {}", ended.stderr);
+        }
+        assert_eq!(
+            database.number("SELECT count(*) FROM t WHERE n > 0").await?,
+            0,
+            "{query}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_operators_query_stops_does_not_begin() -> anyhow::Result<()> {
+    let database = table(1_000).await?;
+    let mut run = up(&database, &set("size: 100")?)
+        .env("CONFITURE_MIGRATION_THROTTLE_QUERY", "SELECT true")
+        .start("run")?;
+    eventually("the ranges", Duration::from_secs(20), || async {
+        let ranges = "SELECT count(*) FROM confiture.shard";
+        Ok((database.number(ranges).await.ok()).filter(|n| *n > 0).map(drop))
+    })
+    .await?;
+    // Three looks at the server.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(database.number("SELECT count(*) FROM confiture.batch").await?, 0);
+    run.kill();
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_waits_for_a_row_says_so_and_how_large_its_batches_are() -> anyhow::Result<()> {
+    let database = table(1_000).await?;
+    let application = database.connect().await?;
+    application
+        .batch_execute("BEGIN; UPDATE t SET pad = 'y' WHERE k = 500")
+        .await?;
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        application.batch_execute("COMMIT").await
+    };
+    let set = set("size: 1000, workers: 1")?;
+    let run = up(&database, &set).arg("--output").arg("json");
+    let (ended, released) = tokio::join!(run.run(), release);
+    released?;
+    let ended = ended?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let told = progress(&ended.stderr);
+    let waiting = (told.iter()).find(|event| {
+        event["pace"]
+            .as_str()
+            .is_some_and(|pace| pace.contains("it waits for a lock that others hold"))
+    });
+    let waiting = waiting.ok_or_else(|| anyhow::anyhow!("nothing told of the lock: {}", ended.stderr))?;
+    assert!(waiting["retries"].as_u64() > Some(0), "{waiting}");
+    let rows = waiting["batch_rows"].as_u64();
+    assert!(rows > Some(0) && rows < Some(1000), "{waiting}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_resumed_step_tells_of_all_its_lives_and_of_no_speed_that_it_never_had() -> anyhow::Result<()> {
+    let database = table(4_000).await?;
+    let set = set("size: 100, pause: 50ms, max_duty: 1, workers: 1")?;
+    let mut killed = up(&database, &set).start("killed")?;
+    batches_beyond(&database, 15).await?;
+    killed.kill();
+    let done = database.number("SELECT count(*) FROM t WHERE n > 0").await?;
+    let ended = up(&database, &set)
+        .arg("--take-over")
+        .arg("--output")
+        .arg("json")
+        .run()
+        .await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let told = progress(&ended.stderr);
+    assert!(told.len() >= 2, "{}", ended.stderr);
+    for event in &told {
+        assert!(event["rows"].as_i64() >= Some(done), "{event}");
+        // 100 rows in 50 ms at most, with room for the beginning.
+        assert!(
+            event["rows_per_second"]
+                .as_f64()
+                .is_none_or(|rate| rate < 4_000.0),
+            "{event}"
+        );
+    }
+    let steps = events(&ended.stderr);
+    let step = steps.iter().find(|event| event["event"] == "step_done");
+    let batches = database.number("SELECT count(*) FROM confiture.batch").await?;
+    assert_eq!(step.and_then(|step| step["batches"].as_i64()), Some(batches));
+    assert_eq!(step.and_then(|step| step["rows"].as_i64()), Some(4_000));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stopped_run_ends_with_an_event_of_its_own() -> anyhow::Result<()> {
+    let database = table(20_000).await?;
+    let set = set("size: 100, pause: 200ms, workers: 1")?;
+    let mut run = up(&database, &set).arg("--output").arg("json").start("stopped")?;
+    batches_beyond(&database, 40).await?;
+    run.interrupt()?;
+    let code = run.wait(Duration::from_secs(20)).await?.code();
+    let stderr = run.stderr();
+    assert_eq!(code, Some(4), "{stderr}");
+    let events = events(&stderr);
+    let told = events.iter().rfind(|event| event["event"] == "progress");
+    let told = told.ok_or_else(|| anyhow::anyhow!("no progress: {stderr}"))?;
+    for number in ["rows_per_second", "left_least_s", "left_most_s"] {
+        assert!(told[number].as_f64() > Some(0.0), "{number}: {told}");
+    }
+    let last = events
+        .last()
+        .ok_or_else(|| anyhow::anyhow!("no event: {stderr}"))?;
+    assert_eq!(
+        (&last["event"], &last["exit"]),
+        (&"stopped".into(), &4.into()),
+        "{last}"
+    );
+    assert!(
+        last["resume"].is_string() && last["message"].is_string(),
+        "{last}"
+    );
     Ok(())
 }

@@ -432,6 +432,163 @@ async fn what_cannot_be_paged_is_refused_and_nothing_is_changed() -> anyhow::Res
     Ok(())
 }
 
+/// A table, its parents and partitions, a table that inherits, views, and one that has nothing to do with them.
+const RELATIVES: &str = "
+    CREATE TABLE parted (k int, n int, y int) PARTITION BY RANGE (k);
+    CREATE TABLE middle PARTITION OF parted FOR VALUES FROM (0) TO (5000) PARTITION BY HASH (k);
+    CREATE TABLE leaf PARTITION OF middle FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+    CREATE TABLE beside PARTITION OF parted FOR VALUES FROM (5000) TO (6000);
+    INSERT INTO parted SELECT g, g % 100, 0 FROM generate_series(1, 2000) g;
+    CREATE TABLE t (k int PRIMARY KEY, n int, y int); INSERT INTO t SELECT g, g % 100, 0 FROM generate_series(1, 2000) g;
+    CREATE TABLE child () INHERITS (t);
+    CREATE TABLE other (k int PRIMARY KEY, n int, y int); INSERT INTO other SELECT g, g, 0 FROM generate_series(1, 100) g;
+    CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.t (n int);
+    CREATE VIEW seen AS SELECT k, n FROM child; CREATE VIEW far AS SELECT * FROM seen WHERE n > 0;
+    CREATE MATERIALIZED VIEW kept AS SELECT * FROM t;
+    CREATE FUNCTION lot(int) RETURNS boolean LANGUAGE sql AS 'SELECT $1 > 5'";
+
+const UNTOUCHED: &str = "SELECT count(*) FROM (TABLE t UNION ALL TABLE parted) x WHERE y = 0";
+
+#[tokio::test]
+async fn what_batches_would_answer_anew_is_refused_and_nothing_is_changed() -> anyhow::Result<()> {
+    let database = Server::shared().await?.fresh_database().await?;
+    database.execute(RELATIVES).await?;
+    for (table, condition, words) in [
+        ("t", "n < (SELECT avg(n) FROM t)", "\"t\" itself"),
+        (
+            "t",
+            "k IN (SELECT k FROM public.t GROUP BY k HAVING count(*) > 1)",
+            "\"t\" itself",
+        ),
+        (
+            "t",
+            "n IN (SELECT n FROM child)",
+            "`where` reads \"child\", which shows rows of",
+        ),
+        (
+            "child",
+            "n IN (SELECT n FROM t)",
+            "`where` reads \"t\", which shows rows of",
+        ),
+        (
+            "t",
+            "EXISTS (SELECT FROM far WHERE far.k = t.k + 1)",
+            "`where` reads \"far\", which shows",
+        ),
+        (
+            "parted",
+            "k IN (SELECT k FROM leaf ORDER BY k DESC LIMIT 100)",
+            "`where` reads \"leaf\"",
+        ),
+        (
+            "leaf",
+            "k IN (SELECT k FROM parted ORDER BY k DESC LIMIT 100)",
+            "`where` reads \"parted\"",
+        ),
+        (
+            "middle",
+            "n > (SELECT avg(n) FROM leaf)",
+            "`where` reads \"leaf\"",
+        ),
+        (
+            "t",
+            "n > 50 AND random() < 0.5",
+            "`where` calls random(), which PostgreSQL knows as volatile",
+        ),
+        ("parted", "n > 50 AND lot(n)", "`where` calls lot()"),
+    ] {
+        for step in [
+            format!("delete: {{ table: {table}, where: \"{condition}\" }}"),
+            format!("backfill: {{ table: {table}, set: {{ y: n }}, where: \"{condition}\" }}"),
+        ] {
+            let ended = migrate(&database, &step).await?;
+            assert_eq!(ended.code, Some(3), "{step}: {}", ended.stderr);
+            assert!(ended.stderr.contains(words), "{step}: {}", ended.stderr);
+        }
+    }
+    for (value, relation) in [
+        (
+            "y / (SELECT sum(y) FROM t)",
+            "column \"y\" of \"public\".\"t\" itself",
+        ),
+        (
+            "(SELECT max(y) + 1 FROM child)",
+            "column \"y\" of \"child\", which shows",
+        ),
+        (
+            "(SELECT length(row_to_json(x)::text) FROM t x WHERE x.k = t.k)",
+            "all columns of",
+        ),
+    ] {
+        let step =
+            format!("backfill: {{ table: t, set: {{ y: \"{value}\" }}, new_rows: either, sync: none }}");
+        let ended = migrate(&database, &step).await?;
+        assert_eq!(ended.code, Some(3), "{step}: {}", ended.stderr);
+        assert!(ended.stderr.contains(relation), "{step}: {}", ended.stderr);
+        assert!(
+            ended
+                .stderr
+                .contains("later batches would read what earlier ones wrote"),
+            "{}",
+            ended.stderr
+        );
+    }
+    assert_eq!(database.number(UNTOUCHED).await?, 4000);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_others_hold_may_decide_which_rows_are_meant() -> anyhow::Result<()> {
+    for (step, left) in [
+        (
+            "delete: { table: t, where: \"n IN (SELECT n FROM other WHERE n < 50)\", batch: { size: 100 } }",
+            3020,
+        ),
+        (
+            "delete: { table: t, where: \"n > (SELECT avg(n) FROM kept)\", batch: { size: 100 } }",
+            3000,
+        ),
+        (
+            "delete: { table: t, where: \"n IN (SELECT n FROM elsewhere.t)\" }",
+            4000,
+        ),
+        (
+            "delete: { table: beside, where: \"k IN (SELECT k FROM leaf)\" }",
+            4000,
+        ),
+    ] {
+        let database = Server::shared().await?.fresh_database().await?;
+        database.execute(RELATIVES).await?;
+        let ended = migrate(&database, step).await?;
+        assert_eq!(ended.code, Some(0), "{step}: {}", ended.stderr);
+        assert_eq!(database.number(UNTOUCHED).await?, left, "{step}");
+    }
+    Ok(())
+}
+
+/// The way the refusal advises: the keys are collected once.
+#[tokio::test]
+async fn rows_that_their_own_table_decides_about_go_by_a_table_of_keys() -> anyhow::Result<()> {
+    let database = Server::shared().await?.fresh_database().await?;
+    database.execute(RELATIVES).await?;
+    let set = Migrations::write(&[(
+        "1_a.yaml",
+        "up:
+  - sql: \"CREATE TABLE doomed AS SELECT k FROM t WHERE n < (SELECT avg(n) FROM t)\"
+  - delete: { table: t, where: \"k IN (SELECT k FROM doomed)\", batch: { size: 100 } }
+  - sql: \"DROP TABLE doomed\"
+",
+    )])?;
+    let ended = Confiture::new(["migrate", "up", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url())
+        .run()
+        .await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(database.number("SELECT count(*) FROM t").await?, 1000);
+    Ok(())
+}
+
 #[tokio::test]
 async fn rows_that_row_security_hides_are_never_left_out_without_a_word() -> anyhow::Result<()> {
     let database = Server::shared().await?.fresh_database().await?;

@@ -128,10 +128,6 @@ async fn what_cannot_be_computed_again_is_counted() -> anyhow::Result<()> {
             4000,
         ),
         (
-            "backfill: { table: t, set: { n: n + 1 }, new_rows: either, batch: { verify: true } }",
-            5000,
-        ),
-        (
             "backfill: { table: t, set: { y: n }, where: \"y IS NULL AND n < 100\", batch: { verify: true } }",
             5000,
         ),
@@ -150,6 +146,81 @@ async fn what_cannot_be_computed_again_is_counted() -> anyhow::Result<()> {
             "{step}"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn evidence_of_batches_is_forgotten_in_time_and_what_is_left_has_no_gap() -> anyhow::Result<()> {
+    let database = table(KEYED).await?;
+    let first = "backfill: { table: t, set: { y: \"n * 2\" }, sync: none, batch: { size: 500 } }";
+    step_done(&migrate(&database, first).await?)?;
+    // As if it had been a step of 25,000 batches, long ago.
+    database
+        .admin()
+        .await?
+        .batch_execute(
+            "INSERT INTO confiture.batch (set_name, version, direction, run, step, shard, sequence, epoch, token, local, lower, upper, rows)
+             SELECT set_name, version, direction, run, step, 1000 + g / 5000, 1 + g % 5000, epoch, token, local, NULL, NULL, 0
+               FROM (SELECT * FROM confiture.batch LIMIT 1) b, generate_series(0, 24999) g;
+             UPDATE confiture.step SET began_at = began_at - interval '31 days', ended_at = ended_at - interval '31 days'",
+        )
+        .await?;
+    let verify = || async {
+        Confiture::new(["ledger", "verify"])
+            .env("DATABASE_URL", database.url())
+            .succeed()
+            .await
+    };
+    verify().await?;
+    // One bite, as of a run that is killed then.
+    database
+        .admin()
+        .await?
+        .batch_execute(&shared::sql::batch::FORGET_BATCHES.replace("$1", "86400"))
+        .await?;
+    assert!(database.number("SELECT count(*) FROM confiture.batch").await? >= 15_000);
+    verify().await?;
+
+    let set = Migrations::write(&[
+        ("1_a.yaml", &format!("up:\n  - {first}\n")),
+        ("2_b.yaml", "up:\n  - delete: { table: t, where: n > 4000 }\n"),
+    ])?;
+    Confiture::new(["migrate", "up", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url())
+        .succeed()
+        .await?;
+    let old =
+        "SELECT count(*) FROM confiture.batch WHERE version <> (SELECT max(version) FROM confiture.batch)";
+    assert_eq!(database.number(old).await?, 0);
+    assert!(database.number("SELECT count(*) FROM confiture.batch").await? > 0);
+    verify().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn evidence_that_would_prove_nothing_is_refused_before_any_row_is_changed() -> anyhow::Result<()> {
+    let database = table(KEYED).await?;
+    for set in [
+        "y: \"(random() * 10)::int\"",
+        "y: \"extract(epoch FROM now())::int\"",
+        "n: n + 1",
+    ] {
+        let step = format!(
+            "backfill: {{ table: t, set: {{ {set} }}, sync: none, new_rows: either, batch: {{ verify: true }} }}"
+        );
+        let ended = migrate(&database, &step).await?;
+        assert_eq!(ended.code, Some(3), "{set}: {}", ended.stderr);
+        assert!(
+            ended
+                .stderr
+                .contains("`verify: true` has nothing to go by on \"public\".\"t\""),
+            "{set}: {}",
+            ended.stderr
+        );
+    }
+    let untouched = "SELECT count(*) FROM t WHERE n = k AND y IS NULL";
+    assert_eq!(database.number(untouched).await?, 5000);
     Ok(())
 }
 

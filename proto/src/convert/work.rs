@@ -127,6 +127,8 @@ pub(super) fn progress_to_wire(progress: Progress) -> v1::Progress {
         migrations: progress.migrations,
         workers: progress.workers,
         pace: progress.pace,
+        batch_rows: progress.batch_rows,
+        retries: progress.retries,
     }
 }
 
@@ -143,6 +145,8 @@ pub(super) fn progress_from_wire(wire: v1::Progress) -> Result<Progress, Error> 
         migrations: wire.migrations,
         workers: wire.workers,
         pace: wire.pace,
+        batch_rows: wire.batch_rows,
+        retries: wire.retries,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What an agent finds out about the tables a step names.
 
 use super::{ColumnUses, Refusal};
+use crate::migration::expression::Expression;
 use crate::migration::{Change, Step};
 use crate::name::{Ident, Table};
 use crate::sql::TypeName;
@@ -23,6 +24,9 @@ pub struct Facts {
     pub server_version: u32,
     /// Those of the functions the step's expressions call that PostgreSQL calls volatile, by name without a schema.
     pub volatile: BTreeSet<String>,
+    /// By the table's name as written in the step: those of the relations its expressions read that show rows of the table
+    /// itself, as a parent, a partition, a child or a view does.
+    pub same_rows: BTreeSet<(Table, Table)>,
     /// Columns that a later step of the same migration sets NOT NULL.
     pub not_null_later: BTreeSet<(Table, Ident)>,
     /// Whether the step has begun before.
@@ -164,7 +168,7 @@ pub struct PartFacts {
     pub storage: Storage,
     /// Unique keys over all its rows, of columns without NULL; the primary key first.
     pub keys: Vec<Vec<KeyFacts>>,
-    /// The planner's estimate of rows; 0 when it has none.
+    /// As many rows as the planner takes it to have; 0 where it holds none here.
     pub estimated_rows: u64,
     /// Its size in blocks.
     pub blocks: u64,
@@ -344,6 +348,23 @@ impl Facts {
             }),
             None => Ok(written.as_str()),
         }
+    }
+
+    /// A relation that an expression reads and that shows rows of this table. `written` is the table's name in the step.
+    pub fn read_again<'a>(
+        &self,
+        expression: &'a Expression,
+        table: &TableFacts,
+        written: &Table,
+    ) -> Option<&'a Table> {
+        // A table that an earlier step of a dry run creates is not in the catalog yet.
+        let by_name = |relation: &Table| {
+            (relation.name == table.name || relation.name == written.name)
+                && (relation.schema.as_ref()).is_none_or(|schema| *schema == table.schema)
+        };
+        expression.relations().find(|relation| {
+            by_name(relation) || self.same_rows.contains(&(written.clone(), (*relation).clone()))
+        })
     }
 
     /// What needs a column; nothing where it was not asked about.

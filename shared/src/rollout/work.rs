@@ -153,6 +153,12 @@ pub struct Progress {
     /// Workers that run batches; 0 in a step without.
     #[serde(default)]
     pub workers: u32,
+    /// Rows of a batch as it is now; 0 before the first and in a step without.
+    #[serde(default)]
+    pub batch_rows: u32,
+    /// Batches that met a lock, a deadlock or a timeout and were tried again, as far as this process saw them.
+    #[serde(default)]
+    pub retries: u64,
     /// Why the batches go as fast as they do, or how far the build of an index is, for people; empty in other steps.
     #[serde(default)]
     pub pace: String,
@@ -203,7 +209,8 @@ pub struct Summary {
     pub cost: Cost,
 }
 
-/// What work on one database cost, in the attempt that ended it.
+/// What work on one database cost, in the attempt that ended it; of batches and retries, those of earlier attempts at the
+/// same steps are among them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Batches committed.

@@ -34,6 +34,11 @@ pub const SHARDS: &str = r"
 SELECT shard, relation, paging, pass, state, rows, lower, upper, sequence FROM confiture.shard
  WHERE (set_name, version, direction, run, step) = ($1, $2, $3, $4, $5) ORDER BY shard";
 
+/// What all lives of a step did: batches committed and tries that failed (int8). Parameters as for [`SHARDS`].
+pub const EFFORT: &str = r"
+SELECT coalesce(pg_catalog.sum(sequence), 0)::pg_catalog.int8, coalesce(pg_catalog.sum(retries), 0)::pg_catalog.int8
+  FROM confiture.shard WHERE (set_name, version, direction, run, step) = ($1, $2, $3, $4, $5)";
+
 /// Inserts shards. Parameters: set, version key, direction (text), run, step (int4), epoch, token, local (int8), the shards
 /// as a JSON array of objects (text): `shard`, `relation`, `relation_name`, `paging`, `pass`, `lower`, `upper`, `state`.
 pub const INSERT_SHARDS: &str = r"
@@ -67,12 +72,16 @@ pub const CUT_SHARD: &str = r"
 UPDATE confiture.shard SET upper = $7
  WHERE (set_name, version, direction, run, step, shard) = ($1, $2, $3, $4, $5, $6) AND state = 'open'";
 
-/// Removes evidence of steps that were done so long ago. Parameter: seconds (float8). At most 10,000 rows: what is left
-/// goes the next time.
+/// Removes evidence of steps that were done so long ago, at most [`FORGOTTEN_AT_ONCE`] rows: range by range from the
+/// first batch on, so that what is left of a range has no gap at any moment. Parameter: seconds (float8).
 pub const FORGET_BATCHES: &str = r"
 DELETE FROM confiture.batch WHERE ctid = ANY (ARRAY(
   SELECT b.ctid FROM confiture.batch b JOIN confiture.step s USING (set_name, version, direction, run, step)
-   WHERE s.ended_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1) LIMIT 10000))";
+   WHERE s.ended_at < pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1)
+   ORDER BY b.set_name, b.version, b.direction, b.run, b.step, b.shard, b.sequence LIMIT 10000))";
+
+/// Few enough for a short transaction.
+pub const FORGOTTEN_AT_ONCE: u64 = 10_000;
 
 /// How many blocks a relation has; NULL when there is no such relation. Parameter: oid.
 pub const BLOCKS: &str = r"

@@ -4,13 +4,20 @@
 /// in the step (text), the name without quotes and the schema or NULL (text), to find a near miss; names of functions
 /// (text[]), of which the volatile ones are given. Beside it a near miss (text), the server's version (int4), those
 /// functions (text[]) and the schema in which a table without one is created (text).
+///
+/// Rows of a table that was never analysed are estimated as PostgreSQL's planner does it: from its size and the width of
+/// its columns, 32 bytes where that varies, with 28 for the row's header and its pointer.
 pub const TABLE: &str = r"
 SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
   'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
   'parts', (
       SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
           'oid', p.oid::pg_catalog.int8, 'schema', s.nspname, 'name', p.relname, 'foreign', p.relkind = 'f',
-          'estimated_rows', GREATEST(p.reltuples, 0)::pg_catalog.int8,
+          'estimated_rows', CASE WHEN p.relkind <> 'r' OR p.relpages > 0 OR p.reltuples > 0
+               THEN GREATEST(p.reltuples, 0)
+               ELSE pg_catalog.pg_relation_size(p.oid) / (28 + (SELECT coalesce(pg_catalog.sum(
+                        CASE WHEN w.attlen > 0 THEN w.attlen ELSE 32 END), 0) FROM pg_catalog.pg_attribute w
+                  WHERE w.attrelid = p.oid AND w.attnum > 0 AND NOT w.attisdropped)) END::pg_catalog.int8,
           'blocks', CASE WHEN p.relkind = 'r' THEN pg_catalog.pg_relation_size(p.oid) ELSE 0 END
                     / pg_catalog.current_setting('block_size')::pg_catalog.int8,
           'unvalidated_checks', (SELECT coalesce(pg_catalog.json_agg(o.conname), '[]') FROM pg_catalog.pg_constraint o
@@ -143,6 +150,24 @@ SELECT CASE WHEN c.oid IS NULL THEN NULL ELSE pg_catalog.json_build_object(
     WITH RECURSIVE t(oid) AS (
       SELECT c.oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN t ON i.inhparent = t.oid)
     SELECT pg_catalog.array_agg(t.oid) AS oids FROM t) tree";
+
+/// Which of the given relations show rows of a table. Parameters: the quoted name as it stands in the step (text), the
+/// relations as they stand in its expressions (text[]); the answer are those of them. A view shows the rows of what it
+/// reads, a materialized one holds rows of its own.
+pub const SAME_ROWS: &str = r"
+WITH RECURSIVE shown(written, oid) AS (
+  SELECT w, pg_catalog.to_regclass(w)::pg_catalog.oid FROM pg_catalog.unnest($2 || ARRAY[$1]) w
+  UNION
+  SELECT s.written, x.oid FROM shown s, LATERAL (
+    SELECT i.inhrelid AS oid FROM pg_catalog.pg_inherits i WHERE i.inhparent = s.oid
+    UNION ALL
+    SELECT d.refobjid FROM pg_catalog.pg_class v
+      JOIN pg_catalog.pg_rewrite r ON r.ev_class = v.oid
+      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+     WHERE v.oid = s.oid AND v.relkind = 'v') x)
+SELECT DISTINCT s.written FROM shown s JOIN shown t ON t.oid = s.oid AND t.written = $1
+ WHERE s.written = ANY ($2)";
 
 /// One type, by its quoted name as it stands in the step and, to find a near miss, its name without quotes and the schema
 /// or NULL (text): schema and name, whether it is an enum, its values in order (text[]), and a near miss (text). Schema

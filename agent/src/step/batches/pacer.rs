@@ -2,13 +2,15 @@
 //! second on a connection of its own.
 
 use super::vacuum::Others;
+use crate::error::Error;
 use crate::metrics;
-use crate::probe::{Known, Probe};
+use crate::probe::{self, Known, Probe};
 use crate::run::Run;
 use shared::batch::{Company, Health, Limits, Outlook, Pace, PaceLimits, Sample, TARGET};
-use shared::plan::Batches;
-use std::collections::VecDeque;
+use shared::plan::{Batches, Refusal};
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +35,8 @@ pub(super) struct Pacer {
     company: Mutex<Company>,
     /// Whom a VACUUM would meet.
     others: Mutex<Others>,
+    /// By their ranges: batches that are tried again.
+    retried: Mutex<BTreeMap<i32, Retried>>,
     /// Least pause after a batch.
     pause: Duration,
     /// Keys looked at by all workers.
@@ -58,6 +62,7 @@ impl Pacer {
             target: pacing.target.or(own_pace.then_some(TARGET)),
             company: Mutex::default(),
             others: Mutex::default(),
+            retried: Mutex::default(),
             pause: pacing.pause,
             keys: AtomicU64::new(0),
             changed: watch::Sender::new(0),
@@ -74,9 +79,25 @@ impl Pacer {
         self.target.unwrap_or_else(|| self.company().target())
     }
 
-    /// Why the pace is what it is.
-    fn reason(&self) -> String {
+    /// A batch of this range did not pass, and is tried again.
+    pub(super) fn tries_again(&self, range: i32, why: Retried) {
+        self.retried().insert(range, why);
+    }
+
+    /// A batch of this range was committed.
+    pub(super) fn passed(&self, range: i32) {
+        self.retried().remove(&range);
+    }
+
+    fn retried(&self) -> MutexGuard<'_, BTreeMap<i32, Retried>> {
+        self.retried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the pace is what it is. What is tried again comes first: whatever the pace allows, it does not go on.
+    pub(super) fn reason(&self) -> String {
         let reason = self.pace().reason().to_string();
+        let longest = (self.retried().values()).max_by_key(|why| why.tries).copied();
+        let reason = longest.map_or(reason.clone(), |why| format!("{why}; {reason}"));
         let company = self.company().to_string();
         if self.target.is_some() || company.is_empty() {
             reason
@@ -151,20 +172,46 @@ impl Pacer {
         }
     }
 
+    /// Asks the operator's query, where there is one, before the first batch: what it stops must not begin.
+    ///
+    /// # Errors
+    /// When the query itself is wrong: asking it again would be of no use, and batches must not crawl because of it.
+    pub(super) async fn ask_first(&self, run: &Run<'_>) -> Result<(), Error> {
+        let query = &run.database.throttle().query;
+        if query.is_none() {
+            return Ok(());
+        }
+        let mut probe = Probe::new(run.claim.tag(), Vec::new(), query.clone());
+        let why = match probe.sample(run.database, Known::default()).await {
+            Ok(sample) => {
+                let health = Health::of(None, &sample, &limits(run));
+                self.pace().observe(&health, 0.0, self.started.elapsed());
+                return Ok(());
+            }
+            Err(probe::Error::NoNumber) => "it gives no number and no boolean".to_owned(),
+            // A syntax error, a name that is not there, a right that is missing, or a query that writes.
+            Err(probe::Error::Database(error))
+                if (error.sqlstate()).is_some_and(|state| state.starts_with("42") || state == "25006") =>
+            {
+                error.to_string()
+            }
+            // Whatever it is, it may pass: until then the pace is that of an unhealthy server.
+            Err(_) => return Ok(()),
+        };
+        Err(Error::Refused(Refusal::Input {
+            what: format!("the operator's query (`migration.throttle_query`) cannot be asked: {why}"),
+            advice: Some(
+                "correct it: one SELECT of one value, which stops the batches while it is above zero or true; or remove it"
+                    .to_owned(),
+            ),
+        }))
+    }
+
     /// Watches the server and steers; to be run beside the workers.
     pub(super) async fn steer(&self, run: &Run<'_>, batches: &Batches) -> Infallible {
-        let throttle = run.database.throttle();
-        let mut limits = Limits {
-            cores: throttle.machine.cores,
-            replica_lag: throttle.max_replica_lag,
-            replica_lag_stop: throttle.max_replica_lag * LAG_STOP,
-            ..Limits::default()
-        };
-        if let Some(baseline) = run.database.commit_latency() {
-            limits = limits.for_commits_of(baseline);
-        }
+        let limits = limits(run);
         let relations = batches.parts.iter().map(|part| part.oid).collect();
-        let mut probe = Probe::new(run.claim.tag(), relations, throttle.query.clone());
+        let mut probe = Probe::new(run.claim.tag(), relations, run.database.throttle().query.clone());
         let mut wal = Window::default();
         let mut before: Option<(Sample, Instant)> = None;
         let (mut keys_before, mut observed) = (0, Instant::now());
@@ -278,6 +325,40 @@ impl Pacer {
     }
 }
 
+/// What the signals of a database are held against.
+fn limits(run: &Run<'_>) -> Limits {
+    let throttle = run.database.throttle();
+    let limits = Limits {
+        cores: throttle.machine.cores,
+        replica_lag: throttle.max_replica_lag,
+        replica_lag_stop: throttle.max_replica_lag * LAG_STOP,
+        ..Limits::default()
+    };
+    match run.database.commit_latency() {
+        Some(baseline) => limits.for_commits_of(baseline),
+        None => limits,
+    }
+}
+
+/// Why a batch is tried again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retried {
+    /// Rows of the next try.
+    pub(super) rows: u32,
+    /// Tries that failed.
+    pub(super) tries: i64,
+    /// What it met, for people.
+    pub(super) by: &'static str,
+}
+
+impl fmt::Display for Retried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rows, tries, by } = self;
+        let times = if *tries == 1 { "time" } else { "times" };
+        write!(f, "a batch, halved to {rows} rows, failed {tries} {times}: {by}")
+    }
+}
+
 /// How much a counter has grown of late.
 #[derive(Default)]
 struct Window {
@@ -304,6 +385,19 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_tries_again_says_why() {
+        let why = Retried {
+            rows: 312,
+            tries: 3,
+            by: "it waits for a lock that others hold",
+        };
+        assert_eq!(
+            why.to_string(),
+            "a batch, halved to 312 rows, failed 3 times: it waits for a lock that others hold"
+        );
+    }
 
     #[test]
     fn a_window_forgets_what_is_older() {

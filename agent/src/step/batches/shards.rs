@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use shared::plan::{self, Batches, Paging, Passes};
 use shared::sql::{Limits, Tag, batch};
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};
 
 /// A range that is not done.
@@ -297,6 +298,22 @@ impl Book<'_, '_> {
     }
 }
 
+/// Batches that all lives of the step committed, and tries of theirs that failed.
+pub(super) async fn effort(run: &Run<'_>, place: Place<'_>) -> Result<(u64, u64), Error> {
+    let key = record::Key::of(run, place.todo, place.number());
+    let session = run.database.session().await?;
+    let doing = "counting the batches";
+    let rows = session
+        .query(&place.tag(run), doing, batch::EFFORT, &key.step())
+        .await?;
+    let row = rows.first().ok_or(Error::Broken("the ranges have no sum"))?;
+    let number = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+    Ok((number(0), number(1)))
+}
+
+/// How long one step may go on removing what others left; what is left then goes the next time.
+const FORGETTING: Duration = Duration::from_secs(10);
+
 /// Removes evidence that is older than it is to be kept.
 pub(super) async fn forget_old(run: &Run<'_>, place: Place<'_>) -> Result<(), Error> {
     let kept = run.database.batch_log_retention();
@@ -306,16 +323,21 @@ pub(super) async fn forget_old(run: &Run<'_>, place: Place<'_>) -> Result<(), Er
     let seconds = kept.as_secs_f64();
     let mut session = run.database.session().await?;
     let params = [(&seconds as &(dyn ToSql + Sync), Type::FLOAT8)];
-    session
-        .only(
-            &place.tag(run),
-            ledger::book_limits(),
-            "removing old evidence",
-            batch::FORGET_BATCHES,
-            &params,
-        )
-        .await
-        .map(drop)
+    let began = Instant::now();
+    loop {
+        let removed = session
+            .only(
+                &place.tag(run),
+                ledger::book_limits(),
+                "removing old evidence",
+                batch::FORGET_BATCHES,
+                &params,
+            )
+            .await?;
+        if removed < batch::FORGOTTEN_AT_ONCE || began.elapsed() >= FORGETTING {
+            return Ok(());
+        }
+    }
 }
 
 /// Inserts ranges, within a transaction that holds the fence row.

@@ -2,7 +2,7 @@
 //! left splits the longest of the others.
 
 use super::batch::{Left, Outcome, Work};
-use super::pacer::Pacer;
+use super::pacer::{Pacer, Retried};
 use super::shards::{Open, Shard};
 use super::split;
 use super::vacuum::{self, Vacuums};
@@ -107,7 +107,10 @@ pub(super) async fn all(
     // Taken from the end.
     waiting.reverse();
     let pacer = Pacer::new(batches, workers);
+    pacer.ask_first(run).await?;
     let size = run.size.unwrap_or_else(|| first_size(run, batches, &pacer));
+    let rows = open.rows_done + waiting.iter().map(|shard| shard.rows).sum::<i64>();
+    run.report(|progress| progress.rows = u64::try_from(rows).unwrap_or(0));
     let shared = Shared {
         run,
         place,
@@ -150,8 +153,6 @@ pub(super) async fn all(
     let state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     run.commits += state.commits;
     run.summary.rows += state.changed;
-    run.tally.batches += state.batches;
-    run.tally.retries += state.retries;
     run.tally.vacuums += vacuums;
     run.tally.told_of_no_vacuum = told;
     run.size = Some(state.size);
@@ -198,6 +199,12 @@ impl Shared<'_, '_> {
             pass: shard.pass,
             tag: &self.tag,
         };
+        if self.pacer.is_stopped() {
+            tokio::select! {
+                () = self.pacer.rest(self.run, Duration::ZERO) => {}
+                () = self.halt.cancelled() => return Err(Error::Stopped),
+            }
+        }
         let mut size = self.lock().size;
         let mut trouble: Option<Backoff> = None;
         let mut retries = 0;
@@ -230,6 +237,7 @@ impl Shared<'_, '_> {
                         size.took(outcome.work);
                     }
                     self.vacuums.changed(work.part, outcome.changed);
+                    self.pacer.passed(shard.number);
                     let number = self.moved(shard, outcome, size);
                     let (reason, pace) = self.pacer.resting_for();
                     self.run.control.recorder.batch(Batch {
@@ -257,14 +265,25 @@ impl Shared<'_, '_> {
                 // Rolled back, and who was in the way may be gone: the same range again, with less of it at once.
                 Err(error) if is_contention(&error) => {
                     size.failed();
-                    self.met_others(size);
                     metrics::batch_retried(self.run.database.name());
                     retries += 1;
+                    let why = Retried {
+                        rows: size.rows(),
+                        tries: retries,
+                        by: met(&error),
+                    };
+                    self.met_others(shard, size, why);
                     let backoff = trouble.get_or_insert_with(Backoff::new);
                     if backoff.elapsed() > PATIENCE {
                         return Err(error);
                     }
-                    tracing::debug!(database = %self.run.database.name(), error = %error, "a batch is tried again");
+                    // Once a batch; each further try shows in the progress.
+                    if retries == 1 {
+                        tracing::info!(
+                            database = %self.run.database.name(), range = shard.number, batch_rows = size.rows(), error = %error,
+                            "a batch met others: it is tried again with half its rows"
+                        );
+                    }
                     let pause = backoff.pause();
                     self.pause(pause).await?;
                 }
@@ -334,18 +353,29 @@ impl Shared<'_, '_> {
             .chain(&state.waiting)
             .map(|shard| shard.rows);
         let rows = state.rows_done + at_work.sum::<i64>();
-        let before = state.batches - 1;
+        let (before, retries) = (state.batches - 1, state.retries);
         drop(state);
-        self.run
-            .report(|progress| progress.rows = u64::try_from(rows).unwrap_or(0));
+        self.run.report(|progress| {
+            progress.rows = u64::try_from(rows).unwrap_or(0);
+            (progress.batch_rows, progress.retries) = (size.rows(), retries);
+        });
         before
     }
 
     /// A batch was rolled back and is to be tried again.
-    fn met_others(&self, size: Size) {
-        let mut state = self.lock();
-        state.size = size;
-        state.retries += 1;
+    fn met_others(&self, shard: &Shard, size: Size, why: Retried) {
+        let retries = {
+            let mut state = self.lock();
+            state.size = size;
+            state.retries += 1;
+            state.retries
+        };
+        self.pacer.tries_again(shard.number, why);
+        let reason = self.pacer.reason();
+        self.run.report(|progress| {
+            (progress.batch_rows, progress.retries) = (size.rows(), retries);
+            progress.pace = reason;
+        });
     }
 
     /// The ranges that are worked on.
@@ -390,6 +420,15 @@ impl Shared<'_, '_> {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs while it is locked, save for a lack of memory.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a batch met that is tried again, for people.
+fn met(error: &Error) -> &'static str {
+    match error.sqlstate() {
+        Some("55P03") => "it waits for a lock that others hold",
+        Some("57014") => "it took longer than a statement may",
+        _ => "others changed the same rows",
     }
 }
 

@@ -125,9 +125,28 @@ async fn run(of: &Of, how: &How, goal: Goal, direction: Direction, global: &Glob
         .await;
     let told = telemetry.end().await;
     // What became of the migrations counts for more than whether it was counted.
+    if let Err(failure) = &ended
+        && global.output == Format::Json
+    {
+        output::note(&end_event(failure).to_string());
+    }
     let exit = ended?;
     told?;
     Ok(exit)
+}
+
+/// The last of the events, where it did not end well.
+fn end_event(failure: &Failure) -> serde_json::Value {
+    let resume = match failure.exit {
+        Exit::Stopped | Exit::Failed => Some("the same command goes on where this one stopped"),
+        Exit::Done | Exit::Usage | Exit::Refused => None,
+    };
+    json!({
+        "event": if failure.exit == Exit::Stopped { "stopped" } else { "failed" },
+        "exit": failure.exit.code(),
+        "resume": resume,
+        "message": failure.message,
+    })
 }
 
 async fn migrate(

@@ -143,11 +143,7 @@ fn batches_text(batches: &Batches) -> String {
         0 => "how many rows there are is not known before ANALYZE".to_owned(),
         rows => format!("about {rows} rows"),
     };
-    let mut lines = vec![format!(
-        "--   in batches of {} rows at first, then as many as take {} ms; {rows}",
-        first_rows(batches),
-        target(batches).as_millis(),
-    )];
+    let mut lines = vec![format!("--   in batches of {}; {rows}", sizes(batches),)];
     match batches.passes {
         Passes::One => {}
         Passes::UntilNone { .. } => lines.push("--   in passes, until one finds no row to change".to_owned()),
@@ -185,6 +181,21 @@ fn batch_statements(batches: &Batches, part: &Part) -> Vec<String> {
     let statements = Statements::of(batches, part);
     let change = statements.change(Ends::Both, 1);
     statements.full(Ends::Lower).into_iter().chain([change]).collect()
+}
+
+/// How many rows a batch has. Beside applications the first is made smaller as well, unless the author paces the batches.
+fn sizes(batches: &Batches) -> String {
+    let (rows, target) = (first_rows(batches), target(batches).as_millis());
+    let pacing = &batches.pacing;
+    let own_pace =
+        pacing.target.is_some() || pacing.max_duty.is_some_and(|duty| duty >= 1.0) || !pacing.pause.is_zero();
+    if own_pace {
+        return format!("{rows} rows at first, then as many as take {target} ms");
+    }
+    let short = shared::batch::SHORT_TARGET.as_millis();
+    format!(
+        "up to {rows} rows at first, then as many as take {target} ms, or {short} ms beside active sessions"
+    )
 }
 
 fn first_rows(batches: &Batches) -> u32 {

@@ -154,13 +154,31 @@ fn line(progress: &Progress, outlook: &Outlook) -> String {
     });
     let pace = match (progress.pace.as_str(), progress.workers) {
         ("", _) => String::new(),
-        (pace, 0 | 1) => format!(", {pace}"),
-        (pace, workers) => format!(", {workers} workers, {pace}"),
+        (pace, 0 | 1) => format!("{}, {pace}", batches(progress)),
+        (pace, workers) => format!(", {workers} workers{}, {pace}", batches(progress)),
     };
     format!(
         "{version} {}: step {} of {}: {}{rows}{rate}{left}{pace}",
         progress.migration, progress.step, progress.steps, progress.title
     )
+}
+
+/// The size of batches and how many were tried again.
+fn batches(progress: &Progress) -> String {
+    let size = match progress.batch_rows {
+        0 => String::new(),
+        1 => ", batches of 1 row".to_owned(),
+        rows => format!(", batches of {rows} rows"),
+    };
+    size + &retries(progress.retries)
+}
+
+fn retries(retries: u64) -> String {
+    match retries {
+        0 => String::new(),
+        1 => ", 1 retry".to_owned(),
+        retries => format!(", {retries} retries"),
+    }
 }
 
 /// Seconds left, at least and at most.
@@ -179,12 +197,10 @@ fn duration(seconds: u64) -> String {
 }
 
 fn step_line(step: &StepResult) -> String {
-    let wal = (step.wal_bytes).map_or(String::new(), |bytes| format!(", {} of WAL", HumanBytes(bytes)));
-    let retries = match step.retries {
-        0 => String::new(),
-        1 => ", 1 retry".to_owned(),
-        retries => format!(", {retries} retries"),
-    };
+    let wal = (step.wal_bytes).map_or(String::new(), |bytes| {
+        format!(", {} of WAL by the whole server meanwhile", HumanBytes(bytes))
+    });
+    let retries = retries(step.retries);
     let vacuums = match step.vacuums {
         0 => String::new(),
         1 => ", 1 vacuum".to_owned(),
@@ -269,6 +285,8 @@ fn event(progress: &Progress, outlook: &Outlook) -> serde_json::Value {
         "left_least_s": left.map(|left| left.0),
         "left_most_s": left.map(|left| left.1),
         "workers": progress.workers,
+        "batch_rows": progress.batch_rows,
+        "retries": progress.retries,
         "pace": progress.pace,
     })
 }

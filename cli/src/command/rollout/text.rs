@@ -71,7 +71,7 @@ pub(super) fn rows(of: &Progress) -> String {
     }
 }
 
-/// Why the batches go as fast as they do, to be added to a text: `, 2 workers, at full speed`.
+/// Why the batches go as fast as they do, to be added to a text: `, 2 workers, batches of 500 rows, at full speed`.
 pub(super) fn pace(of: &Progress) -> String {
     if of.workers == 0 && !of.pace.is_empty() {
         return format!(", {}", of.pace);
@@ -79,7 +79,20 @@ pub(super) fn pace(of: &Progress) -> String {
     if of.pace.is_empty() {
         return String::new();
     }
-    format!(", {}, {}", count(u64::from(of.workers), "worker"), of.pace)
+    let size = match of.batch_rows {
+        0 => String::new(),
+        rows => format!(", batches of {}", count(u64::from(rows), "row")),
+    };
+    let retries = match of.retries {
+        0 => String::new(),
+        1 => ", 1 retry".to_owned(),
+        retries => format!(", {} retries", grouped(retries)),
+    };
+    format!(
+        ", {}{size}{retries}, {}",
+        count(u64::from(of.workers), "worker"),
+        of.pace
+    )
 }
 
 /// What there is to say about one database in one line, besides its state.

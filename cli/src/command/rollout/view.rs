@@ -17,7 +17,7 @@ JSON (--output json), one object:
   actions[]: verb, databases[], wave, by, reason, at_unix_ms
 With its databases, `databases[]` of:
   database, wave, state (waiting, running, done, failed, skipped, aborted), agent, attempt, blocked, error, version, migration, step,
-  steps, title, step_rows, estimated_rows, workers, pace, started_at_unix_ms, ended_at_unix_ms, migrations_done,
+  steps, title, step_rows, estimated_rows, workers, batch_rows, step_retries, pace, started_at_unix_ms, ended_at_unix_ms, migrations_done,
   steps_done, changed_rows, batches, retries, lock_wait_ms, stall_ms, wal_bytes, verified_rows, differing_rows, token
 With `totals` of the same numbers: `report`.
 `watch` prints one such object a line, with the databases that changed since the line before. \
@@ -113,6 +113,8 @@ fn assignment(of: &Assignment) -> Value {
         "steps": progress.map(|progress| progress.steps),
         "title": progress.map(|progress| &progress.title),
         "workers": progress.map(|progress| progress.workers).filter(|workers| *workers > 0),
+        "batch_rows": progress.map(|progress| progress.batch_rows).filter(|rows| *rows > 0),
+        "step_retries": progress.map(|progress| progress.retries),
         "pace": progress.and_then(|progress| text(&progress.pace)),
         "step_rows": progress.map(|progress| progress.rows),
         "estimated_rows": estimated,
@@ -124,7 +126,7 @@ fn assignment(of: &Assignment) -> Value {
     value
 }
 
-/// Adds what was done, and what it cost in the attempt that ended it.
+/// Adds what was done, and what it cost.
 pub(super) fn add_summary(value: &mut Value, of: &Summary) {
     for (name, number) in [
         ("migrations_done", u64::from(of.migrations)),

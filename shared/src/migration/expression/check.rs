@@ -115,9 +115,11 @@ pub(super) fn expression(text: &str) -> Result<Expression, Error> {
         let inner = only_expression(text)?;
         harmless(&inner, AROUND.0.len())?;
         let name = |error: name::Error| (0, error.to_string());
+        let columns = names::columns(&inner).map_err(name)?;
         Ok(Expression {
             text: text.to_owned(),
-            columns: names::columns(&inner).map_err(name)?,
+            hides_columns: names::hides_columns(&inner, &columns),
+            columns,
             relations: names::relations(&inner).map_err(name)?,
             functions: names::functions(&inner),
             constant: names::is_constant(&inner),

@@ -7,7 +7,7 @@
 mod check;
 mod names;
 
-use crate::name::Ident;
+use crate::name::{Ident, Table};
 use crate::yaml::SCALAR;
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -21,7 +21,8 @@ pub use check::{Error, is_type};
 pub struct Expression {
     text: String,
     columns: BTreeSet<Ident>,
-    relations: BTreeSet<Ident>,
+    relations: BTreeSet<Table>,
+    hides_columns: bool,
     functions: BTreeSet<String>,
     constant: bool,
     subquery: bool,
@@ -67,9 +68,15 @@ impl Expression {
         self.columns.contains(column)
     }
 
-    /// The relations that its sub-selects read, without their schemas.
-    pub fn relations(&self) -> impl Iterator<Item = &Ident> {
+    /// The relations that its sub-selects read, and the names that a `WITH` gives.
+    pub fn relations(&self) -> impl Iterator<Item = &Table> {
         self.relations.iter()
+    }
+
+    /// Whether its sub-selects may read columns that [`Expression::columns`] does not name: by `*`, as a whole row, or
+    /// under other names.
+    pub fn hides_columns(&self) -> bool {
+        self.hides_columns
     }
 
     /// The functions it calls, without their schemas. `current_timestamp` and the like count as `now`.
@@ -82,12 +89,12 @@ impl Expression {
     pub fn changes_by_itself(&self, volatile: &BTreeSet<String>) -> bool {
         /// Stable within a transaction only.
         const CLOCKS: &[&str] = &["now", "transaction_timestamp", "statement_timestamp"];
-        self.calls_volatile(volatile) || self.functions().any(|function| CLOCKS.contains(&function))
+        self.volatile_call(volatile).is_some() || self.functions().any(|function| CLOCKS.contains(&function))
     }
 
-    /// Whether it calls a function that PostgreSQL calls volatile, given those: its value may differ from row to row.
-    pub fn calls_volatile(&self, volatile: &BTreeSet<String>) -> bool {
-        self.functions().any(|function| volatile.contains(function))
+    /// A function it calls that PostgreSQL calls volatile, given those: its value may differ from row to row.
+    pub fn volatile_call(&self, volatile: &BTreeSet<String>) -> Option<&str> {
+        self.functions().find(|function| volatile.contains(*function))
     }
 
     /// Whether it has the same value for every row and at any time: a literal, a signed number, an array or cast of

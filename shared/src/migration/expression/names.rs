@@ -1,7 +1,7 @@
 //! The names that an expression reads.
 
 use crate::migration::parser;
-use crate::name::{self, Ident};
+use crate::name::{self, Ident, Table};
 use squawk_syntax::ast::{self, AstNode, BinOp, PrefixOp};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 use std::collections::BTreeSet;
@@ -56,13 +56,51 @@ pub(super) fn functions(expression: &SyntaxNode) -> BTreeSet<String> {
         .collect()
 }
 
-/// The relations that sub-selects read, without their schemas.
-pub(super) fn relations(expression: &SyntaxNode) -> Result<BTreeSet<Ident>, name::Error> {
+/// The relations that sub-selects read.
+pub(super) fn relations(expression: &SyntaxNode) -> Result<BTreeSet<Table>, name::Error> {
     values(expression)
         .filter(|node| node.kind() == SyntaxKind::RELATION_NAME_REF)
-        .filter_map(|node| parser::path(&node).pop())
-        .map(Ident::exact)
+        .filter_map(|node| {
+            let mut path = parser::path(&node).into_iter().rev();
+            Some((path.next()?, path.next()))
+        })
+        .map(|(name, schema)| {
+            Ok(Table {
+                schema: schema.map(Ident::exact).transpose()?,
+                name: Ident::exact(name)?,
+            })
+        })
         .collect()
+}
+
+/// Whether a sub-select may read columns without naming them, or by other names.
+pub(super) fn hides_columns(expression: &SyntaxNode, columns: &BTreeSet<Ident>) -> bool {
+    values(expression).any(|node| match node.kind() {
+        // `t AS x (a, b)`; `row_to_json(x)`.
+        SyntaxKind::FROM_ALIAS => node.children().any(|part| match part.kind() {
+            SyntaxKind::TABLE_ALIAS => columns.iter().any(|c| c.as_str() == parser::name(&part)),
+            kind => ast::FromAliasColumns::can_cast(kind),
+        }),
+        // `WITH x (a, b) AS ..`
+        SyntaxKind::WITH_TABLE => node.children().any(|part| part.kind() == SyntaxKind::COLUMN_LIST),
+        SyntaxKind::TARGET => parser::has_token(&node, SyntaxKind::STAR) && !is_of_exists(&node),
+        SyntaxKind::TABLE => true,
+        _ => false,
+    })
+}
+
+/// The `*` of `EXISTS (SELECT * ..)`.
+fn is_of_exists(target: &SyntaxNode) -> bool {
+    let within = target.ancestors().skip(1).find(|node| {
+        !matches!(
+            node.kind(),
+            SyntaxKind::TARGET_LIST
+                | SyntaxKind::SELECT_CLAUSE
+                | SyntaxKind::SELECT
+                | SyntaxKind::PAREN_SELECT
+        )
+    });
+    within.is_some_and(|node| node.kind() == SyntaxKind::EXISTS_FN)
 }
 
 /// Whether it is made of literals, signs, casts and arrays alone.

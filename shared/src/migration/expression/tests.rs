@@ -106,14 +106,36 @@ fn functions_types_and_keywords_are_no_columns() {
 }
 
 #[test]
+fn columns_that_a_sub_select_does_not_name_are_known_to_be_hidden() {
+    for text in [
+        "(SELECT row_to_json(x) FROM t x)::text",
+        "(SELECT sum(b) FROM t AS x (a, b))",
+        "(WITH x (a, b) AS (SELECT * FROM t) SELECT sum(b) FROM x)",
+        "(SELECT sum(b) FROM (SELECT 1 AS a, 2 AS b UNION ALL SELECT * FROM t) x)",
+        "a IN (TABLE t)",
+    ] {
+        assert!(expression(text).hides_columns(), "{text}");
+    }
+    for text in [
+        "a",
+        "row_to_json(t)",
+        "(SELECT count(*) FROM t x WHERE x.a = t.a)",
+        "EXISTS (SELECT * FROM t x WHERE x.a = t.a)",
+        "(SELECT sum(x.b) FROM t AS x)",
+    ] {
+        assert!(!expression(text).hides_columns(), "{text}");
+    }
+}
+
+#[test]
 fn names_in_sub_selects_are_among_the_columns_and_relations_are_not() {
     let text =
         "a + (SELECT max(o.id) FROM app.\"Other\" o JOIN x USING (q) WHERE o.a = t.b AND c IN (TABLE y))";
     let expression = expression(text);
     assert!(expression.has_subquery());
     assert_eq!(columns(text), ["a", "b", "c", "id", "q"]);
-    let relations: Vec<&str> = expression.relations().map(Ident::as_str).collect();
-    assert_eq!(relations, ["Other", "x", "y"]);
+    let relations: Vec<String> = expression.relations().map(ToString::to_string).collect();
+    assert_eq!(relations, ["\"x\"", "\"y\"", "\"app\".\"Other\""]);
     for text in [
         "EXISTS (SELECT)",
         "ARRAY(VALUES (1))",

@@ -99,7 +99,8 @@ impl Kind for AddColumn {
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         let table = facts.table(&self.table)?;
         table.must_be_a_table()?;
-        let differing = (self.default.as_ref()).filter(|default| default.calls_volatile(&facts.volatile));
+        let differing =
+            (self.default.as_ref()).filter(|default| default.volatile_call(&facts.volatile).is_some());
         if let Some(default) = differing {
             return self.plan_in_batches(facts, table, default);
         }

@@ -8,7 +8,7 @@
 
 use super::batched::{BatchOptions, Repeatable, Rows, columns_exist, is_table_name};
 use super::sync::{self, Sync};
-use super::{Kind, Undo};
+use super::{Kind, Undo, own_rows};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::{Ident, Table};
@@ -115,6 +115,11 @@ impl Kind for Backfill {
         for expression in self.expressions() {
             columns_exist(expression, table, &self.table)?;
         }
+        let own = own_rows::Own::new(facts, table, &self.table);
+        if let Some(condition) = &self.condition {
+            own.chosen_once(condition, "changed")?;
+        }
+        own.computed_once(&self.set)?;
         let set = (self.set.iter())
             .map(|(column, value)| assignment(table, column, value))
             .collect::<Result<Vec<_>, Refusal>>()?;
@@ -155,7 +160,7 @@ impl Backfill {
     fn self_reference(&self, table: &TableFacts) -> Option<&Ident> {
         let whole_row = |e: &Expression| {
             e.columns()
-                .chain(e.relations())
+                .chain(e.relations().map(|relation| &relation.name))
                 .any(|name| is_table_name(name, table, &self.table))
         };
         self.set

@@ -150,6 +150,7 @@ impl Rows<'_> {
             _ => Upper::Open,
         };
         let passes = self.passes(&parts);
+        let verification = self.verified(options.verify)?;
         Ok(Batches {
             schema: self.table.schema.clone(),
             table: self.table.name.clone(),
@@ -159,20 +160,34 @@ impl Rows<'_> {
             upper,
             passes,
             kept: self.kept,
-            verification: match options.verify {
-                Some(false) => None,
-                Some(true) => Some(Verification {
-                    when: When::Always,
-                    ..self.verification
-                }),
-                None => Some(self.verification).filter(|found| {
-                    let something = found.differing.is_some() || found.remaining.is_some();
-                    something && found.when == When::OnCanaries
-                }),
-            },
+            verification,
             pacing: options.pacing(),
             server_version: facts.server_version,
         })
+    }
+
+    /// How the result is verified as the author asks; an answer that proves nothing is none.
+    fn verified(&self, asked: Option<bool>) -> Result<Option<Verification>, Refusal> {
+        let found = &self.verification;
+        let something = found.differing.is_some() || found.remaining.is_some();
+        match asked {
+            Some(true) if !something => Err(Refusal::Unsafe {
+                what: format!(
+                    "`verify: true` has nothing to go by on {}: the new values cannot be computed again to be compared, and no `where` tells rows that are done from those that are not",
+                    self.table.full_name()
+                ),
+                advice: Some(
+                    "add a `where` that holds no longer once a row is done, such as `new_column IS NULL`; or leave `verify` out, and check the result by an `assert` step"
+                        .to_owned(),
+                ),
+            }),
+            Some(true) => Ok(Some(Verification {
+                when: When::Always,
+                ..found.clone()
+            })),
+            None if something && found.when == When::OnCanaries => Ok(Some(found.clone())),
+            None | Some(false) => Ok(None),
+        }
     }
 
     /// A row that got another partition would leave the relation it was looked for in.

@@ -4,7 +4,7 @@
 //! the batches come to its key later, and stays if they have passed it.
 
 use super::batched::{BatchOptions, Repeatable, Rows, columns_exist};
-use super::{Kind, Undo};
+use super::{Kind, Undo, own_rows};
 use crate::migration::checksum::{Canonical, tokens};
 use crate::migration::expression::Expression;
 use crate::name::Table;
@@ -58,6 +58,7 @@ impl Kind for Delete {
     fn plan(&self, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         let table = facts.table(&self.table)?;
         columns_exist(&self.condition, table, &self.table)?;
+        own_rows::Own::new(facts, table, &self.table).chosen_once(&self.condition, "deleted")?;
         let rows = Rows {
             table,
             change: RowChange::Delete,

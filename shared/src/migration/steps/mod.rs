@@ -21,6 +21,7 @@ mod drop_not_null;
 mod drop_sync;
 mod drop_table;
 mod drop_unique;
+mod own_rows;
 mod reindex;
 mod rename_column;
 mod rename_table;

@@ -349,6 +349,133 @@ fn a_sub_select_of_the_table_itself_reads_what_the_step_sets() {
     assert!(set("(SELECT count(*) FROM other)").is_ok());
 }
 
+/// The facts of `t`, a catalog that knows `random` as volatile and `public.v` and `parent` as showing rows of `t`.
+fn with_relatives() -> Facts {
+    let named = |name: &str| Table::parse(name).unwrap();
+    Facts {
+        volatile: ["random".to_owned(), "clock_timestamp".to_owned()].into(),
+        same_rows: [(named("t"), named("public.v")), (named("t"), named("parent"))].into(),
+        ..facts(table())
+    }
+}
+
+fn refusal(step: &Value) -> Option<String> {
+    match change(step).plan(&with_relatives()) {
+        Ok(_) => None,
+        Err(Refusal::Unsafe { what, advice }) => Some(format!("{what} ({})", advice.unwrap())),
+        Err(Refusal::Input { what, .. }) => panic!("{what}"),
+    }
+}
+
+#[test]
+fn a_condition_that_batches_would_answer_anew_is_refused() {
+    let delete = |condition: &str| refusal(&json!({"delete": {"table": "t", "where": condition}}));
+    let backfill = |condition: &str| {
+        refusal(
+            &json!({"backfill": {"table": "t", "set": {"total": "n * 2"}, "where": condition, "sync": "none"}}),
+        )
+    };
+    for refused in [&delete as &dyn Fn(&str) -> Option<String>, &backfill] {
+        for (condition, relation) in [
+            ("n < (SELECT avg(n) FROM t)", "\"public\".\"t\" itself"),
+            (
+                "n IN (SELECT n FROM public.t GROUP BY n HAVING count(*) > 1)",
+                "\"public\".\"t\" itself",
+            ),
+            (
+                "EXISTS (SELECT FROM public.v WHERE v.n > t.n)",
+                "\"public\".\"v\", which shows",
+            ),
+            (
+                "id IN (SELECT id FROM other JOIN parent USING (id) LIMIT 10)",
+                "\"parent\", which shows",
+            ),
+        ] {
+            let why = refused(condition).unwrap();
+            assert!(
+                why.contains(&format!("`where` reads {relation}")),
+                "{condition}: {why}"
+            );
+            assert!(why.contains("CREATE TABLE .. AS SELECT"), "{why}");
+        }
+        for (condition, function) in [
+            ("n > 5 AND random() < 0.5", "random()"),
+            (
+                "id IN (SELECT id FROM other WHERE pg_catalog.random() < n)",
+                "random()",
+            ),
+            ("clock_timestamp() > '2020-01-01'", "clock_timestamp()"),
+        ] {
+            let why = refused(condition).unwrap();
+            assert!(
+                why.contains(&format!("`where` calls {function}")),
+                "{condition}: {why}"
+            );
+        }
+        for condition in [
+            "n > 5",
+            "n IN (SELECT n FROM other)",
+            "n IN (SELECT n FROM other.t)",
+            "now() > '2020-01-01'",
+        ] {
+            assert_eq!(refused(condition), None, "{condition}");
+        }
+    }
+}
+
+#[test]
+fn values_computed_over_rows_that_have_theirs_are_refused_whatever_the_key() {
+    let set = |value: &str| {
+        refusal(
+            &json!({"backfill": {"table": "t", "set": {"total": value}, "new_rows": "either", "sync": "none"}}),
+        )
+    };
+    for value in [
+        "total / (SELECT sum(total) FROM t)",
+        "total / (SELECT sum(x.total) FROM parent x)",
+        "(SELECT max(total) FROM public.v)",
+        "(SELECT length(x::text) FROM t x WHERE x.id = t.id - 1)",
+        "(SELECT sum(b) FROM t AS x (a, b))",
+        "(SELECT max(length(t::text)) FROM t)",
+    ] {
+        let why = set(value).unwrap_or_else(|| panic!("{value}"));
+        assert!(
+            why.contains("later batches would read what earlier ones wrote"),
+            "{value}: {why}"
+        );
+    }
+    for value in [
+        "total * 2",
+        "total / (SELECT sum(total) FROM other)",
+        "(SELECT count(*) FROM t x WHERE x.n = t.id)",
+    ] {
+        assert_eq!(set(value), None, "{value}");
+    }
+}
+
+#[test]
+fn verifying_what_nothing_can_prove_is_refused() {
+    let verified = |rest: Value| {
+        let mut step = json!({"table": "t", "batch": {"verify": true}, "sync": "none"});
+        let rest = rest.as_object().unwrap().clone();
+        step.as_object_mut().unwrap().extend(rest);
+        refusal(&json!({ "backfill": step }))
+    };
+    for set in ["random() * 10", "extract(epoch FROM now())", "n + 1"] {
+        let why = verified(json!({"set": {"n": set}})).unwrap();
+        assert!(
+            why.contains("`verify: true` has nothing to go by"),
+            "{set}: {why}"
+        );
+        assert_eq!(
+            verified(json!({"set": {"n": set}, "where": "n IS NULL", "new_rows": "excluded"})),
+            None,
+            "{set}"
+        );
+    }
+    assert_eq!(verified(json!({"set": {"n": "id"}})), None);
+}
+
 #[test]
 fn a_serial_column_is_refused_since_it_rewrites_the_table() {
     let step = json!({"table": "t", "column": "a", "type": "bigserial"});
