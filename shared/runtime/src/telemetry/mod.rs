@@ -18,7 +18,7 @@ mod otlp;
 pub mod span;
 
 pub use instrument::{Kind, Metric};
-pub use log::{Error as LogError, Format, VARIABLE};
+pub use log::{Details, Error as LogError, Format, VARIABLE};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
@@ -100,7 +100,7 @@ pub struct Telemetry {
 /// # Errors
 /// When the filter in the environment cannot be parsed, or a log is already set up.
 pub fn log(format: Format) -> Result<(), Error> {
-    Ok(log::init(format, None)?)
+    Ok(log::init(format, Details::Hidden, None)?)
 }
 
 /// Sets up log, metrics and traces of this process. Call it once, before any instrument is used.
@@ -157,7 +157,16 @@ pub fn start(
     if let Some(meters) = &meters {
         opentelemetry::global::set_meter_provider(meters.clone());
     }
-    log::init(format, tracers.as_ref().map(|tracers| tracers.tracer(SCOPE)))?;
+    let details = if settings.error_details {
+        Details::Shown
+    } else {
+        Details::Hidden
+    };
+    log::init(
+        format,
+        details,
+        tracers.as_ref().map(|tracers| tracers.tracer(SCOPE)),
+    )?;
     if let Some(tracers) = &tracers {
         opentelemetry::global::set_tracer_provider(tracers.clone());
         span::begin();
