@@ -2,6 +2,7 @@
 
 use super::scene::{DATABASES, LONG, SOON, Scene, slow_set};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 use tests::collector::{Collector, Span};
 use tests::directory::Directory;
 use tests::eventually;
@@ -163,5 +164,32 @@ async fn a_collector_that_is_away_is_said_once_and_work_goes_on() -> anyhow::Res
     let warnings = ended.stderr.matches("the OTLP collector takes nothing").count();
     // One for metrics and one for traces.
     assert_eq!(warnings, 2, "{}", ended.stderr);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_collector_that_never_answers_holds_nobody_up() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.database("unanswered").await?;
+    let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
+    let up = Confiture::new(["migrate", "up", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url());
+    up.clone().succeed().await?;
+    let began = Instant::now();
+    up.clone().succeed().await?;
+    let alone = began.elapsed();
+    // It takes connections, as the system does for it.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", silent.local_addr()?);
+    let began = Instant::now();
+    let ended = up.env("CONFITURE_OBSERVABILITY_OTLP_ENDPOINT", url).run().await?;
+    let took = began.elapsed();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    // Three seconds for both traces and metrics.
+    assert!(
+        took < alone + Duration::from_millis(4_500),
+        "{took:?}, alone {alone:?}"
+    );
     Ok(())
 }

@@ -59,7 +59,7 @@ pub enum Error {
         source: opentelemetry_otlp::ExporterBuildError,
     },
     /// A file of metrics.
-    #[error("cannot write the metrics to `{}`", path.display())]
+    #[error("cannot write the metrics to `{}`: {source}\n  help: give --metrics-file a file in a folder that is there and that you may write to", path.display())]
     File {
         /// Where.
         path: PathBuf,
@@ -219,18 +219,27 @@ impl Telemetry {
     /// Sends what is left on its way, for a few seconds at most.
     pub async fn end(self) {
         let (meters, tracers) = (self.meters, self.tracers);
-        // They wait for threads of their own, which need this runtime for their connections.
-        let ended = tokio::task::spawn_blocking(move || {
-            let ends = [
-                tracers.map(|tracers| tracers.shutdown_with_timeout(FAREWELL)),
-                meters.map(|meters| meters.shutdown_with_timeout(FAREWELL)),
-            ];
-            for problem in ends.into_iter().flatten().filter_map(Result::err) {
-                tracing::debug!(%problem, "the last telemetry may be lost");
+        // They wait for threads of their own, which need this runtime for their connections. Side by side, and on threads
+        // that the end of the process does not wait for: not all that is underway keeps to the time it is given.
+        let (told, ended) = tokio::sync::oneshot::channel();
+        let end = move || {
+            let spans = std::thread::spawn(move || {
+                tracers.map_or(Ok(()), |tracers| tracers.shutdown_with_timeout(FAREWELL))
+            });
+            let metrics = meters.map_or(Ok(()), |meters| meters.shutdown_with_timeout(FAREWELL));
+            // Nobody listens any more where it took too long.
+            let _ = told.send([spans.join().unwrap_or(Ok(())), metrics]);
+        };
+        std::thread::spawn(end);
+        match tokio::time::timeout(FAREWELL, ended).await {
+            Ok(Ok(ends)) => {
+                for problem in ends.into_iter().filter_map(Result::err) {
+                    tracing::debug!(%problem, "the last telemetry may be lost");
+                }
             }
-        });
-        if ended.await.is_err() {
-            tracing::debug!("telemetry ended unexpectedly");
+            Ok(Err(_)) | Err(_) => {
+                tracing::debug!("the last telemetry may be lost: the collector does not answer")
+            }
         }
     }
 }
