@@ -337,15 +337,15 @@ impl<'a> Run<'a> {
             });
             let started = Instant::now();
             let recorder = self.control.recorder.clone();
-            recorder.step_begins(&todo.migration.version, place.number());
             let kind = place.step().change.name();
+            recorder.step_begins(&todo.migration.version, place.number(), kind);
             let span = tracing::info_span!("step", step = place.number(), kind);
             if let Err(error) = step::carry_out(self, place).instrument(span).await {
                 let error = self.cause(error).await;
-                recorder.step_ended(kind, started.elapsed(), false);
+                recorder.step_ended(kind, started.elapsed(), Err(&error));
                 return Err(place.wrap(self.database.name(), error));
             }
-            recorder.step_ended(kind, started.elapsed(), true);
+            recorder.step_ended(kind, started.elapsed(), Ok(()));
             self.summary.steps += 1;
             self.size = None;
             let tally = std::mem::take(&mut self.tally);
