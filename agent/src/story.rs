@@ -1,8 +1,8 @@
 //! Writes down what happens to one run, for spans and for the flight recorder of its rollout.
 //!
-//! A long backfill has millions of batches: as spans are told the first of a step, then one in a hundred, and each that
-//! took long; the recorder tells them together while their pace stays the same. Who was in the way is told by its process
-//! id alone: what it ran may hold values.
+//! A long backfill has millions of batches and rests: as spans are told the first of a step, then one in a hundred, each
+//! batch that took long, and each rest that is for something else than the one before; the recorder tells them together
+//! while their pace stays the same. Who was in the way is told by its process id alone: what it ran may hold values.
 
 use crate::error::Error;
 use opentelemetry::KeyValue;
@@ -39,6 +39,8 @@ struct Recording {
     step: u32,
     /// The step at work: since when (time since 1970), and of what kind.
     at_work: Option<(Duration, &'static str)>,
+    /// What workers rested for last, and how many rests there have been in this step.
+    rests: (&'static str, u64),
 }
 
 /// A batch that was committed.
@@ -51,6 +53,18 @@ pub(crate) struct Batch {
     pub(crate) rows: u64,
     pub(crate) range: i32,
     /// What workers rest for at this pace, and what the pace says.
+    pub(crate) reason: &'static str,
+    pub(crate) pace: String,
+}
+
+/// A rest between two batches.
+pub(crate) struct Rest {
+    pub(crate) took: Duration,
+    /// How long the pace, or the author, wanted it to be.
+    pub(crate) asked: Duration,
+    /// The share of its time that a worker may spend in batches.
+    pub(crate) duty: f64,
+    /// What for, as metrics name it, and what the pace said.
     pub(crate) reason: &'static str,
     pub(crate) pace: String,
 }
@@ -82,6 +96,7 @@ impl Recorder {
         let mut recording = self.lock();
         recording.version = Some(version.clone());
         recording.step = step;
+        recording.rests = ("", 0);
         recording.at_work = Some((runtime::unix_now(), kind));
     }
 
@@ -146,13 +161,28 @@ impl Recorder {
         self.note(took, what);
     }
 
-    /// A worker rested between two batches, for what the pace said then.
-    pub(crate) fn rested(&self, took: Duration, reason: &'static str, pace: String) {
-        if took >= WORTH {
+    /// A worker rested between two batches.
+    pub(crate) fn rested(&self, rest: Rest) {
+        let Rest {
+            took, reason, pace, ..
+        } = rest;
+        if took >= WORTH && self.lock().tells_rest(reason) {
             tell("throttle", took, || {
+                // The pace says nothing of a pause that its author asked for.
+                let says = if reason == "pause" {
+                    "as long as the step's `pause` asks for".to_owned()
+                } else {
+                    pace.clone()
+                };
                 vec![
                     KeyValue::new("reason", reason),
-                    KeyValue::new("pace", pace.clone()),
+                    KeyValue::new("pace", says),
+                    KeyValue::new("duty", rest.duty),
+                    KeyValue::new(
+                        "pause_ms",
+                        i64::try_from(rest.asked.as_millis()).unwrap_or(i64::MAX),
+                    ),
+                    KeyValue::new("rested_ms", i64::try_from(took.as_millis()).unwrap_or(i64::MAX)),
                 ]
             });
         }
@@ -183,6 +213,13 @@ impl Recorder {
 }
 
 impl Recording {
+    /// Whether a rest is told as a span: as batches are, and each that is for something else than the one before.
+    fn tells_rest(&mut self, reason: &'static str) -> bool {
+        let (before, number) = self.rests;
+        self.rests = (reason, number + 1);
+        before != reason || number < FIRST || number.is_multiple_of(ONE_IN)
+    }
+
     /// Of the step at work; times since 1970.
     fn moment(&self, from: Duration, to: Duration, what: What) -> Moment {
         Moment {
@@ -208,6 +245,17 @@ fn milliseconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_rests_some_are_told_and_each_for_something_else() {
+        let mut recording = Recording::default();
+        let told =
+            |recording: &mut Recording, reason| (0..1_000).filter(|_| recording.tells_rest(reason)).count();
+        assert_eq!(told(&mut recording, "duty"), 16 + 9);
+        assert!(recording.tells_rest("replica_lag"));
+        assert!(!recording.tells_rest("replica_lag"));
+        assert!(recording.tells_rest("duty"));
+    }
 
     #[test]
     fn a_step_is_told_of_while_it_is_at_work() {

@@ -109,9 +109,11 @@ async fn one_trace_tells_a_rollout_from_the_command_to_its_batches() -> anyhow::
     let rests: Vec<_> = spans.iter().filter(|span| span.name == "throttle").collect();
     assert!(rests.len() > 10, "{}", rests.len());
     assert!(
-        rests
-            .iter()
-            .all(|rest| rest.about["reason"] == "pause" && !rest.about["pace"].is_empty()),
+        rests.iter().all(|rest| rest.about["reason"] == "pause"
+            && !rest.about["pace"].is_empty()
+            && rest.about["pause_ms"] == "1000"
+            && rest.about.contains_key("duty")
+            && rest.about.contains_key("rested_ms")),
         "{rests:#?}"
     );
     // Metrics go the same way.
