@@ -211,3 +211,22 @@ async fn details_are_told_where_that_is_asked_for() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn how_a_command_fails_is_an_object_too_where_the_log_is() -> anyhow::Result<()> {
+    let folder = tests::directory::Directory::new()?;
+    let ended = Confiture::new(["--log-format", "json", "migrate", "up", "--migrations"])
+        .arg(folder.path())
+        .env("DATABASE_URL", "postgres://nobody:canary@127.0.0.1:1/nothing")
+        .run()
+        .await?;
+    assert_ne!(ended.code, Some(0));
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    let line: serde_json::Value = serde_json::from_str(last)?;
+    assert_eq!(
+        (&line["level"], &line["fields"]["exit_code"]),
+        (&json!("ERROR"), &json!(ended.code))
+    );
+    assert!(!ended.stderr.contains("canary"), "{}", ended.stderr);
+    Ok(())
+}
