@@ -289,6 +289,19 @@ static DETAILS: AtomicBool = AtomicBool::new(false);
 /// The class of errors whose messages quote the value that is wrong.
 const DATA_EXCEPTION: &str = "22";
 
+/// Codes of texts that somebody's function made up, of whatever it had at hand: PL/pgSQL's RAISE and ASSERT, and the class
+/// of functions in other languages.
+const MADE_UP: [&str; 3] = ["P0001", "P0004", "38"];
+
+/// Where servers make errors of what a function says, under whatever code it says.
+const RAISERS: [&str; 5] = [
+    "exec_stmt_raise",
+    "exec_stmt_assert",
+    "PLy_elog_impl",
+    "PLy_output",
+    "do_util_elog",
+];
+
 /// From now on what PostgreSQL says of an error is repeated whole, details and values included; without it they are left
 /// out, since errors go to logs, traces and coordinators.
 pub fn repeat_details() {
@@ -301,10 +314,10 @@ pub(crate) fn statement_message(error: &tokio_postgres::Error) -> String {
         Some(error) => {
             let code = error.code().code();
             let details = DETAILS.load(Ordering::Relaxed);
-            let mut said = if code.starts_with(DATA_EXCEPTION) && !details {
-                sql::unquoted(error.message())
-            } else {
+            let mut said = if details {
                 error.message().to_owned()
+            } else {
+                told(error)
             };
             for (name, more) in [("detail", error.detail()), ("hint", error.hint())] {
                 if let Some(more) = more.filter(|_| details) {
@@ -317,6 +330,26 @@ pub(crate) fn statement_message(error: &tokio_postgres::Error) -> String {
             Some(source) => format!("the connection was lost: {source}"),
             None => "the connection was lost".to_owned(),
         },
+    }
+}
+
+/// The message, as far as no value of a row can be in it.
+fn told(error: &tokio_postgres::error::DbError) -> String {
+    let code = error.code().code();
+    let raised = error.routine().is_some_and(|routine| RAISERS.contains(&routine));
+    let made_up = raised || MADE_UP.iter().any(|made_up| code.starts_with(made_up));
+    // A statement that a function made of what it had at hand.
+    let inner = matches!(
+        error.position(),
+        Some(tokio_postgres::error::ErrorPosition::Internal { .. })
+    );
+    if made_up && !code.starts_with(sql::OURS) {
+        "[a function's own words, which may hold values of rows: `observability.error_details` shows them]"
+            .to_owned()
+    } else if code.starts_with(DATA_EXCEPTION) || inner {
+        sql::unquoted(error.message())
+    } else {
+        error.message().to_owned()
     }
 }
 

@@ -10,8 +10,8 @@ use shared::id::{DatabaseName, Direction};
 use shared::plan::RowChange;
 use shared::pool::{Pools, Stats};
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// From a catalog change to a table of billions of rows (s).
 const MIGRATION: [f64; 14] = [
@@ -61,6 +61,7 @@ runtime::instruments! {
         batch_rows: "confiture_batch_rows", "Rows changed by one batch.", BATCH_ROWS;
     }
     observed {
+        RUNNING: "confiture_migration_running_seconds", "How long the migration at work has been; 0 without one.", Gauge;
         POOL_SIZE: "confiture_connection_pool_size", "Open connections of a database's pool.", Gauge;
         POOL_ACTIVE: "confiture_connection_pool_active", "Of these, connections in use.", Gauge;
         POOL_WAITING: "confiture_connection_pool_waiting", "Requests that wait for a connection.", Gauge;
@@ -113,10 +114,51 @@ pub(crate) fn served(database: &DatabaseName) {
         counter.add(0, &of);
     }
     INSTRUMENTS.stall.add(0.0, &of);
-    for outcome in [Outcome::Done, Outcome::Failed] {
-        INSTRUMENTS
-            .migrations
-            .add(0, &ended_as(database, Direction::Up, outcome));
+    for direction in [Direction::Up, Direction::Down] {
+        for outcome in [Outcome::Done, Outcome::Failed, Outcome::Stopped] {
+            INSTRUMENTS
+                .migrations
+                .add(0, &ended_as(database, direction, outcome));
+        }
+    }
+    at_work().entry(database.clone()).or_insert(None);
+}
+
+/// The databases that are served, and since when a migration is at work there.
+static AT_WORK: Mutex<BTreeMap<DatabaseName, Option<Instant>>> = Mutex::new(BTreeMap::new());
+
+fn at_work() -> MutexGuard<'static, BTreeMap<DatabaseName, Option<Instant>>> {
+    // No code that can panic runs while it is locked, save for a lack of memory.
+    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A migration at work, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct AtWork {
+    database: DatabaseName,
+    since: Instant,
+}
+
+impl AtWork {
+    pub(crate) fn begin(database: &DatabaseName) -> Self {
+        let since = Instant::now();
+        at_work().insert(database.clone(), Some(since));
+        Self {
+            database: database.clone(),
+            since,
+        }
+    }
+
+    pub(crate) fn took(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if let Some(since) = at_work().get_mut(&self.database) {
+            *since = None;
+        }
     }
 }
 
@@ -171,6 +213,24 @@ pub fn observe_pools(pools: impl Fn() -> BTreeMap<DatabaseName, Pools> + Clone +
 
 /// The agent begins to serve.
 pub(crate) fn started() {
+    runtime::telemetry::meter()
+        .f64_observable_gauge(RUNNING.name)
+        .with_description(RUNNING.help)
+        .with_callback(|observer| {
+            let now: Vec<_> = at_work()
+                .iter()
+                .map(|(database, since)| {
+                    (
+                        of(database),
+                        since.map_or(Duration::ZERO, |since| since.elapsed()),
+                    )
+                })
+                .collect();
+            for (of, time) in now {
+                observer.observe(time.as_secs_f64(), &[of]);
+            }
+        })
+        .build();
     INSTRUMENTS.losses.add(0, &[]);
     for outcome in ["renewed", "failed"] {
         INSTRUMENTS.renewals.add(0, &[KeyValue::new("outcome", outcome)]);

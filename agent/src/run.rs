@@ -46,8 +46,8 @@ pub(crate) struct Run<'a> {
     pub(crate) size: Option<Size>,
     /// Grows whenever something was committed: passing troubles are counted between two such moments.
     pub(crate) commits: u64,
-    /// The migration at work, and since when.
-    at_work: Option<(Direction, Instant)>,
+    /// The migration at work.
+    at_work: Option<(Direction, metrics::AtWork)>,
 }
 
 /// Settings of one command that come before those of the migration and of the file.
@@ -225,14 +225,14 @@ impl<'a> Run<'a> {
     pub(crate) async fn finish(&mut self) -> Result<Summary, Error> {
         let finished = self.until_done().await;
         if let Err(error) = &finished
-            && let Some((direction, since)) = self.at_work.take()
+            && let Some((direction, work)) = self.at_work.take()
         {
             let outcome = if error.exit() == Exit::Stopped {
                 metrics::Outcome::Stopped
             } else {
                 metrics::Outcome::Failed
             };
-            metrics::migration_ended(self.database.name(), direction, outcome, since.elapsed());
+            metrics::migration_ended(self.database.name(), direction, outcome, work.took());
         }
         finished
     }
@@ -320,9 +320,9 @@ impl<'a> Run<'a> {
 
     async fn migration(&mut self, todo: &Todo<'_>) -> Result<(), Error> {
         // A further attempt goes on with the migration of the one before.
-        let (direction, since) = *self
-            .at_work
-            .get_or_insert_with(|| (todo.direction, Instant::now()));
+        if self.at_work.is_none() {
+            self.at_work = Some((todo.direction, metrics::AtWork::begin(self.database.name())));
+        }
         if todo.done >= todo.steps.len() {
             step::complete_empty(self, todo).await?;
         }
@@ -340,15 +340,15 @@ impl<'a> Run<'a> {
             });
             let started = Instant::now();
             let recorder = self.control.recorder.clone();
-            recorder.step_begins(&todo.migration.version, place.number());
             let kind = place.step().change.name();
+            recorder.step_begins(&todo.migration.version, place.number(), kind);
             let span = tracing::info_span!("step", step = place.number(), kind);
             if let Err(error) = step::carry_out(self, place).instrument(span).await {
                 let error = self.cause(error).await;
-                recorder.step_ended(kind, started.elapsed(), false);
+                recorder.step_ended(kind, started.elapsed(), Err(&error));
                 return Err(place.wrap(self.database.name(), error));
             }
-            recorder.step_ended(kind, started.elapsed(), true);
+            recorder.step_ended(kind, started.elapsed(), Ok(()));
             self.summary.steps += 1;
             self.size = None;
             let tally = std::mem::take(&mut self.tally);
@@ -374,13 +374,14 @@ impl<'a> Run<'a> {
             });
         }
         self.summary.migrations += 1;
-        self.at_work = None;
-        metrics::migration_ended(
-            self.database.name(),
-            direction,
-            metrics::Outcome::Done,
-            since.elapsed(),
-        );
+        if let Some((direction, work)) = self.at_work.take() {
+            metrics::migration_ended(
+                self.database.name(),
+                direction,
+                metrics::Outcome::Done,
+                work.took(),
+            );
+        }
         Ok(())
     }
 

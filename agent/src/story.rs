@@ -1,9 +1,10 @@
 //! Writes down what happens to one run, for spans and for the flight recorder of its rollout.
 //!
-//! A long backfill has millions of batches: as spans are told the first of a step, then one in a hundred, and each that
-//! took long; the recorder tells them together while their pace stays the same. Who was in the way is told by its process
-//! id alone: what it ran may hold values.
+//! A long backfill has millions of batches and rests: as spans are told the first of a step, then one in a hundred, each
+//! batch that took long, and each rest that is for something else than the one before; the recorder tells them together
+//! while their pace stays the same. Who was in the way is told by its process id alone: what it ran may hold values.
 
+use crate::error::Error;
 use opentelemetry::KeyValue;
 use runtime::telemetry::span::{self, Past};
 use shared::lock::Blocker;
@@ -36,6 +37,10 @@ struct Recording {
     changes: u64,
     version: Option<Version>,
     step: u32,
+    /// The step at work: since when (time since 1970), and of what kind.
+    at_work: Option<(Duration, &'static str)>,
+    /// What workers rested for last, and how many rests there have been in this step.
+    rests: (&'static str, u64),
 }
 
 /// A batch that was committed.
@@ -52,11 +57,33 @@ pub(crate) struct Batch {
     pub(crate) pace: String,
 }
 
+/// A rest between two batches.
+pub(crate) struct Rest {
+    pub(crate) took: Duration,
+    /// How long the pace, or the author, wanted it to be.
+    pub(crate) asked: Duration,
+    /// The share of its time that a worker may spend in batches.
+    pub(crate) duty: f64,
+    /// What for, as metrics name it, and what the pace said.
+    pub(crate) reason: &'static str,
+    pub(crate) pace: String,
+}
+
 impl Recorder {
-    /// The story so far, and a number that grows with each change of it.
+    /// The story so far, up to the step at work, and a number that grows with each change of it.
     pub fn story(&self) -> (Story, u64) {
         let recording = self.lock();
-        (recording.story.clone(), recording.changes)
+        let mut story = recording.story.clone();
+        if let Some((since, kind)) = recording.at_work {
+            let kind = kind.to_owned();
+            story.add(recording.moment(since, runtime::unix_now(), What::AtWork { kind }));
+        }
+        (story, recording.changes)
+    }
+
+    /// Whether a step is at work, whose time goes on.
+    pub fn is_at_work(&self) -> bool {
+        self.lock().at_work.is_some()
     }
 
     /// A number that grows with each change of the story.
@@ -65,16 +92,23 @@ impl Recorder {
     }
 
     /// From now on all belongs to this step, from 1.
-    pub(crate) fn step_begins(&self, version: &Version, step: u32) {
+    pub(crate) fn step_begins(&self, version: &Version, step: u32, kind: &'static str) {
         let mut recording = self.lock();
         recording.version = Some(version.clone());
         recording.step = step;
+        recording.rests = ("", 0);
+        recording.at_work = Some((runtime::unix_now(), kind));
     }
 
     /// It ended.
-    pub(crate) fn step_ended(&self, kind: &str, took: Duration, done: bool) {
-        let kind = kind.to_owned();
-        self.note(took, What::Step { kind, done });
+    pub(crate) fn step_ended(&self, kind: &'static str, took: Duration, how: Result<(), &Error>) {
+        self.lock().at_work = None;
+        let what = What::Step {
+            kind: kind.to_owned(),
+            done: how.is_ok(),
+            error: how.err().map(ToString::to_string).unwrap_or_default(),
+        };
+        self.note(took, what);
     }
 
     /// Something failed and is tried again.
@@ -127,13 +161,28 @@ impl Recorder {
         self.note(took, what);
     }
 
-    /// A worker rested between two batches, for what the pace said then.
-    pub(crate) fn rested(&self, took: Duration, reason: &'static str, pace: String) {
-        if took >= WORTH {
+    /// A worker rested between two batches.
+    pub(crate) fn rested(&self, rest: Rest) {
+        let Rest {
+            took, reason, pace, ..
+        } = rest;
+        if took >= WORTH && self.lock().tells_rest(reason) {
             tell("throttle", took, || {
+                // The pace says nothing of a pause that its author asked for.
+                let says = if reason == "pause" {
+                    "as long as the step's `pause` asks for".to_owned()
+                } else {
+                    pace.clone()
+                };
                 vec![
                     KeyValue::new("reason", reason),
-                    KeyValue::new("pace", pace.clone()),
+                    KeyValue::new("pace", says),
+                    KeyValue::new("duty", rest.duty),
+                    KeyValue::new(
+                        "pause_ms",
+                        i64::try_from(rest.asked.as_millis()).unwrap_or(i64::MAX),
+                    ),
+                    KeyValue::new("rested_ms", i64::try_from(took.as_millis()).unwrap_or(i64::MAX)),
                 ]
             });
         }
@@ -152,13 +201,7 @@ impl Recorder {
     fn note(&self, took: Duration, what: What) {
         let now = runtime::unix_now();
         let mut recording = self.lock();
-        let moment = Moment {
-            from: Time::since_1970(now.saturating_sub(took)),
-            to: Time::since_1970(now),
-            version: recording.version.clone(),
-            step: recording.step,
-            what,
-        };
+        let moment = recording.moment(now.saturating_sub(took), now, what);
         recording.story.add(moment);
         recording.changes += 1;
     }
@@ -166,6 +209,26 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Recording> {
         // No code that can panic runs while it is locked, save for a lack of memory.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recording {
+    /// Whether a rest is told as a span: as batches are, and each that is for something else than the one before.
+    fn tells_rest(&mut self, reason: &'static str) -> bool {
+        let (before, number) = self.rests;
+        self.rests = (reason, number + 1);
+        before != reason || number < FIRST || number.is_multiple_of(ONE_IN)
+    }
+
+    /// Of the step at work; times since 1970.
+    fn moment(&self, from: Duration, to: Duration, what: What) -> Moment {
+        Moment {
+            from: Time::since_1970(from),
+            to: Time::since_1970(to),
+            version: self.version.clone(),
+            step: self.step,
+            what,
+        }
     }
 }
 
@@ -177,4 +240,42 @@ fn tell(name: &'static str, took: Duration, about: impl FnOnce() -> Vec<KeyValue
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_rests_some_are_told_and_each_for_something_else() {
+        let mut recording = Recording::default();
+        let told =
+            |recording: &mut Recording, reason| (0..1_000).filter(|_| recording.tells_rest(reason)).count();
+        assert_eq!(told(&mut recording, "duty"), 16 + 9);
+        assert!(recording.tells_rest("replica_lag"));
+        assert!(!recording.tells_rest("replica_lag"));
+        assert!(recording.tells_rest("duty"));
+    }
+
+    #[test]
+    fn a_step_is_told_of_while_it_is_at_work() {
+        let recorder = Recorder::default();
+        assert!(!recorder.is_at_work());
+        recorder.step_begins(&"0001".parse().unwrap(), 2, "sql");
+        recorder.tried(Duration::from_millis(5), true);
+        let whats = || {
+            let moments = recorder.story().0.moments;
+            moments.into_iter().map(|moment| (moment.step, moment.what))
+        };
+        let kind = || "sql".to_owned();
+        assert_eq!(whats().last(), Some((2, What::AtWork { kind: kind() })));
+        recorder.step_ended("sql", Duration::from_millis(7), Err(&Error::Stopped));
+        let ended = What::Step {
+            kind: kind(),
+            done: false,
+            error: Error::Stopped.to_string(),
+        };
+        assert_eq!(whats().last(), Some((2, ended)));
+        assert_eq!(whats().len(), 2);
+    }
 }

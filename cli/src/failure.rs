@@ -1,7 +1,9 @@
 //! How a command fails: one message, one exit code, printed in one place.
 
 use crate::output;
+use crate::telemetry::LogFormat;
 use shared::migration::Problems;
+use shared::rollout::Time;
 use shared::rollout::work::Exit;
 use std::process::ExitCode;
 
@@ -31,8 +33,20 @@ impl Failure {
     }
 
     /// Prints it and gives the exit code.
-    pub(crate) fn report(&self) -> ExitCode {
-        output::error(&format!("error: {}", self.message));
+    pub(crate) fn report(&self, format: LogFormat) -> ExitCode {
+        match format {
+            LogFormat::Text => output::error(&format!("error: {}", self.message)),
+            // As a line of the log, for whoever reads nothing else.
+            LogFormat::Json => output::error(
+                &serde_json::json!({
+                    "timestamp": Time::since_1970(runtime::unix_now()).to_string(),
+                    "level": "ERROR",
+                    "fields": { "message": self.message, "exit_code": self.exit.code() },
+                    "target": "confiture",
+                })
+                .to_string(),
+            ),
+        }
         ExitCode::from(self.exit.code())
     }
 }

@@ -20,14 +20,17 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(told) => return output::told(&told),
     };
+    let format = arguments.log_format();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failure::Failure::failed(format!("cannot start the runtime: {error}")).report(),
+        Err(error) => {
+            return failure::Failure::failed(format!("cannot start the runtime: {error}")).report(format);
+        }
     };
     // Nothing is used after a panic but its exit code.
     match std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(arguments.run()))) {
         Ok(Ok(exit)) => ExitCode::from(exit.code()),
-        Ok(Err(failure)) => failure.report(),
+        Ok(Err(failure)) => failure.report(format),
         Err(_said_by_the_hook) => ExitCode::from(Exit::Failed.code()),
     }
 }

@@ -408,7 +408,8 @@ async fn tell(of: Holding, recorder: &Recorder, events: mpsc::Sender<Event>) -> 
     loop {
         tokio::time::sleep(STORY).await;
         let (story, changes) = recorder.story();
-        if changes > told && story.is_worth_keeping() {
+        // A long statement brings no changes, and is what is asked about.
+        if (changes > told || recorder.is_at_work()) && story.is_worth_keeping() {
             told = changes;
             // When the loop has ended, so will this task.
             let _ = events.send(Event::Told(of.clone(), story)).await;

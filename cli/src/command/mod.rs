@@ -15,6 +15,7 @@ mod rollout;
 
 use crate::context::Global;
 use crate::failure::Failure;
+use crate::telemetry::LogFormat;
 use clap::{Parser, Subcommand};
 use shared::rollout::work::Exit;
 
@@ -29,6 +30,13 @@ pub(crate) struct Arguments {
     global: Global,
     #[command(subcommand)]
     command: Command,
+}
+
+impl Arguments {
+    /// How lines on standard error are written.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.global.log_format
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,7 +27,9 @@ pub fn from_wire(wire: v1::Story) -> Result<Story, Error> {
 
 fn moment_to_wire(moment: Moment) -> v1::Moment {
     let what = match moment.what {
-        What::Step { kind, done } => Wire::StepEnd(v1::moment::StepEnd { kind, done }),
+        What::Step { kind, done, error } => Wire::StepEnd(v1::moment::StepEnd { kind, done, error }),
+        What::AtWork { kind } => Wire::AtWork(v1::moment::AtWork { kind }),
+        What::Lost => Wire::Lost(v1::moment::Lost {}),
         What::Wait { blocked_by } => Wire::Wait(v1::moment::Wait { blocked_by }),
         What::Tries { tries, granted } => Wire::Tries(v1::moment::Tries { tries, granted }),
         What::Batches {
@@ -62,7 +64,9 @@ fn moment_to_wire(moment: Moment) -> v1::Moment {
 
 fn moment_from_wire(wire: v1::Moment) -> Result<Moment, Error> {
     let what = match required("moment.what", wire.what)? {
-        Wire::StepEnd(v1::moment::StepEnd { kind, done }) => What::Step { kind, done },
+        Wire::StepEnd(v1::moment::StepEnd { kind, done, error }) => What::Step { kind, done, error },
+        Wire::AtWork(v1::moment::AtWork { kind }) => What::AtWork { kind },
+        Wire::Lost(v1::moment::Lost {}) => What::Lost,
         Wire::Wait(v1::moment::Wait { blocked_by }) => What::Wait { blocked_by },
         Wire::Tries(v1::moment::Tries { tries, granted }) => What::Tries { tries, granted },
         Wire::Batches(v1::moment::Batches {
@@ -120,8 +124,13 @@ pub(super) fn sample() -> Story {
         },
         What::Step {
             kind: "backfill".to_owned(),
-            done: true,
+            done: false,
+            error: "stopped".to_owned(),
         },
+        What::AtWork {
+            kind: "sql".to_owned(),
+        },
+        What::Lost,
     ];
     let moments = whats.into_iter().zip(1..).map(|(what, at)| Moment {
         from: Time(at),

@@ -414,10 +414,13 @@ fn a_wave_begins_when_the_one_before_is_over_has_soaked_and_is_approved() {
     scene.decided_and_done(&["wave over r1"], NOW);
     assert!(scene.decided(NOW).is_empty());
     assert!(said(&scene, NOW).starts_with("wave canary soaks until "));
+    let word = |scene: &Scene, now| scene.rollouts[0].next_wave(now).unwrap().word();
+    assert_eq!(word(&scene, NOW), "soak");
     let soaked = NOW.after(Duration::from_mins(10));
     assert_eq!(scene.board(NOW).next_wake(), Some(soaked));
     assert!(scene.decided(soaked).is_empty());
     assert!(said(&scene, soaked).starts_with("wave rest waits for approval"));
+    assert_eq!(word(&scene, soaked), "approval");
     scene.ask_for(Verb::Approve { wave: None });
     scene.decided_and_done(&["begin wave r1"], soaked);
     assert_eq!(scene.decided(soaked), ["look b x"]);

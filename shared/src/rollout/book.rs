@@ -662,6 +662,9 @@ impl Book {
             return;
         };
         let rollout = Arc::make_mut(shared);
+        if let Event::LeaseLost { database } = &event {
+            note_loss(&mut self.stories, rollout, database, now);
+        }
         let effects = match rollout.apply(event, now) {
             Ok(effects) => effects,
             Err(error) => {
@@ -712,6 +715,36 @@ impl Book {
             });
         }
     }
+}
+
+/// Adds to what was told last of a work that its agent's lease has ended with.
+fn note_loss(
+    stories: &mut BTreeMap<DatabaseName, (Holding, Arc<Attempt>)>,
+    rollout: &Rollout,
+    database: &DatabaseName,
+    now: Time,
+) {
+    // A lease that was not confirmed yet is no work that anybody began.
+    let Some(Assignment::Running { work, token, .. }) = rollout.assignments().get(database) else {
+        return;
+    };
+    let of = Holding {
+        rollout: rollout.spec().id.clone(),
+        database: database.clone(),
+        token: *token,
+    };
+    let told = match stories.remove(database) {
+        Some((told, attempt)) if told == of => attempt,
+        // What was told to a leader before us is not known.
+        Some(_) | None => Arc::new(Attempt {
+            agent: work.agent.clone(),
+            number: work.attempt(),
+            story: Story::default(),
+        }),
+    };
+    let mut attempt = Arc::unwrap_or_clone(told);
+    attempt.story.lose(work.started_at, now);
+    stories.insert(database.clone(), (of, Arc::new(attempt)));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::retry::Retryability;
 use crate::rollout::instruct::Office;
 use crate::rollout::message::{Located, ToAgent};
 use crate::rollout::sample::{agent, database, failure, spec};
+use crate::rollout::story::{Moment, What};
 use crate::rollout::work::{Finish, Identity, Summary};
 use crate::rollout::{Phase, Policy, drain, view};
 use uuid::Uuid;
@@ -462,4 +463,38 @@ fn work_of_a_drained_agent_goes_on_unless_it_is_to_stop_now() {
         "{stops:?}"
     );
     assert_eq!(turn(&mut book, 1), [], "each is told once");
+}
+
+#[test]
+fn what_a_lost_agent_told_last_is_kept_with_its_end() {
+    let after = NOW.after(std::time::Duration::from_secs(30));
+    let kind = || "sql".to_owned();
+    let told = Story {
+        moments: vec![Moment {
+            from: NOW,
+            to: Time(NOW.0 + 5_000),
+            version: Some("001".parse().unwrap()),
+            step: 1,
+            what: What::AtWork { kind: kind() },
+        }],
+        left_out: 0,
+    };
+    for (told, last) in [(Some(told), Time(NOW.0 + 5_000)), (None, NOW)] {
+        let (mut book, of) = at_work();
+        let known = told.iter().flat_map(|told| told.moments.clone()).count();
+        if let Some(story) = told {
+            let of = of.clone();
+            book.hear(&agent("x"), FromAgent::Told { of, story }, NOW);
+        }
+        let changes = book.lost(&of.rollout, &of.database, after);
+        let kept = changes.iter().find_map(|change| match change {
+            Change::Story { of, attempt } => Some((of, attempt)),
+            _ => None,
+        });
+        let (whose, attempt) = kept.unwrap();
+        assert_eq!((whose, &attempt.agent, attempt.number), (&of, &agent("x"), 1));
+        assert_eq!(attempt.story.moments.len(), known + 1);
+        let end = attempt.story.moments.last().unwrap();
+        assert_eq!((&end.what, end.from, end.to), (&What::Lost, last, after));
+    }
 }

@@ -72,6 +72,18 @@ pub enum NextWave {
     Due,
 }
 
+impl NextWave {
+    /// Its name in metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unfinished { .. } | Self::Due => "wave",
+            Self::Soaking { .. } => "soak",
+            Self::Checking { .. } => "checks",
+            Self::Approval { .. } => "approval",
+        }
+    }
+}
+
 impl std::fmt::Display for NextWave {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -2,7 +2,9 @@
 
 use super::assignment::Assignment;
 use super::book::Book;
+use super::course::NextWave;
 use super::fleet::Place;
+use super::gate::Blocked;
 use super::machine::Rollout;
 use super::phase::Phase;
 use super::tally::Counts;
@@ -40,7 +42,7 @@ pub struct Course {
     pub wave: usize,
     /// All waves.
     pub waves: usize,
-    /// How many databases wait for what, in [`super::gate::Blocked::word`]'s words.
+    /// How many databases wait for what, in [`Blocked::word`]'s words, and in [`NextWave::word`]'s where waves have not begun.
     pub blocked: BTreeMap<&'static str, u64>,
     /// When one of its databases was last seen to get anywhere.
     pub moved: Time,
@@ -87,11 +89,17 @@ impl Book {
             .into_iter()
             .map(|rollout| {
                 let mut blocked = BTreeMap::new();
+                let next = rollout.next_wave(now);
                 for (database, assignment) in rollout.assignments() {
                     if let Assignment::Waiting { .. } = assignment
                         && let Some(by) = board.blocked(rollout, database)
                     {
-                        *blocked.entry(by.word()).or_default() += 1;
+                        let word = match &by {
+                            // All that have not begun wait for what the next wave waits for.
+                            Blocked::Wave(_) => next.as_ref().map_or(by.word(), NextWave::word),
+                            by => by.word(),
+                        };
+                        *blocked.entry(word).or_default() += 1;
                     }
                 }
                 Course {

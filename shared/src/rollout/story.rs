@@ -59,7 +59,17 @@ pub enum What {
         kind: String,
         /// Whether it is done; else it failed, or was stopped.
         done: bool,
+        /// Why it is not, for people; else empty.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        error: String,
     },
+    /// A step was at work when this was told.
+    AtWork {
+        /// What kind of step.
+        kind: String,
+    },
+    /// Nothing was heard any more: the agent's lease ended with its work unfinished.
+    Lost,
     /// It was waited for a lock, outside its queue.
     Wait {
         /// The processes that had it.
@@ -117,6 +127,19 @@ impl Story {
         self.moments.push(moment);
     }
 
+    /// Its teller was given up at `now`, of work that began then.
+    pub fn lose(&mut self, began: Time, now: Time) {
+        let last = self.moments.last();
+        let moment = Moment {
+            from: last.map_or(began, |last| last.to).min(now),
+            to: now,
+            version: last.and_then(|last| last.version.clone()),
+            step: last.map_or(0, |last| last.step),
+            what: What::Lost,
+        };
+        self.add(moment);
+    }
+
     /// Whether it tells more than that its steps were done at once.
     pub fn is_worth_keeping(&self) -> bool {
         let (Some(first), Some(last)) = (self.moments.first(), self.moments.last()) else {
@@ -125,7 +148,8 @@ impl Story {
         let plain = |moment: &Moment| match &moment.what {
             What::Step { done, .. } => *done,
             What::Tries { tries, granted } => *granted && *tries == 1,
-            What::Wait { .. } | What::Batches { .. } | What::Trouble { .. } => false,
+            What::AtWork { .. } => true,
+            What::Lost | What::Wait { .. } | What::Batches { .. } | What::Trouble { .. } => false,
         };
         !self.moments.iter().all(plain) || first.from.until(last.to) >= QUICK
     }
@@ -179,7 +203,23 @@ impl What {
                 }
                 true
             }
-            _ => false,
+            // Another pace, or something else altogether.
+            (
+                Self::Step { .. }
+                | Self::AtWork { .. }
+                | Self::Lost
+                | Self::Wait { .. }
+                | Self::Tries { .. }
+                | Self::Batches { .. }
+                | Self::Trouble { .. },
+                Self::Step { .. }
+                | Self::AtWork { .. }
+                | Self::Lost
+                | Self::Wait { .. }
+                | Self::Tries { .. }
+                | Self::Batches { .. }
+                | Self::Trouble { .. },
+            ) => false,
         }
     }
 
@@ -187,9 +227,9 @@ impl What {
         let clip = |text: &mut String| text.truncate(text.floor_char_boundary(TEXT_BYTES));
         match self {
             Self::Batches { pace, .. } => clip(pace),
-            Self::Trouble { error } => clip(error),
+            Self::Trouble { error } | Self::Step { error, .. } => clip(error),
             Self::Wait { blocked_by } => blocked_by.truncate(MOST),
-            Self::Step { .. } | Self::Tries { .. } => {}
+            Self::AtWork { .. } | Self::Lost | Self::Tries { .. } => {}
         }
     }
 }
@@ -222,7 +262,12 @@ mod tests {
 
     fn step(from: u64, to: u64) -> Moment {
         let kind = "add_column".to_owned();
-        moment(from, to, What::Step { kind, done: true })
+        let what = What::Step {
+            kind,
+            done: true,
+            error: String::new(),
+        };
+        moment(from, to, what)
     }
 
     #[test]

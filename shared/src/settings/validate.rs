@@ -255,13 +255,30 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("expected an IP address with a port, such as 127.0.0.1:7070, found `{text}`"))
 }
 
-/// A URL that a gRPC client can connect to.
+/// A URL of a collector: such as those of coordinators, but without encryption.
+fn collector_url(text: &str) -> Result<String, String> {
+    let url = url_of("collector", text)?;
+    if url.starts_with("https://") {
+        return Err(format!(
+            "`{text}` is not usable as a URL of a collector: traces and metrics are sent over http:// alone; \
+             run a collector beside this process, such as http://127.0.0.1:4317, that sends them on encrypted"
+        ));
+    }
+    Ok(url)
+}
+
+/// A URL of a coordinator.
 fn http_url(text: &str) -> Result<String, String> {
+    url_of("coordinator", text)
+}
+
+/// A URL that a gRPC client can connect to.
+fn url_of(whom: &str, text: &str) -> Result<String, String> {
     // Nothing that may hold a password is repeated in a message.
     if text.contains('@') {
-        return Err("a URL of a coordinator holds no user and no password".to_owned());
+        return Err(format!("a URL of a {whom} holds no user and no password"));
     }
-    let wrong = |why: &str| Err(format!("`{text}` is not usable as a URL of a coordinator: {why}"));
+    let wrong = |why: &str| Err(format!("`{text}` is not usable as a URL of a {whom}: {why}"));
     match url::Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
             wrong("it must begin with http:// or https://")
@@ -536,7 +553,7 @@ fn observability(reader: &mut Reader) -> Observability {
             port: u16::try_from(port).unwrap_or(9090),
         },
         otlp: Otlp {
-            endpoint: reader.parsed("observability.otlp.endpoint", http_url),
+            endpoint: reader.parsed("observability.otlp.endpoint", collector_url),
         },
         error_details: reader.truth("observability.error_details", false),
     }

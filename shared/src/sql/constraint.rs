@@ -125,6 +125,9 @@ pub fn validate_constraint(relation: &str, name: &Ident) -> String {
     format!("ALTER TABLE {relation} VALIDATE CONSTRAINT {name}")
 }
 
+/// The SQLSTATE of something that has come to need what was to be free: it may be gone at the next try.
+pub const IN_USE: &str = "CFUSE";
+
 /// Ends the transaction where something but its default, its sequence and NOT NULL still needs a column.
 pub fn must_be_free(relation: &str, column: &Ident) -> String {
     let body = format!(
@@ -143,7 +146,7 @@ pub fn must_be_free(relation: &str, column: &Ident) -> String {
    LIMIT 1;
   IF needed IS NOT NULL THEN
     RAISE EXCEPTION USING MESSAGE = 'the column is needed by ' || needed || ', which was not there before',
-      ERRCODE = 'object_in_use', HINT = 'run the same command again';
+      ERRCODE = '{IN_USE}', HINT = 'run the same command again';
   END IF; END",
         literal(relation),
         literal(column.as_str()),

@@ -79,10 +79,13 @@ pub fn drop_constraint(table: &str, name: &Ident) -> String {
     format!("ALTER TABLE {table} DROP CONSTRAINT {name}")
 }
 
+/// The SQLSTATE of an index that is not valid.
+const INVALID: &str = "CFIDX";
+
 /// Ends the transaction where an index is not what queries can use. To be said after the rename, whose lock keeps it so.
 pub fn must_be_valid(index: &str) -> String {
     let check = format!(
-        "BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass({}) AND indisvalid AND indisready AND indislive) THEN RAISE EXCEPTION 'the index is not valid'; END IF; END",
+        "BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass({}) AND indisvalid AND indisready AND indislive) THEN RAISE EXCEPTION USING ERRCODE = '{INVALID}', MESSAGE = 'the index is not valid'; END IF; END",
         literal(index)
     );
     format!("DO {}", literal(&check))

@@ -54,6 +54,9 @@ impl Tag {
     };
 }
 
+/// What the SQLSTATEs begin with under which statements of ours raise; no class of PostgreSQL's.
+pub const OURS: &str = "CF";
+
 /// What each of our tags begins with.
 pub const TAG_START: &str = "/*confiture ";
 

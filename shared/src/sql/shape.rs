@@ -24,15 +24,33 @@ pub fn shape(statement: &str) -> String {
     shape
 }
 
-/// A message with what it quotes covered: PostgreSQL repeats a value that it cannot read.
+/// What servers quote with, in all their languages.
+const QUOTES: [char; 17] = [
+    '"', '\'', '`', '«', '»', '‹', '›', '“', '”', '„', '‟', '‘', '’', '‚', '「', '」', '\u{ff02}',
+];
+
+/// A message with all covered from its first quotation mark to its last, since PostgreSQL repeats a value that it cannot
+/// read, and the value may have marks of its own; and with the bytes covered that it could not read as text.
 pub fn unquoted(message: &str) -> String {
-    let mut parts = message.split('"');
-    let mut shown = parts.next().unwrap_or_default().to_owned();
-    for (place, part) in parts.enumerate() {
-        shown.push('"');
-        shown.push_str(if place % 2 == 0 { ".." } else { part });
-    }
-    shown
+    let covered = match (
+        message.find(QUOTES),
+        message.char_indices().rfind(|(_, c)| QUOTES.contains(c)),
+    ) {
+        (Some(first), Some((last, mark))) => {
+            // Of a text that was cut off in a value, there is no end.
+            let end = if first == last {
+                message.len()
+            } else {
+                last + mark.len_utf8()
+            };
+            format!("{}\"..\"{}", &message[..first], &message[end..])
+        }
+        (None, _) | (_, None) => message.to_owned(),
+    };
+    let words = covered
+        .split(' ')
+        .map(|word| if word.starts_with("0x") { "0x.." } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -61,7 +79,19 @@ mod tests {
             unquoted("invalid input syntax for type integer: \"4111-1111\""),
             "invalid input syntax for type integer: \"..\""
         );
-        assert_eq!(unquoted("value \"a\" of \"b"), "value \"..\" of \"..");
+        assert_eq!(unquoted("value \"a\" of \"b"), "value \"..\"");
+        assert_eq!(unquoted("value \"a"), "value \"..\"");
+        assert_eq!(
+            unquoted("invalid input syntax for type integer: \"ab\"secret\"cd\""),
+            "invalid input syntax for type integer: \"..\""
+        );
+        for translated in ["ungültig: »geheim«", "invalide : « geheim »", "无效: “geheim”"] {
+            assert!(!unquoted(translated).contains("geheim"), "{translated}");
+        }
+        assert_eq!(
+            unquoted("invalid byte sequence for encoding \"UTF8\": 0xc3 0x28"),
+            "invalid byte sequence for encoding \"..\": 0x.. 0x.."
+        );
         assert_eq!(unquoted("division by zero"), "division by zero");
     }
 }

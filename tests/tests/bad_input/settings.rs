@@ -70,6 +70,20 @@ async fn settings_files() -> anyhow::Result<()> {
         error: c.yaml:1:23: `agent.coordinator`: `ftp://x` is not usable as a URL of a coordinator: it must begin with http:// or https://
     "#]]).await?;
     settings(
+        "observability: { otlp: { endpoint: \"ftp://x\" } }\n",
+        expect![[r#"
+            error: c.yaml:1:36: `observability.otlp.endpoint`: `ftp://x` is not usable as a URL of a collector: it must begin with http:// or https://
+        "#]],
+    )
+    .await?;
+    settings(
+        "observability: { otlp: { endpoint: \"https://x:4317\" } }\n",
+        expect![[r#"
+            error: c.yaml:1:36: `observability.otlp.endpoint`: `https://x:4317` is not usable as a URL of a collector: traces and metrics are sent over http:// alone; run a collector beside this process, such as http://127.0.0.1:4317, that sends them on encrypted
+        "#]],
+    )
+    .await?;
+    settings(
         &format!("databases: \"{url}\"\n"),
         expect![[r#"
         error: c.yaml:1:12: `databases` must be a list, not `postgres://app:***@db/app`

@@ -1,5 +1,6 @@
 //! What `deploy/` has for operators: dashboards, rules, runbook.
 
+use runtime::telemetry::Kind;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use tests::dashboards::{alerts, dashboards, deploy, expressions, metrics_in};
@@ -103,6 +104,20 @@ fn what_is_shown_and_told_of_is_what_the_code_counts() -> anyhow::Result<()> {
     let documented = metrics_in(&std::fs::read_to_string(deploy().join("runbook/metrics.md"))?);
     assert_eq!(asked, known());
     assert_eq!(documented, known());
+    // Each under its kind, in one of the tables.
+    let page = std::fs::read_to_string(deploy().join("runbook/metrics.md"))?;
+    for metric in coordinator::metrics::METRICS
+        .iter()
+        .chain(agent::metrics::METRICS)
+    {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let row = format!("| `{}` | {kind} |", metric.name);
+        assert!(page.contains(&row), "{row}");
+    }
     Ok(())
 }
 

@@ -139,3 +139,37 @@ async fn what_was_done_at_once_has_nothing_to_tell_and_a_wrong_name_is_said() ->
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_long_statement_is_told_of_while_it_runs() -> anyhow::Result<()> {
+    let scene = Scene::start(None).await?;
+    let set = Migrations::write(&[(
+        "0001_long.up.sql",
+        "SELECT pg_sleep(15);\nDO $$ BEGIN RAISE EXCEPTION 'no'; END $$;\n",
+    )])?;
+    let mut rollout = scene
+        .coordinator
+        .rollout(&set)
+        .arg("--watch")
+        .arg("--max-attempts")
+        .arg("1")
+        .start("rollout")?;
+    let (id, page) = eventually("a statement at work", SOON, || async {
+        let Some(rollout) = scene.coordinator.rollouts().await?.pop() else {
+            return Ok(None);
+        };
+        let trace = scene.coordinator.command(&["rollout", "trace", &rollout.id]);
+        let page = trace.succeed().await?;
+        Ok(page.contains("sql: at work").then_some((rollout.id, page)))
+    })
+    .await?;
+    assert!(page.contains("0001 step 1"), "{page}");
+    assert!(!page.contains("nothing to tell: not begun, or done"), "{page}");
+    assert!(!rollout.wait(LONG).await?.success());
+    let failed: Vec<Value> = attempts(&scene, &id, "orders").await?;
+    let steps = moments(&failed[0], "step");
+    let error = steps[0]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("P0001"), "{failed:?}");
+    assert!(moments(&failed[0], "at_work").is_empty(), "{failed:?}");
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! What must not be told: passwords, and what is in rows.
 
 use super::scene::{SOON, on};
+use anyhow::Context as _;
 use serde_json::json;
 use tests::collector::Collector;
 use tests::eventually;
@@ -21,10 +22,56 @@ fn password(url: &str) -> &str {
     user.split(':').nth(1).unwrap_or_default()
 }
 
+/// Ways to fail with a value of a row at hand: the database, the statement, and what is told of it nevertheless.
+const MISTAKES: [(&str, &str, &str); 7] = [
+    (
+        "casted",
+        "ALTER TABLE cards ALTER COLUMN number TYPE int USING number::int",
+        "22P02",
+    ),
+    (
+        "composed",
+        "DO $$ BEGIN EXECUTE 'SELECT ' || quote_ident((SELECT number FROM cards LIMIT 1)); END $$",
+        "42703",
+    ),
+    ("doubled", "CREATE UNIQUE INDEX ON cards (number)", "23505"),
+    (
+        "locked",
+        "ALTER TABLE cards ADD COLUMN note text",
+        "UPDATE cards SET number",
+    ),
+    (
+        "named",
+        "DO $$ BEGIN RAISE EXCEPTION 'row %', (SELECT number FROM cards LIMIT 1) USING ERRCODE = 'ZZ001'; END $$",
+        "ZZ001",
+    ),
+    (
+        "quoted",
+        "ALTER TABLE cards ALTER COLUMN number TYPE int USING ('ab\"' || number || '\"cd')::int",
+        "22P02",
+    ),
+    (
+        "raised",
+        "DO $$ DECLARE r cards; BEGIN SELECT * INTO r FROM cards LIMIT 1; RAISE NOTICE 'row %', r; RAISE WARNING 'row %', r; RAISE EXCEPTION 'row %', r; END $$",
+        "P0001",
+    ),
+];
+
 #[tokio::test]
 async fn neither_passwords_nor_values_of_rows_leave_the_database() -> anyhow::Result<()> {
+    nothing_is_told_with("info").await
+}
+
+#[tokio::test]
+async fn nor_do_they_where_the_log_tells_more() -> anyhow::Result<()> {
+    nothing_is_told_with("debug,h2=warn,hyper=warn").await
+}
+
+/// With this filter of the log.
+async fn nothing_is_told_with(filter: &str) -> anyhow::Result<()> {
     let server = Server::start().await?;
-    let members = members(&server, &["casted", "doubled", "locked"]).await?;
+    let names = MISTAKES.map(|(database, ..)| database);
+    let members = members(&server, &names).await?;
     let named = |member: Member| {
         let name = member.name.clone();
         member.label("name", &name)
@@ -49,7 +96,7 @@ async fn neither_passwords_nor_values_of_rows_leave_the_database() -> anyhow::Re
         }
     };
     let program = Confiture::default()
-        .env("CONFITURE_LOG", "debug,h2=warn,hyper=warn")
+        .env("CONFITURE_LOG", filter)
         .env("CONFITURE_LOG_FORMAT", "json");
     let store = "file:./confiture.redb";
     let coordinator = Coordinator::start_program(&program, "coordinator", store, told(&ports[0])).await?;
@@ -60,25 +107,17 @@ async fn neither_passwords_nor_values_of_rows_leave_the_database() -> anyhow::Re
         &members,
         told(&ports[1]),
     )?;
-    coordinator
-        .wait_for_databases(&["casted", "doubled", "locked"])
-        .await?;
+    coordinator.wait_for_databases(&names).await?;
     // An application that holds the table, and whose last statement has values in it.
-    let session = members[2].database.connect().await?;
+    let locked = members.iter().find(|member| member.name == "locked");
+    let session = locked.context("a database")?.database.connect().await?;
     session
         .batch_execute(&format!(
             "BEGIN; UPDATE cards SET number = number WHERE number = '{CANARY}'"
         ))
         .await?;
     let mut said = String::new();
-    for (database, statement) in [
-        (
-            "casted",
-            "ALTER TABLE cards ALTER COLUMN number TYPE int USING number::int",
-        ),
-        ("doubled", "CREATE UNIQUE INDEX ON cards (number)"),
-        ("locked", "ALTER TABLE cards ADD COLUMN note text"),
-    ] {
+    for (database, statement, _) in MISTAKES {
         let set = Migrations::write(&[("0001_mistake.up.sql", statement)])?;
         let ended = coordinator
             .command(&["rollout", "start", "--watch", "--max-attempts", "1"])
@@ -102,7 +141,7 @@ async fn neither_passwords_nor_values_of_rows_leave_the_database() -> anyhow::Re
     eventually("the spans of all three", SOON, || async {
         let rollouts = spans().iter().filter(|span| span.name == "rollout").count();
         let orders = spans().iter().filter(|span| span.name == "order").count();
-        Ok((rollouts == 3 && orders >= 3).then_some(()))
+        Ok((rollouts == MISTAKES.len() && orders >= MISTAKES.len()).then_some(()))
     })
     .await?;
     let mut told = vec![
@@ -127,11 +166,7 @@ async fn neither_passwords_nor_values_of_rows_leave_the_database() -> anyhow::Re
 
 /// Whatever was left out.
 fn errors_are_told(said: &str) {
-    for (what, word) in [
-        ("casted", "22P02"),
-        ("doubled", "23505"),
-        ("locked", "UPDATE cards SET number"),
-    ] {
+    for (what, _, word) in MISTAKES {
         assert!(said.contains(word), "{what}: the error itself is told\n{said}");
     }
 }
@@ -174,5 +209,24 @@ async fn details_are_told_where_that_is_asked_for() -> anyhow::Result<()> {
         "{}",
         asked.stderr
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn how_a_command_fails_is_an_object_too_where_the_log_is() -> anyhow::Result<()> {
+    let folder = tests::directory::Directory::new()?;
+    let ended = Confiture::new(["--log-format", "json", "migrate", "up", "--migrations"])
+        .arg(folder.path())
+        .env("DATABASE_URL", "postgres://nobody:canary@127.0.0.1:1/nothing")
+        .run()
+        .await?;
+    assert_ne!(ended.code, Some(0));
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    let line: serde_json::Value = serde_json::from_str(last)?;
+    assert_eq!(
+        (&line["level"], &line["fields"]["exit_code"]),
+        (&json!("ERROR"), &json!(ended.code))
+    );
+    assert!(!ended.stderr.contains("canary"), "{}", ended.stderr);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::scene::{DATABASES, LONG, SOON, Scene, slow_set};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 use tests::collector::{Collector, Span};
 use tests::directory::Directory;
 use tests::eventually;
@@ -108,9 +109,11 @@ async fn one_trace_tells_a_rollout_from_the_command_to_its_batches() -> anyhow::
     let rests: Vec<_> = spans.iter().filter(|span| span.name == "throttle").collect();
     assert!(rests.len() > 10, "{}", rests.len());
     assert!(
-        rests
-            .iter()
-            .all(|rest| rest.about["reason"] == "pause" && !rest.about["pace"].is_empty()),
+        rests.iter().all(|rest| rest.about["reason"] == "pause"
+            && !rest.about["pace"].is_empty()
+            && rest.about["pause_ms"] == "1000"
+            && rest.about.contains_key("duty")
+            && rest.about.contains_key("rested_ms")),
         "{rests:#?}"
     );
     // Metrics go the same way.
@@ -163,5 +166,32 @@ async fn a_collector_that_is_away_is_said_once_and_work_goes_on() -> anyhow::Res
     let warnings = ended.stderr.matches("the OTLP collector takes nothing").count();
     // One for metrics and one for traces.
     assert_eq!(warnings, 2, "{}", ended.stderr);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_collector_that_never_answers_holds_nobody_up() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.database("unanswered").await?;
+    let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
+    let up = Confiture::new(["migrate", "up", "--migrations"])
+        .arg(set.path())
+        .env("DATABASE_URL", database.url());
+    up.clone().succeed().await?;
+    let began = Instant::now();
+    up.clone().succeed().await?;
+    let alone = began.elapsed();
+    // It takes connections, as the system does for it.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", silent.local_addr()?);
+    let began = Instant::now();
+    let ended = up.env("CONFITURE_OBSERVABILITY_OTLP_ENDPOINT", url).run().await?;
+    let took = began.elapsed();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    // Three seconds for both traces and metrics.
+    assert!(
+        took < alone + Duration::from_millis(4_500),
+        "{took:?}, alone {alone:?}"
+    );
     Ok(())
 }

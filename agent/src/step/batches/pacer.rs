@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::metrics;
 use crate::probe::{self, Known, Probe};
 use crate::run::Run;
+use crate::story::Rest;
 use shared::batch::{Company, Health, Limits, Outlook, Pace, PaceLimits, Sample, TARGET};
 use shared::plan::{Batches, Refusal};
 use std::collections::{BTreeMap, VecDeque};
@@ -143,20 +144,28 @@ impl Pacer {
     pub(super) async fn rest(&self, run: &Run<'_>, batch: Duration) {
         let ended = Instant::now();
         let mut told = Duration::ZERO;
-        let mut tell = |reason| {
+        let mut tell = |reason, asked, duty| {
             let rested = ended.elapsed();
             let more = rested.saturating_sub(told);
             metrics::rested(run.database.name(), reason, more);
-            run.control.recorder.rested(more, reason, self.reason());
+            let pace = self.reason();
+            run.control.recorder.rested(Rest {
+                took: more,
+                asked,
+                duty,
+                reason,
+                pace,
+            });
             told = rested;
         };
         let jitter: f64 = rand::random();
         let mut changes = self.changes();
         loop {
-            let (pause, stopped, reason) = {
+            let (pause, stopped, reason, duty) = {
                 let pace = self.pace();
                 let own = pace.pause(batch, jitter);
-                (own.max(self.pause), pace.is_stopped(), self.rests_for(&pace, own))
+                let reason = self.rests_for(&pace, own);
+                (own.max(self.pause), pace.is_stopped(), reason, pace.duty())
             };
             let left = pause.saturating_sub(ended.elapsed());
             if !stopped && left.is_zero() {
@@ -168,7 +177,7 @@ impl Pacer {
                 () = tokio::time::sleep(nap) => {}
                 _ = changes.changed() => {}
             }
-            tell(reason);
+            tell(reason, pause, duty);
         }
     }
 

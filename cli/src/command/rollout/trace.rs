@@ -9,7 +9,7 @@ use proto::{convert, v1};
 use serde_json::{Value, json};
 use shared::rollout::Time;
 use shared::rollout::story::{Moment, Story, What};
-use shared::rollout::view::{Assignment, Rollout};
+use shared::rollout::view::{Assignment, AssignmentState, Rollout};
 use shared::rollout::work::Exit;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,8 @@ Told are attempts with something to tell: locks that were waited for, batches, t
 line begins with the time since the attempt began and how long it took; the bar is its place in the attempt.
 
 JSON (--output json): rollout, databases[] {database, wave, state, attempts[] {agent, attempt, running, left_out,
-moments[] {from, to (ms since 1970), version, step, what, ..}}}. `what` is one of step, wait, tries, batches, trouble.";
+moments[] {from, to (ms since 1970), version, step, what, ..}}}. `what` is one of step, at_work, lost, wait, tries, batches,
+trouble.";
 
 /// `confiture rollout trace ID [DATABASE..]`
 #[derive(Debug, clap::Args)]
@@ -152,7 +153,12 @@ fn page(
         .iter()
         .filter_map(|assignment| Some((*assignment, attempts.get(assignment.database.as_str())?)))
         .collect();
-    let silent = assignments.len() - told.len();
+    let silent = |state: &dyn Fn(&Assignment) -> bool| {
+        let silent = |of: &&&Assignment| state(of) && !attempts.contains_key(of.database.as_str());
+        assignments.iter().filter(silent).count()
+    };
+    let is_at_work = |of: &Assignment| of.state == AssignmentState::Running;
+    let (working, silent) = (silent(&is_at_work), silent(&|of| !is_at_work(of)));
     told.sort_by_key(|(_, attempts)| std::cmp::Reverse(attempts.iter().map(length).sum::<Duration>()));
     let hidden = told.len().saturating_sub(most);
     told.truncate(most);
@@ -168,6 +174,13 @@ fn page(
         parts.push(format!(
             "{} more took less time: name those to be told of",
             text::count(hidden as u64, "database")
+        ));
+    }
+    if working > 0 {
+        parts.push(String::new());
+        parts.push(format!(
+            "{} at work with nothing told yet: agents tell every few seconds",
+            text::count(working as u64, "database")
         ));
     }
     if silent > 0 {
@@ -256,8 +269,11 @@ fn bar(from: Time, to: Time, moment: &Moment) -> String {
 
 fn what(what: &What) -> String {
     match what {
-        What::Step { kind, done: true } => format!("{kind}: done"),
-        What::Step { kind, done: false } => format!("{kind}: not done"),
+        What::Step { kind, done: true, .. } => format!("{kind}: done"),
+        What::Step { kind, error, .. } if error.is_empty() => format!("{kind}: not done"),
+        What::Step { kind, error, .. } => format!("{kind}: not done: {}", one_line(error)),
+        What::AtWork { kind } => format!("{kind}: at work"),
+        What::Lost => "nothing heard any more, until the agent's lease ended".to_owned(),
         What::Wait { blocked_by } if blocked_by.is_empty() => "waited for a lock".to_owned(),
         What::Wait { blocked_by } => {
             let pids: Vec<String> = blocked_by.iter().map(ToString::to_string).collect();
@@ -300,8 +316,14 @@ fn what(what: &What) -> String {
             }
             format!("{}: {pace}", parts.join(", "))
         }
-        What::Trouble { error } => format!("tried again after: {error}"),
+        What::Trouble { error } => format!("tried again after: {}", one_line(error)),
     }
+}
+
+/// An error of several lines in a table.
+fn one_line(error: &str) -> String {
+    let lines: Vec<&str> = error.lines().map(str::trim).collect();
+    lines.join("; ")
 }
 
 fn ordinal(number: u64) -> String {
@@ -352,7 +374,12 @@ mod tests {
         };
         story.add(moment(3_060, 13_000, batches));
         let kind = "backfill".to_owned();
-        story.add(moment(1_000, 13_000, What::Step { kind, done: true }));
+        let done = What::Step {
+            kind,
+            done: true,
+            error: String::new(),
+        };
+        story.add(moment(1_000, 13_000, done));
         let told = lines(&story);
         let told: Vec<&str> = told.lines().collect();
         let batches = "13 batches, 60,000 rows, slowest 80 ms, rested 9.1 s (replica_lag): slowed to 25 %: replica lag 4.2 s, limit 2.0 s";

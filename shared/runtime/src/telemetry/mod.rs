@@ -18,7 +18,7 @@ mod otlp;
 pub mod span;
 
 pub use instrument::{Kind, Metric};
-pub use log::{Error as LogError, Format, VARIABLE};
+pub use log::{Details, Error as LogError, Format, VARIABLE};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
@@ -59,7 +59,7 @@ pub enum Error {
         source: opentelemetry_otlp::ExporterBuildError,
     },
     /// A file of metrics.
-    #[error("cannot write the metrics to `{}`", path.display())]
+    #[error("cannot write the metrics to `{}`: {source}\n  help: give --metrics-file a file in a folder that is there and that you may write to", path.display())]
     File {
         /// Where.
         path: PathBuf,
@@ -100,7 +100,7 @@ pub struct Telemetry {
 /// # Errors
 /// When the filter in the environment cannot be parsed, or a log is already set up.
 pub fn log(format: Format) -> Result<(), Error> {
-    Ok(log::init(format, None)?)
+    Ok(log::init(format, Details::Hidden, None)?)
 }
 
 /// Sets up log, metrics and traces of this process. Call it once, before any instrument is used.
@@ -157,7 +157,16 @@ pub fn start(
     if let Some(meters) = &meters {
         opentelemetry::global::set_meter_provider(meters.clone());
     }
-    log::init(format, tracers.as_ref().map(|tracers| tracers.tracer(SCOPE)))?;
+    let details = if settings.error_details {
+        Details::Shown
+    } else {
+        Details::Hidden
+    };
+    log::init(
+        format,
+        details,
+        tracers.as_ref().map(|tracers| tracers.tracer(SCOPE)),
+    )?;
     if let Some(tracers) = &tracers {
         opentelemetry::global::set_tracer_provider(tracers.clone());
         span::begin();
@@ -210,18 +219,27 @@ impl Telemetry {
     /// Sends what is left on its way, for a few seconds at most.
     pub async fn end(self) {
         let (meters, tracers) = (self.meters, self.tracers);
-        // They wait for threads of their own, which need this runtime for their connections.
-        let ended = tokio::task::spawn_blocking(move || {
-            let ends = [
-                tracers.map(|tracers| tracers.shutdown_with_timeout(FAREWELL)),
-                meters.map(|meters| meters.shutdown_with_timeout(FAREWELL)),
-            ];
-            for problem in ends.into_iter().flatten().filter_map(Result::err) {
-                tracing::debug!(%problem, "the last telemetry may be lost");
+        // They wait for threads of their own, which need this runtime for their connections. Side by side, and on threads
+        // that the end of the process does not wait for: not all that is underway keeps to the time it is given.
+        let (told, ended) = tokio::sync::oneshot::channel();
+        let end = move || {
+            let spans = std::thread::spawn(move || {
+                tracers.map_or(Ok(()), |tracers| tracers.shutdown_with_timeout(FAREWELL))
+            });
+            let metrics = meters.map_or(Ok(()), |meters| meters.shutdown_with_timeout(FAREWELL));
+            // Nobody listens any more where it took too long.
+            let _ = told.send([spans.join().unwrap_or(Ok(())), metrics]);
+        };
+        std::thread::spawn(end);
+        match tokio::time::timeout(FAREWELL, ended).await {
+            Ok(Ok(ends)) => {
+                for problem in ends.into_iter().filter_map(Result::err) {
+                    tracing::debug!(%problem, "the last telemetry may be lost");
+                }
             }
-        });
-        if ended.await.is_err() {
-            tracing::debug!("telemetry ended unexpectedly");
+            Ok(Err(_)) | Err(_) => {
+                tracing::debug!("the last telemetry may be lost: the collector does not answer")
+            }
         }
     }
 }
