@@ -237,6 +237,18 @@ impl<'a> Run<'a> {
         finished
     }
 
+    /// What was done and spent so far, the step at work included.
+    pub(crate) fn spent(&mut self) -> Summary {
+        let tally = std::mem::take(&mut self.tally);
+        let (_, lock_wait, stall) = self.locks.take();
+        self.summary.cost += cost(&tally, lock_wait, stall);
+        let open_rows = self.control.progress.borrow().rows;
+        Summary {
+            open_rows,
+            ..self.summary
+        }
+    }
+
     async fn until_done(&mut self) -> Result<Summary, Error> {
         let mut trouble: Option<Backoff> = None;
         let mut seen = self.commits;
@@ -309,6 +321,7 @@ impl<'a> Run<'a> {
                     steps: count(todo.steps.len()),
                     migrations_done: count(done),
                     migrations,
+                    spent: self.summary,
                     ..Progress::default()
                 };
             });
@@ -333,6 +346,7 @@ impl<'a> Run<'a> {
                 progress.step = place.number();
                 progress.title = place.step().change.title();
                 (progress.rows, progress.estimated_rows) = (0, 0);
+                progress.spent = self.summary;
                 (progress.workers, progress.pace) = (0, String::new());
             });
             let started = Instant::now();

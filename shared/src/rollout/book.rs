@@ -505,6 +505,7 @@ impl Book {
             rollout,
             Event::LeaseLost {
                 database: database.clone(),
+                progress: self.progress(rollout, database).cloned(),
             },
             now,
             &mut heard,
@@ -576,6 +577,7 @@ impl Book {
                 rollout.clone(),
                 Event::LeaseLost {
                     database: database.clone(),
+                    progress: self.progress(rollout, database).cloned(),
                 },
             )),
             Decision::Abandon { rollout, database } => Some((

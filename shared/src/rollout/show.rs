@@ -314,7 +314,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
         token,
         ..blank(view::AssignmentState::Running)
     };
-    match assignment {
+    let shown = match assignment {
         Assignment::Waiting { failures, last, .. } => view::Assignment {
             agent: last.as_ref().map(|setback| setback.agent().clone()),
             attempt: *failures,
@@ -328,13 +328,12 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             attempt,
             started_at,
             ended_at,
-            summary,
+            summary: _,
         } => view::Assignment {
             agent: Some(agent.clone()),
             attempt: *attempt,
             started_at: *started_at,
             ended_at: Some(*ended_at),
-            summary: *summary,
             ..blank(view::AssignmentState::Done)
         },
         Assignment::Failed {
@@ -344,6 +343,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             ended_at,
             failure,
             forgiven: _,
+            spent: _,
         } => view::Assignment {
             agent: Some(agent.clone()),
             attempt: *attempt,
@@ -358,6 +358,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             attempt,
             ended_at,
             last,
+            spent: _,
         } => view::Assignment {
             agent: agent.clone(),
             attempt: *attempt,
@@ -372,6 +373,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             started_at,
             ended_at,
             last,
+            spent: _,
         } => view::Assignment {
             agent: agent.clone(),
             attempt: *attempt,
@@ -380,6 +382,10 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             ended_at: Some(*ended_at),
             ..blank(view::AssignmentState::Aborted)
         },
+    };
+    view::Assignment {
+        summary: assignment.spent(),
+        ..shown
     }
 }
 

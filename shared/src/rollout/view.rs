@@ -145,7 +145,7 @@ pub struct Assignment {
     pub started_at: Option<Time>,
     /// When it ended for good.
     pub ended_at: Option<Time>,
-    /// What was done.
+    /// What the attempts that have ended did and cost.
     pub summary: Summary,
     /// The fence's token while it runs.
     pub token: Option<i64>,

@@ -18,7 +18,7 @@ JSON (--output json), one object:
 With its databases, `databases[]` of:
   database, wave, state (waiting, running, done, failed, skipped, aborted), agent, attempt, blocked, error, version, migration, step,
   steps, title, step_rows, estimated_rows, workers, pace, started_at_unix_ms, ended_at_unix_ms, migrations_done,
-  steps_done, changed_rows, batches, retries, lock_wait_ms, stall_ms, wal_bytes, verified_rows, differing_rows, token
+  steps_done, changed_rows, worked_ms, batches, retries, lock_wait_ms, stall_ms, wal_bytes, verified_rows, differing_rows, token
 With `totals` of the same numbers: `report`.
 `watch` prints one such object a line, with the databases that changed since the line before. \
 What is not known is null.";
@@ -124,12 +124,13 @@ fn assignment(of: &Assignment) -> Value {
     value
 }
 
-/// Adds what was done, and what it cost in the attempt that ended it.
+/// Adds what was done, and what it cost, in all attempts that have ended.
 pub(super) fn add_summary(value: &mut Value, of: &Summary) {
     for (name, number) in [
         ("migrations_done", u64::from(of.migrations)),
         ("steps_done", u64::from(of.steps)),
         ("changed_rows", of.rows),
+        ("worked_ms", of.worked_ms),
         ("batches", of.cost.batches),
         ("retries", of.cost.retries),
         ("lock_wait_ms", of.cost.lock_wait_ms),

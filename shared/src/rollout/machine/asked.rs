@@ -152,6 +152,7 @@ impl Rollout {
         }
         let mut skipped = Vec::new();
         for database in databases {
+            let spent = self.spent_on(database);
             let (agent, attempt, last) = match self.assignments.get(database) {
                 None => return Err(Error::NotIncluded(database.clone())),
                 Some(Assignment::Skipped { .. }) => continue,
@@ -182,6 +183,7 @@ impl Rollout {
                 attempt,
                 ended_at: now,
                 last,
+                spent,
             };
             skipped.push((database.clone(), assignment));
         }
@@ -267,5 +269,6 @@ fn again(assignment: &Assignment) -> Assignment {
         failures: 0,
         not_before: Time(0),
         last,
+        spent: assignment.spent(),
     }
 }

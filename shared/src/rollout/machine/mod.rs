@@ -19,7 +19,7 @@ use crate::rollout::spec::Spec;
 use crate::rollout::tally::{Counts, Tally};
 use crate::rollout::time::Time;
 use crate::rollout::waves::Wave;
-use crate::rollout::work::{Failure, Finish, Newer};
+use crate::rollout::work::{Failure, Finish, Newer, Progress, Summary};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -248,6 +248,7 @@ impl Rollout {
             } => {
                 let (failures, last) = self.waiting(&database)?;
                 let last = last.cloned();
+                let spent = self.spent_on(&database);
                 self.may_start(&database, server, now)?;
                 let work = Work {
                     agent,
@@ -257,6 +258,7 @@ impl Rollout {
                     failures,
                     started_at: now,
                     last,
+                    spent,
                 };
                 // Waiting -> Leasing: an agent that serves it is to work on it.
                 let grant = [Effect::Grant(database.clone(), work.clone())];
@@ -268,7 +270,7 @@ impl Rollout {
                 token,
                 finish,
             } => self.finished(database, token, finish, now),
-            Event::LeaseLost { database } => self.lease_lost(database, now),
+            Event::LeaseLost { database, progress } => self.lease_lost(database, progress.as_ref(), now),
             Event::Abandoned { database } => self.abandoned(database, now),
             Event::Ended => self.ended(now),
         }
@@ -294,7 +296,7 @@ impl Rollout {
         now: Time,
     ) -> Result<Vec<Effect>, Error> {
         self.waiting(&database)?;
-        let summary = crate::rollout::work::Summary::default();
+        let summary = self.spent_on(&database);
         let done = Assignment::Done {
             agent,
             attempt: 0,
@@ -320,6 +322,7 @@ impl Rollout {
             attempt,
             ended_at: now,
             last: last.cloned(),
+            spent: self.spent_on(&database),
         };
         // Waiting -> Skipped: it is to stay as it is.
         Ok(self.record(database, skipped, []))
@@ -337,12 +340,14 @@ impl Rollout {
             // Nothing was begun, so nothing has failed: it is looked at again when the rollout goes on.
             return Err(Error::Phase(self.course.phase.word()));
         }
+        let spent = self.spent_on(&database);
         Ok(self.failed(
             database,
             Attempt {
                 agent,
                 failures,
                 started_at: None,
+                spent,
             },
             failure,
             now,
@@ -379,7 +384,8 @@ impl Rollout {
                 present: *present,
             });
         }
-        let work = work.clone();
+        let mut work = work.clone();
+        let worked = work.started_at.until(now);
         let release = [Effect::Release {
             database: database.clone(),
             token,
@@ -393,41 +399,37 @@ impl Rollout {
                     attempt,
                     started_at,
                     ended_at: now,
-                    summary,
+                    summary: work.spent.with(summary, worked),
                 };
                 self.record(database, done, release)
             }
-            Finish::Failed(failure) => {
-                let attempt = Attempt {
-                    agent: work.agent,
-                    failures: work.failures,
-                    started_at: Some(work.started_at),
-                };
+            Finish::Failed(failure, attempt) => {
+                let attempt = Attempt::of(work, attempt, worked);
                 self.failed(database, attempt, failure, now, release)
             }
             // Nobody but this rollout has a lease, says the store: it does not remember that one.
             Finish::Replaced {
                 by,
                 newer: Newer::Lease,
+                spent,
             } => {
-                let attempt = Attempt {
-                    agent: work.agent,
-                    failures: work.failures,
-                    started_at: Some(work.started_at),
-                };
+                let attempt = Attempt::of(work, spent, worked);
                 self.failed(database, attempt, forgotten_lease(&by), now, release)
             }
             Finish::Replaced {
                 by,
                 newer: Newer::Local,
+                spent,
             } => {
+                work.spent = work.spent.with(spent, worked);
                 let setback = Setback::Replaced {
                     agent: work.agent.clone(),
                     by: clipped(by),
                 };
                 self.set_back(database, work, setback, now, release)
             }
-            Finish::Stopped => {
+            Finish::Stopped(spent) => {
+                work.spent = work.spent.with(spent, worked);
                 let setback = Setback::Stopped {
                     agent: work.agent.clone(),
                 };
@@ -436,11 +438,22 @@ impl Rollout {
         })
     }
 
-    fn lease_lost(&mut self, database: DatabaseName, now: Time) -> Result<Vec<Effect>, Error> {
+    fn lease_lost(
+        &mut self,
+        database: DatabaseName,
+        progress: Option<&Progress>,
+        now: Time,
+    ) -> Result<Vec<Effect>, Error> {
         let assignment = self.find(&database)?;
-        let Some(work) = assignment.work().cloned() else {
+        let Some(mut work) = assignment.work().cloned() else {
             return Err(state(&database, assignment, "running"));
         };
+        let known = progress.map(|progress| work.spent.last_known(progress));
+        let nothing = Summary {
+            open_rows: work.spent.open_rows,
+            ..Summary::default()
+        };
+        work.spent = (work.spent).with(known.unwrap_or(nothing), work.started_at.until(now));
         let setback = Setback::LeaseLost {
             agent: work.agent.clone(),
         };
@@ -457,6 +470,7 @@ impl Rollout {
             return Err(state(&database, assignment, "waiting"));
         };
         let (attempt, last) = (*failures, last.clone());
+        let spent = assignment.spent();
         let agent = last.as_ref().map(|setback| setback.agent().clone());
         let aborted = Assignment::Aborted {
             agent,
@@ -464,6 +478,7 @@ impl Rollout {
             started_at: None,
             ended_at: now,
             last,
+            spent,
         };
         // Waiting -> Aborted: the rollout aborts, nothing starts any more.
         Ok(self.record(database, aborted, []))
@@ -566,6 +581,7 @@ impl Rollout {
             attempt,
             ended_at: now,
             last: last.cloned(),
+            spent: self.spent_on(&database),
         };
         // Waiting -> Skipped: no agent serves it.
         Ok(self.record(database, skipped, []))
@@ -588,6 +604,7 @@ impl Rollout {
             agent,
             failures,
             started_at,
+            spent,
         } = attempt;
         let failures = failures.saturating_add(1);
         let again = match failure.retry {
@@ -604,6 +621,7 @@ impl Rollout {
                     failures,
                     not_before: now.after(wait),
                     last,
+                    spent,
                 }
             }
             Phase::Aborting { .. } if again => {
@@ -618,6 +636,7 @@ impl Rollout {
                     started_at,
                     ended_at: now,
                     last,
+                    spent,
                 }
             }
             // -> Failed: the error will not pass, or attempts are spent.
@@ -633,6 +652,7 @@ impl Rollout {
                 ended_at: now,
                 failure,
                 forgiven: false,
+                spent,
             },
         };
         let mut effects = self.record(database.clone(), next, effects);
@@ -695,6 +715,7 @@ impl Rollout {
                 failures: work.failures,
                 not_before: now.after(PAUSE),
                 last,
+                spent: work.spent,
             },
             // -> Aborted: the rollout aborts (an ended one has nothing at work, invariant 3).
             Phase::Aborting { .. } | Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => {
@@ -705,6 +726,7 @@ impl Rollout {
                     started_at,
                     ended_at: now,
                     last,
+                    spent: work.spent,
                 }
             }
         };
@@ -747,6 +769,14 @@ impl Rollout {
         self.assignments
             .get_mut(database)
             .ok_or_else(|| Error::NotIncluded(database.clone()))
+    }
+
+    /// What the attempts on a database that have ended did and cost.
+    fn spent_on(&self, database: &DatabaseName) -> Summary {
+        self.assignments
+            .get(database)
+            .map(Assignment::spent)
+            .unwrap_or_default()
     }
 
     /// A waiting database's failures and last setback.
@@ -799,6 +829,19 @@ struct Attempt {
     agent: AgentId,
     failures: u32,
     started_at: Option<Time>,
+    /// With those before it.
+    spent: Summary,
+}
+
+impl Attempt {
+    fn of(work: Work, spent: Summary, worked: Duration) -> Self {
+        Self {
+            agent: work.agent,
+            failures: work.failures,
+            started_at: Some(work.started_at),
+            spent: work.spent.with(spent, worked),
+        }
+    }
 }
 
 fn forgotten_lease(by: &str) -> Failure {

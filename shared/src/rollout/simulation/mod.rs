@@ -764,7 +764,7 @@ impl World {
                 },
                 None => FromAgent::Finished {
                     of,
-                    finish: Finish::Stopped,
+                    finish: Finish::Stopped(Summary::default()),
                 },
             },
             ToAgent::Acknowledged(of) => {
@@ -792,17 +792,22 @@ impl World {
                     } else {
                         Newer::Local
                     },
+                    spent: Summary::default(),
                 }
             } else {
                 target.fence = (of.token, 0);
                 match self.random.below(12) {
-                    _ if *stop || self.faults && self.random.percent(1) => Finish::Stopped,
-                    0 if self.faults => Finish::Failed(sample::failure(Retryability::Retry)),
+                    _ if *stop || self.faults && self.random.percent(1) => {
+                        Finish::Stopped(Summary::default())
+                    }
+                    0 if self.faults => {
+                        Finish::Failed(sample::failure(Retryability::Retry), Summary::default())
+                    }
                     1 if self.faults && self.random.percent(10) => {
-                        Finish::Failed(sample::failure(Retryability::GiveUp))
+                        Finish::Failed(sample::failure(Retryability::GiveUp), Summary::default())
                     }
                     2 if self.faults && self.random.percent(3) => {
-                        Finish::Failed(sample::failure(Retryability::StopRollout))
+                        Finish::Failed(sample::failure(Retryability::StopRollout), Summary::default())
                     }
                     3..=6 => {
                         target.carry_out(order);
