@@ -387,3 +387,28 @@ async fn no_more_databases_of_one_server_are_at_work_than_allowed() -> anyhow::R
     assert_eq!(most, 1);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_table_that_even_readers_wait_for_is_waited_for_within_the_budget() -> anyhow::Result<()> {
+    let fleet = Fleet::start(&["shut"]).await?;
+    let database = &fleet.member("shut").database;
+    database.execute("CREATE TABLE t (id bigint PRIMARY KEY)").await?;
+    let holder = database.connect().await?;
+    holder.batch_execute("BEGIN; LOCK TABLE t").await?;
+    let add = &[(
+        "001_add.yaml",
+        "up:\n  - add_column: { table: t, column: c, type: int }\n    lock_timeout: 3s\n",
+    )];
+    let began = Instant::now();
+    let id = fleet.rollout(add, "{ max_attempts: 1 }").await?;
+    fleet
+        .says(&id, "waiting for a lock, outside its queue, held by")
+        .await?;
+    fleet.is(&id, RolloutState::Failed).await?;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let (_, assignments) = fleet.show(&id).await?;
+    let waited = assignments[0].summary.map_or(0, |of| of.lock_wait_ms);
+    assert!((2_000..6_000).contains(&waited), "{assignments:?}");
+    holder.batch_execute("ROLLBACK").await?;
+    Ok(())
+}
