@@ -220,6 +220,7 @@ pub fn show_rollout(rollout: &Rollout, now: Time) -> view::Rollout {
         selector: spec.selector.clone(),
         policy: spec.policy.clone(),
         created_by: spec.created_by.clone(),
+        created_reason: spec.reason.clone(),
         created_at: spec.created_at,
         ended_at,
         state,
@@ -241,6 +242,11 @@ fn waves(rollout: &Rollout, now: Time) -> Vec<view::Wave> {
     let show = |(place, wave): (usize, &Wave)| view::Wave {
         name: wave.name.clone(),
         begun: place <= current,
+        approval: match (wave.approval, rollout.course().approved.contains(&place)) {
+            (false, _) => view::Approval::NotNeeded,
+            (true, false) => view::Approval::Awaited,
+            (true, true) => view::Approval::Given,
+        },
         // The wave after the last one that has begun is the one that waits for something.
         blocked: match rollout.next_wave(now) {
             Some(wait) if place == current + 1 && !rollout.phase().is_ended() => wait.to_string(),

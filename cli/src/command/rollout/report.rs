@@ -105,10 +105,7 @@ fn page(rollout: &Rollout, assignments: &[Assignment]) -> Page {
         format!("set {} ({})", rollout.set, versions.join(", ")),
         format!("for {}", rollout.selector),
         text::policy(&rollout.policy),
-        format!(
-            "created {} by {}, {ended}",
-            rollout.created_at, rollout.created_by
-        ),
+        format!("created {} by {}, {ended}", rollout.created_at, text::by(rollout)),
         format!("done: {}{}", text::summary(&total), spent(&total.cost)),
     ];
     let mut timed: Vec<_> = assignments

@@ -524,3 +524,33 @@ fn a_record_without_what_was_spent_is_read() {
     let read: Assignment = serde_json::from_str(record).unwrap();
     assert_eq!(read.spent(), Summary::default());
 }
+
+#[test]
+fn an_approval_asked_for_twice_approves_one_wave_only() {
+    let mut spec = crate::rollout::sample::spec(1, &["c"], Policy::default());
+    spec.waves[0].approval = true;
+    let first = crate::rollout::sample::wave("first", &["a"]);
+    let mut second = crate::rollout::sample::wave("second", &["b"]);
+    second.approval = true;
+    spec.waves.insert(0, first);
+    spec.waves.insert(1, second);
+    let mut rollout = Rollout::new(spec);
+    let approve = || asked(Verb::Approve { wave: None });
+    assert!(!rollout.apply(approve(), NOW).unwrap().is_empty());
+    assert!(rollout.apply(approve(), NOW).unwrap().is_empty());
+    assert_eq!(rollout.course().approved.iter().collect::<Vec<_>>(), [&1]);
+}
+
+#[test]
+fn that_a_rollout_is_undone_is_written_down_once() {
+    let mut rollout = one();
+    let undo = || {
+        asked(Verb::Undo {
+            rollout: crate::id::RolloutId::try_from("u").unwrap(),
+        })
+    };
+    let effects = rollout.apply(undo(), NOW).unwrap();
+    assert!(matches!(&effects[..], [Effect::Acted(0, _)]), "{effects:?}");
+    assert!(rollout.apply(undo(), NOW).unwrap().is_empty());
+    assert_eq!(rollout.phase(), &Phase::Running);
+}

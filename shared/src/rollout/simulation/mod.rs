@@ -578,6 +578,7 @@ impl World {
             data_loss: DataLoss::Refused,
             hours: undo::Hours::Kept,
             by: "ada".to_owned(),
+            reason: String::new(),
             trace: None,
         };
         let id = sample::spec(number, &[], Policy::default()).id;
