@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio_postgres::types::Type;
 
-/// How long looking into the catalog may take; it waits for no lock but that of a catalog being rewritten.
+/// How long looking into the catalog may take; it waits for those only that keep even readers out of a table.
 const LIMITS: Limits = Limits {
     lock: Duration::from_secs(5),
     statement: Some(Duration::from_secs(15)),
@@ -30,10 +30,22 @@ pub(crate) async fn inspect(
     change: &Change,
     facts: &mut Facts,
 ) -> Result<(), Error> {
+    inspect_within(session, tag, change, facts, LIMITS.lock).await
+}
+
+/// The same, waiting no longer for those that keep even readers out: one look of the catalog opens the table.
+pub(crate) async fn inspect_within(
+    session: &mut Session,
+    tag: &Tag,
+    change: &Change,
+    facts: &mut Facts,
+    lock: Duration,
+) -> Result<(), Error> {
+    let limits = Limits { lock, ..LIMITS };
     let functions: BTreeSet<&str> = change.expressions().iter().flat_map(|e| e.functions()).collect();
     for table in change.tables() {
         if !facts.tables.contains_key(table) || !functions.is_empty() {
-            let found = look_up(session, tag, table, &functions).await?;
+            let found = look_up(session, tag, limits, table, &functions).await?;
             facts.server_version = found.server_version;
             facts.volatile.extend(found.volatile);
             facts.schema = found.schema;
@@ -45,26 +57,26 @@ pub(crate) async fn inspect(
         .collect();
     if !relations.is_empty() {
         for table in change.tables() {
-            let same = same_rows(session, tag, table, &relations).await?;
+            let same = same_rows(session, tag, limits, table, &relations).await?;
             facts.same_rows.extend(same.map(|same| (table.clone(), same)));
         }
     }
     for (table, column) in change.columns() {
         let key = (table.clone(), column);
         if facts.find(table).is_some() && !facts.uses.contains_key(&key) {
-            let uses = look_up_column(session, tag, table, &key.1).await?;
+            let uses = look_up_column(session, tag, limits, table, &key.1).await?;
             facts.uses.extend(uses.map(|uses| (key, uses)));
         }
     }
     for data_type in change.data_types() {
         if !facts.type_names.contains_key(data_type.as_str()) {
-            let name = name_of_type(session, tag, data_type).await?;
+            let name = name_of_type(session, tag, limits, data_type).await?;
             facts.type_names.insert(data_type.as_str().to_owned(), name);
         }
     }
     for name in change.types() {
         if !facts.types.contains_key(name) {
-            let found = look_up_type(session, tag, name).await?;
+            let found = look_up_type(session, tag, limits, name).await?;
             facts.types.insert(name.clone(), found);
         }
     }
@@ -82,6 +94,7 @@ struct Found {
 async fn look_up(
     session: &mut Session,
     tag: &Tag,
+    limits: Limits,
     table: &Table,
     functions: &BTreeSet<&str>,
 ) -> Result<Found, Error> {
@@ -96,7 +109,7 @@ async fn look_up(
     ];
     // In a transaction, so that names lead where they lead in the step's own.
     let rows = session
-        .begin_with(tag, LIMITS, "reading the catalog", sql::facts::TABLE, params)
+        .begin_with(tag, limits, "reading the catalog", sql::facts::TABLE, params)
         .await;
     session.rollback(tag).await;
     let rows = rows?;
@@ -121,6 +134,7 @@ async fn look_up(
 async fn same_rows<'a>(
     session: &mut Session,
     tag: &Tag,
+    limits: Limits,
     table: &Table,
     relations: &'a BTreeSet<&Table>,
 ) -> Result<impl Iterator<Item = Table> + use<'a>, Error> {
@@ -128,7 +142,7 @@ async fn same_rows<'a>(
     let table = table.to_string();
     let params: Params<'_> = &[(&table, Type::TEXT), (&written, Type::TEXT_ARRAY)];
     let rows = session
-        .begin_with(tag, LIMITS, "reading the catalog", sql::facts::SAME_ROWS, params)
+        .begin_with(tag, limits, "reading the catalog", sql::facts::SAME_ROWS, params)
         .await;
     session.rollback(tag).await;
     let found: BTreeSet<String> = rows?.iter().map(|row| row.get(0)).collect();
@@ -137,12 +151,17 @@ async fn same_rows<'a>(
         .map(|relation| (*relation).clone()))
 }
 
-async fn look_up_type(session: &mut Session, tag: &Tag, name: &Table) -> Result<TypeLookup, Error> {
+async fn look_up_type(
+    session: &mut Session,
+    tag: &Tag,
+    limits: Limits,
+    name: &Table,
+) -> Result<TypeLookup, Error> {
     let (quoted, plain) = (name.to_string(), name.name.as_str());
     let schema = name.schema.as_ref().map(Ident::as_str);
     let params: Params<'_> = &[(&quoted, Type::TEXT), (&plain, Type::TEXT), (&schema, Type::TEXT)];
     let rows = session
-        .begin_with(tag, LIMITS, "reading the catalog", sql::facts::TYPE, params)
+        .begin_with(tag, limits, "reading the catalog", sql::facts::TYPE, params)
         .await;
     session.rollback(tag).await;
     let rows = rows?;
@@ -163,13 +182,14 @@ async fn look_up_type(session: &mut Session, tag: &Tag, name: &Table) -> Result<
 async fn look_up_column(
     session: &mut Session,
     tag: &Tag,
+    limits: Limits,
     table: &Table,
     column: &Ident,
 ) -> Result<Option<ColumnUses>, Error> {
     let (table, column) = (table.to_string(), vec![column.as_str()]);
     let params: Params<'_> = &[(&table, Type::TEXT), (&column, Type::TEXT_ARRAY)];
     let rows = session
-        .begin_with(tag, LIMITS, "reading the catalog", sql::uses::COLUMNS, params)
+        .begin_with(tag, limits, "reading the catalog", sql::uses::COLUMNS, params)
         .await;
     session.rollback(tag).await;
     let rows = rows?;
@@ -185,11 +205,12 @@ async fn look_up_column(
 async fn name_of_type(
     session: &mut Session,
     tag: &Tag,
+    limits: Limits,
     data_type: &TypeName,
 ) -> Result<Result<String, String>, Error> {
     let doing = "asking for a type";
     let asked = async {
-        session.begin_with(tag, LIMITS, doing, "SELECT", &[]).await?;
+        session.begin_with(tag, limits, doing, "SELECT", &[]).await?;
         let table = format!("{tag}{}", sql::uses::of_type(data_type.as_str()));
         let made = session.client().batch_execute(&table).await;
         made.map_err(Error::statement(doing))?;

@@ -66,6 +66,8 @@ pub struct Overrides {
 pub(crate) struct Tally {
     pub(crate) batches: u64,
     pub(crate) retries: u64,
+    /// Batches and retries of all lives of the step, once its batches are done.
+    pub(crate) of_all_lives: Option<(u64, u64)>,
     pub(crate) vacuums: u64,
     /// Whether it was said why there is no vacuum.
     pub(crate) told_of_no_vacuum: bool,
@@ -237,6 +239,18 @@ impl<'a> Run<'a> {
         finished
     }
 
+    /// What was done and spent so far, the step at work included.
+    pub(crate) fn spent(&mut self) -> Summary {
+        let tally = std::mem::take(&mut self.tally);
+        let (_, lock_wait, stall) = self.locks.take();
+        self.summary.cost += cost(&tally, lock_wait, stall);
+        let open_rows = self.control.progress.borrow().rows;
+        Summary {
+            open_rows,
+            ..self.summary
+        }
+    }
+
     async fn until_done(&mut self) -> Result<Summary, Error> {
         let mut trouble: Option<Backoff> = None;
         let mut seen = self.commits;
@@ -309,6 +323,7 @@ impl<'a> Run<'a> {
                     steps: count(todo.steps.len()),
                     migrations_done: count(done),
                     migrations,
+                    spent: self.summary,
                     ..Progress::default()
                 };
             });
@@ -336,6 +351,7 @@ impl<'a> Run<'a> {
                 let begun = todo.begun.as_ref().filter(|_| place.has_begun());
                 (progress.rows, progress.estimated_rows) = (begun.map_or(0, |begun| begun.rows), 0);
                 (progress.batch_rows, progress.retries) = (0, 0);
+                progress.spent = self.summary;
                 (progress.workers, progress.pace) = (0, String::new());
             });
             let started = Instant::now();
@@ -354,6 +370,7 @@ impl<'a> Run<'a> {
             let tally = std::mem::take(&mut self.tally);
             let (lock_tries, lock_wait, stall) = self.locks.take();
             self.summary.cost += cost(&tally, lock_wait, stall);
+            let (batches, retries) = tally.of_all_lives.unwrap_or((tally.batches, tally.retries));
             self.control.step_done(&StepResult {
                 version: todo.migration.version.clone(),
                 migration: todo.migration.name.clone(),
@@ -361,8 +378,8 @@ impl<'a> Run<'a> {
                 steps: count(todo.steps.len()),
                 title: place.step().change.title(),
                 rows: self.control.progress.borrow().rows,
-                batches: tally.batches,
-                retries: tally.retries,
+                batches,
+                retries,
                 vacuums: tally.vacuums,
                 wal_bytes: tally.wal_bytes,
                 evidence: tally.evidence,

@@ -16,7 +16,7 @@ use shared::ledger::{Conflict, Goal};
 use shared::lock::Ended;
 use shared::migration::{Set, Version};
 use shared::rollout::message::Located;
-use shared::rollout::work::{Aim, Finish, Identity, Look, Order, Progress};
+use shared::rollout::work::{Aim, Finish, Identity, Look, Order, Progress, Summary};
 use shared::sql::Tag;
 use std::sync::Arc;
 use std::time::Duration;
@@ -222,13 +222,14 @@ pub async fn execute(
         rollout: Some(order.rollout.clone()),
         description: description.to_owned(),
     };
-    match try_execute(database, set, order, &claim, control).await {
-        Ok(finish) => finish,
-        Err(Error::Replaced { by, newer }) => Finish::Replaced { by, newer },
-        Err(Error::Stopped) => Finish::Stopped,
+    let mut spent = Summary::default();
+    match try_execute(database, set, order, &claim, control, &mut spent).await {
+        Ok(()) => Finish::Done(spent),
+        Err(Error::Replaced { by, newer }) => Finish::Replaced { by, newer, spent },
+        Err(Error::Stopped) => Finish::Stopped(spent),
         Err(error) => {
             metrics::failed(database.name());
-            Finish::Failed(error.failure())
+            Finish::Failed(error.failure(), spent)
         }
     }
 }
@@ -239,7 +240,8 @@ async fn try_execute(
     order: &Order,
     claim: &Claim,
     control: &Control,
-) -> Result<Finish, Error> {
+    spent: &mut Summary,
+) -> Result<(), Error> {
     let _at_work = database.at_work();
     ledger::ensure(database, &claim.tag()).await?;
     ledger::take(database, claim, Take::Lease(database.name())).await?;
@@ -257,7 +259,12 @@ async fn try_execute(
         Take::LeaseAgain(database.name()),
         overrides,
     );
-    let summary = holder::held_while(database, claim, Box::pin(run.finish())).await?;
-    faults::reach(Point::BeforeReport).await?;
-    Ok(Finish::Done(summary))
+    let finished = holder::held_while(database, claim, Box::pin(run.finish())).await;
+    *spent = match &finished {
+        Ok(summary) => *summary,
+        // What a run that has not come to its end did stays done.
+        Err(_) => run.spent(),
+    };
+    finished?;
+    faults::reach(Point::BeforeReport).await
 }

@@ -12,7 +12,7 @@ use runtime::clock::Boot;
 use shared::id::{DatabaseName, StoreId};
 use shared::rollout::message::{FromAgent, Holding};
 use shared::rollout::story::Story;
-use shared::rollout::work::{Finish, Newer, Order, Progress};
+use shared::rollout::work::{Finish, Newer, Order, Progress, Summary};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -106,7 +106,15 @@ impl Orders {
                 later.rollout, later.token
             );
             let newer = Newer::Lease;
-            return self.ended(&of, Finish::Replaced { by, newer }, now);
+            return self.ended(
+                &of,
+                Finish::Replaced {
+                    by,
+                    newer,
+                    spent: Summary::default(),
+                },
+                now,
+            );
         }
         if earlier.is_empty() {
             self.entries.insert(
@@ -137,7 +145,7 @@ impl Orders {
                 vec![Action::Stop(of.clone())]
             }
             Some(Entry::Running { .. }) => Vec::new(),
-            Some(Entry::Waiting { .. }) | None => self.ended(of, Finish::Stopped, now),
+            Some(Entry::Waiting { .. }) | None => self.ended(of, Finish::Stopped(Summary::default()), now),
             Some(Entry::Finished { finish, sent }) => {
                 *sent = now;
                 vec![Action::Report(FromAgent::Finished {
@@ -404,9 +412,9 @@ mod tests {
             [Action::Stop(held("a", 1))]
         );
         assert_eq!(
-            orders.ended(&held("a", 1), Finish::Stopped, at(2)),
+            orders.ended(&held("a", 1), Finish::Stopped(Summary::default()), at(2)),
             [
-                finished(held("a", 1), Finish::Stopped),
+                finished(held("a", 1), Finish::Stopped(Summary::default())),
                 Action::Start(order("a", 2), STORE)
             ]
         );
@@ -448,7 +456,10 @@ mod tests {
         let mut orders = Orders::default();
         orders.assigned(order("a", 1), STORE, at(0));
         orders.assigned(order("a", 2), STORE, at(0));
-        assert_eq!(orders.stop_all(at(1)), [finished(held("a", 2), Finish::Stopped)]);
+        assert_eq!(
+            orders.stop_all(at(1)),
+            [finished(held("a", 2), Finish::Stopped(Summary::default()))]
+        );
         assert_eq!(orders.stop(&held("a", 1), at(1)), []);
     }
 
@@ -457,7 +468,7 @@ mod tests {
         let mut orders = Orders::default();
         assert_eq!(
             orders.stop(&held("a", 1), at(0)),
-            [finished(held("a", 1), Finish::Stopped)]
+            [finished(held("a", 1), Finish::Stopped(Summary::default()))]
         );
     }
 }

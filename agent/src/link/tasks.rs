@@ -14,7 +14,7 @@ use shared::inquiry::{Answer, Inquiry};
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Holding, Located};
 use shared::rollout::story::Story;
-use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order, Progress};
+use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order, Progress, Summary};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,7 +226,7 @@ impl Tasks {
                         never = tell(of.clone(), &recorder, events) => match never {},
                     }
                 }
-                Err(failure) => Finish::Failed(failure),
+                Err(failure) => Finish::Failed(failure, Summary::default()),
             };
             log(&finish);
             let (told, _) = recorder.story();
@@ -365,7 +365,10 @@ impl Tasks {
         };
         let outcome = match subject {
             Some(Subject::Order(of)) => {
-                let finish = Finish::Failed(failed(format!("the work on database {}", of.database)));
+                let finish = Finish::Failed(
+                    failed(format!("the work on database {}", of.database)),
+                    Summary::default(),
+                );
                 Outcome::Order(of, finish, Story::default())
             }
             Some(Subject::Look(question)) => {
@@ -427,14 +430,14 @@ fn log(finish: &Finish) {
                 "done"
             );
         }
-        Finish::Failed(failure) => tracing::warn!(error = failure.message, "failed"),
+        Finish::Failed(failure, _) => tracing::warn!(error = failure.message, "failed"),
         Finish::Replaced { by, .. } => {
             tracing::warn!(
                 by,
                 "replaced: another holder has taken this database over; nothing was changed since"
             );
         }
-        Finish::Stopped => tracing::info!("stopped at a safe point, to be continued"),
+        Finish::Stopped(_) => tracing::info!("stopped at a safe point, to be continued"),
     }
 }
 

@@ -13,7 +13,7 @@ use shared::inquiry::{Answer, Inquiry};
 use shared::migration::Set;
 use shared::retry::Retryability;
 use shared::rollout::message::Located;
-use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order};
+use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order, Summary};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl Worker for Databases {
                 Ok(database) => {
                     work::execute(&database, &set, &order, store, &self.description, &control).await
                 }
-                Err(failure) => Finish::Failed(failure),
+                Err(failure) => Finish::Failed(failure, Summary::default()),
             }
         }
         .boxed()

@@ -19,9 +19,13 @@ use crate::facts;
 use crate::run::Run;
 use shared::id::DatabaseName;
 use shared::ledger::Todo;
+use shared::lock::LONGEST_TRY;
 use shared::migration::{Options, Step};
 use shared::plan::{Action, Facts, Stage};
 use shared::sql::Tag;
+use std::time::Instant;
+
+use locks::Locks;
 
 pub(crate) use index::{build_at_work, must_be_unlimited};
 pub(crate) use locks::{Seen, blocker};
@@ -124,14 +128,36 @@ enum Onwards {
     LookAgain,
 }
 
+/// Looks into the catalog. Whoever holds a table so that even readers wait is waited for within the budget for locks, and
+/// named meanwhile.
+async fn read(run: &mut Run<'_>, place: Place<'_>, tag: &Tag, facts: &mut Facts) -> Result<(), Error> {
+    let mut locks = None;
+    loop {
+        let began = Instant::now();
+        let mut session = run.database.session().await?;
+        let change = &place.step().change;
+        let read = facts::inspect_within(&mut session, tag, change, facts, LONGEST_TRY).await;
+        drop(session);
+        match read {
+            Err(error) if error.sqlstate() == Some(transaction::LOCK_TIMEOUT) => {
+                let waiting = match locks.take() {
+                    Some(waiting) => waiting,
+                    None => Locks::to_read(run, place, tag, began).await?,
+                };
+                locks.insert(waiting).kept_out(run, tag, began.elapsed()).await?;
+            }
+            read => return read,
+        }
+    }
+}
+
 /// Plans what is left from what the catalog says, and carries it out as far as that plan goes.
 async fn planned(run: &mut Run<'_>, place: Place<'_>, stage: Stage) -> Result<Onwards, Error> {
     let tag = place.tag(run);
     let mut facts = place.facts(stage);
     let change = &place.step().change;
     if !change.tables().is_empty() || !change.types().is_empty() {
-        let mut session = run.database.session().await?;
-        facts::inspect(&mut session, &tag, change, &mut facts).await?;
+        read(run, place, &tag, &mut facts).await?;
     }
     let actions = change.plan(&facts)?;
     let begun = stage == Stage::Begun;

@@ -33,7 +33,6 @@ pub(crate) enum Command {
     Undo {
         /// Its id, or the beginning of it.
         id: String,
-        reason: String,
         wish: undo::Wish,
         reply: oneshot::Sender<Result<Founded, Refusal>>,
     },
@@ -58,6 +57,7 @@ pub(crate) enum Command {
     Undrain {
         agent: AgentId,
         by: String,
+        reason: String,
         reply: oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
     },
     /// Something is asked about databases.
@@ -182,8 +182,9 @@ pub(crate) enum Refusal {
     Waves(Vec<waves::Error>),
     #[error(transparent)]
     Search(#[from] show::Error),
-    #[error("cannot undo rollout {rollout}: {why}")]
-    Undo { rollout: RolloutId, why: undo::Error },
+    // Whoever asks says what cannot be done.
+    #[error(transparent)]
+    Undo(#[from] undo::Error),
 }
 
 fn lines(errors: &[waves::Error]) -> String {

@@ -56,6 +56,7 @@ pub(super) fn found(
         selector: wish.selector,
         policy: wish.policy,
         created_by: wish.created_by,
+        reason: String::new(),
         created_at: now,
         trace: wish.trace,
         waves,
@@ -107,15 +108,11 @@ pub(super) fn undo(
             })
         };
     }
-    if let Some(under_way) = book.undo_under_way(of) {
-        return Ok(Finding::Known(under_way.spec().id.clone()));
+    if let Some(known) = book.undo_under_way(of).or_else(|| book.undone_by(of)) {
+        return Ok(Finding::Known(known.spec().id.clone()));
     }
     let undone = book.find(of.as_str())?;
-    let spec = book.undo(undone, wish, new_id(book, random), now);
-    let spec = spec.map_err(|why| Refusal::Undo {
-        rollout: of.clone(),
-        why,
-    })?;
+    let spec = book.undo(undone, wish, new_id(book, random), now)?;
     Ok(Finding::New(Box::new(spec)))
 }
 

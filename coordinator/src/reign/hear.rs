@@ -40,12 +40,7 @@ impl Reign {
                 }
             }
             Command::Found { wish, reply } => self.found(*wish, reply, now, round),
-            Command::Undo {
-                id,
-                reason,
-                wish,
-                reply,
-            } => match self.undo(&id, &reason, wish, now, round) {
+            Command::Undo { id, wish, reply } => match self.undo(&id, wish, now, round) {
                 Ok((id, by)) => round.answers.push(Answer::Founded(id, by, reply)),
                 // Whoever asked may have gone.
                 Err(refusal) => drop(reply.send(Err(refusal))),
@@ -85,7 +80,12 @@ impl Reign {
                 };
                 self.drain(&agent, drain, reply, round);
             }
-            Command::Undrain { agent, by, reply } => self.undrain(&agent, &by, reply, round),
+            Command::Undrain {
+                agent,
+                by,
+                reason,
+                reply,
+            } => self.undrain(&agent, &by, &reason, reply, round),
             Command::Inquire {
                 inquiry,
                 databases,
@@ -170,12 +170,13 @@ impl Reign {
         &mut self,
         agent: &AgentId,
         by: &str,
+        reason: &str,
         reply: oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
         round: &mut Round,
     ) {
         match self.book.undrain(agent) {
             Ok((outcome, changes)) => {
-                tracing::info!(%agent, by, ?outcome, "undrained");
+                tracing::info!(%agent, by, reason, ?outcome, "undrained");
                 round.changes.extend(changes);
                 round.answers.push(Answer::Undrained(reply, outcome));
             }
@@ -267,19 +268,24 @@ impl Reign {
     fn undo(
         &mut self,
         id: &str,
-        reason: &str,
         wish: undo::Wish,
         now: Time,
         round: &mut Round,
     ) -> Result<(RolloutId, FoundedBy), Refusal> {
         let undone = self.book.find(id)?.spec().id.clone();
-        let by = wish.by.clone();
+        let (by, reason) = (wish.by.clone(), wish.reason.clone());
         let finding = found::undo(&self.book, &undone, wish, now, random)?;
         // Also where its undo is under way: the abort may not have been written with that. What has ended stays so.
-        if let Ok(changes) = self.book.ask(&undone, Verb::Abort, by, reason.to_owned(), now) {
+        if let Ok(changes) = (self.book).ask(&undone, Verb::Abort, by.clone(), reason.clone(), now) {
             round.changes.extend(changes);
         }
-        Ok(self.founded(finding, round))
+        let is_new = finding.by() == FoundedBy::This;
+        let (id, founded) = self.founded(finding, round);
+        let verb = Verb::Undo { rollout: id.clone() };
+        if is_new && let Ok(changes) = self.book.ask(&undone, verb, by, reason, now) {
+            round.changes.extend(changes);
+        }
+        Ok((id, founded))
     }
 
     fn founded(&mut self, finding: Finding, round: &mut Round) -> (RolloutId, FoundedBy) {

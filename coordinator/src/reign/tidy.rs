@@ -170,6 +170,7 @@ mod tests {
             selector: Selector::All,
             policy: Policy::default(),
             created_by: String::new(),
+            reason: String::new(),
             created_at: Time(0),
             trace: None,
             waves: vec![Wave {

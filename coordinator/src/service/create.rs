@@ -5,8 +5,9 @@ use crate::reign::{Command, Founded, FoundedBy, Wish};
 use crate::seat::{Reigning, Seat};
 use proto::convert::request::Create;
 use proto::{convert, v1};
+use shared::ledger::{DataLoss, last_keeps_data};
 use shared::migration::{Set, Version};
-use shared::rollout::Bundle;
+use shared::rollout::{Bundle, undo};
 use shared::trace::Place;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -88,6 +89,42 @@ impl Context {
             rollout: Some(convert::view::rollout_to_wire(rollout)),
             created: by == FoundedBy::This,
         })
+    }
+}
+
+impl Context {
+    /// Passes unless an undo is bound to be refused wherever its rollout was completed, as far as the migrations alone
+    /// tell. Each database is asked again, by its ledger.
+    pub(super) async fn keeps_data(
+        &self,
+        reigning: &Reigning,
+        id: &str,
+        wish: &undo::Wish,
+    ) -> Result<(), Status> {
+        let book = reigning.book.borrow().clone();
+        let rollout = book.find(id).map_err(|error| status::of_search(&error))?;
+        let of = &rollout.spec().id;
+        let asked_before = book.founded_by(&wish.request).is_some();
+        let begun = rollout.counts().done > 0 || rollout.in_flight() > 0;
+        if wish.data_loss == DataLoss::Allowed
+            || asked_before
+            || !begun
+            || rollout.spec().undoes().is_some()
+            || book.undo_under_way(of).or_else(|| book.undone_by(of)).is_some()
+        {
+            return Ok(());
+        }
+        let bundle = self.bundles.fetch(rollout.spec().bundle).await;
+        let bundle = bundle.map_err(|error| status::of_bundle(&error))?;
+        let judged = tokio::task::spawn_blocking(move || {
+            let set = Set::parse(Some(bundle.set.clone()), &bundle.files).ok()?;
+            last_keeps_data(&set).err()
+        });
+        match judged.await {
+            Ok(None) => Ok(()),
+            Ok(Some(conflict)) => Err(status::refused(&format!("nothing was done, as {conflict}"))),
+            Err(_) => Err(Status::internal("reading the migrations ended unexpectedly")),
+        }
     }
 }
 

@@ -67,10 +67,16 @@ impl fleet_server::Fleet for Fleet {
     ) -> Result<Response<v1::UndrainAgentResponse>, Status> {
         let request = request.into_inner();
         let (agent, by) = (agent(request.agent)?, create::clip(request.requested_by));
+        let reason = request.reason;
         let reigning = self.0.reigning()?;
         let outcome = self
             .0
-            .ask(&reigning, |reply| Command::Undrain { agent, by, reply })
+            .ask(&reigning, |reply| Command::Undrain {
+                agent,
+                by,
+                reason,
+                reply,
+            })
             .await?
             .map_err(|unknown| status::of_agent(&unknown))?;
         Ok(Response::new(v1::UndrainAgentResponse {

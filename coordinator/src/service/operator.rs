@@ -7,7 +7,7 @@ use proto::convert::request::Undo;
 use proto::convert::{control, view};
 use proto::v1;
 use proto::v1::operator_server;
-use shared::rollout::{Time, show};
+use shared::rollout::{Time, Verb, show};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -96,6 +96,9 @@ impl operator_server::Operator for Operator {
         } = request.into_inner();
         let verb = control::verb_from_wire(verb.unwrap_or_default());
         let verb = verb.map_err(|error| status::invalid(&error.chain()))?;
+        if let Verb::Undo { .. } = verb {
+            return Err(status::invalid("a rollout is undone by UndoRollout"));
+        }
         let reigning = self.0.reigning()?;
         let controlled = self
             .0
@@ -119,18 +122,15 @@ impl operator_server::Operator for Operator {
         request: Request<v1::UndoRolloutRequest>,
     ) -> Result<Response<v1::UndoRolloutResponse>, Status> {
         let caller = create::caller(&request);
-        let Undo { id, reason, mut wish } =
+        let Undo { id, mut wish } =
             Undo::from_wire(request.into_inner()).map_err(|error| status::invalid(&error.chain()))?;
         wish.trace = caller;
         let reigning = self.0.reigning()?;
+        // Before anything is aborted: what is refused should change nothing.
+        self.0.keeps_data(&reigning, &id, &wish).await?;
         let founded = self
             .0
-            .ask(&reigning, |reply| Command::Undo {
-                id,
-                reason,
-                wish,
-                reply,
-            })
+            .ask(&reigning, |reply| Command::Undo { id, wish, reply })
             .await?;
         let Founded { rollout, by } = founded.map_err(|refusal| status::of_refusal(&refusal))?;
         Ok(Response::new(v1::UndoRolloutResponse {

@@ -19,6 +19,11 @@ pub(super) fn invalid(message: &str) -> Status {
     Status::invalid_argument(clipped(message))
 }
 
+/// A rule of safety forbids it.
+pub(super) fn refused(message: &str) -> Status {
+    Status::permission_denied(clipped(message))
+}
+
 fn clipped(message: &str) -> String {
     if message.len() <= LONGEST_MESSAGE_BYTES {
         return message.to_owned();
@@ -78,7 +83,7 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::OtherContent { .. } => Status::already_exists(clipped(&refusal.to_string())),
         Refusal::Search(error) => of_search(error),
-        Refusal::NoMatch { .. } | Refusal::Waves(_) | Refusal::Undo { .. } => invalid(&refusal.to_string()),
+        Refusal::NoMatch { .. } | Refusal::Waves(_) | Refusal::Undo(_) => invalid(&refusal.to_string()),
     }
 }
 

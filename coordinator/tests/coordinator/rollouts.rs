@@ -7,7 +7,7 @@ use proto::v1;
 use shared::retry::Retryability;
 use shared::rollout::message::{Holding, ToAgent};
 use shared::rollout::view::{AssignmentState, State};
-use shared::rollout::work::{Exit, Failure, Finish, Look, Progress};
+use shared::rollout::work::{Exit, Failure, Finish, Look, Progress, Summary};
 use std::time::Duration;
 
 fn failure(retry: Retryability) -> Failure {
@@ -118,7 +118,10 @@ async fn a_failure_fails_its_database_only() {
     let order = agent.take().await;
     assert_eq!(order.database.as_str(), "billing");
     agent
-        .finish(&order, Finish::Failed(failure(Retryability::GiveUp)))
+        .finish(
+            &order,
+            Finish::Failed(failure(Retryability::GiveUp), Summary::default()),
+        )
         .await;
     let order = agent.next_order().await;
     assert_eq!(order.database.as_str(), "orders");
@@ -147,7 +150,10 @@ async fn a_passing_error_is_tried_again_with_a_new_token() {
     let (rollout, _) = coordinator.create(request("ci-1")).await.unwrap();
     let first = agent.take().await;
     agent
-        .finish(&first, Finish::Failed(failure(Retryability::Retry)))
+        .finish(
+            &first,
+            Finish::Failed(failure(Retryability::Retry), Summary::default()),
+        )
         .await;
     let waiting = coordinator
         .wait_for(&rollout, "orders", AssignmentState::Waiting)
@@ -231,7 +237,7 @@ async fn an_aborted_rollout_stops_what_runs_and_begins_nothing_more() {
         matches!(&stop, ToAgent::Stop { of: stopped, reason, .. } if *stopped == of && reason.contains("wrong set")),
         "{stop:?}"
     );
-    agent.finish(&order, Finish::Stopped).await;
+    agent.finish(&order, Finish::Stopped(Summary::default())).await;
     let ended = coordinator.wait_for_end(&rollout).await;
     assert_eq!(ended.state, State::Aborted);
     assert!(ended.reason.contains("ada"), "{}", ended.reason);

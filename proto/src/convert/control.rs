@@ -25,6 +25,9 @@ pub fn verb_to_wire(verb: Verb) -> v1::Verb {
         Verb::Approve { wave } => Wire::Approve(v1::verb::Approve {
             wave: wave.unwrap_or_default(),
         }),
+        Verb::Undo { rollout } => Wire::Undo(v1::verb::Undo {
+            rollout: rollout.into(),
+        }),
     };
     v1::Verb { verb: Some(verb) }
 }
@@ -45,6 +48,9 @@ pub fn verb_from_wire(wire: v1::Verb) -> Result<Verb, Error> {
         },
         Wire::Approve(approve) => Verb::Approve {
             wave: Some(approve.wave).filter(|wave| !wave.is_empty()),
+        },
+        Wire::Undo(undo) => Verb::Undo {
+            rollout: name("verb.undo.rollout", undo.rollout)?,
         },
     })
 }
@@ -98,6 +104,9 @@ mod tests {
             Verb::Approve { wave: None },
             Verb::Approve {
                 wave: Some("gold".to_owned()),
+            },
+            Verb::Undo {
+                rollout: shared::id::RolloutId::try_from("r").unwrap(),
             },
         ];
         for verb in verbs {

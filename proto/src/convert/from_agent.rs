@@ -36,12 +36,16 @@ pub fn to_wire(message: FromAgent) -> v1::AgentMessage {
             token: of.token,
             progress: Some(progress_to_wire(progress)),
         }),
-        FromAgent::Finished { of, finish } => Message::Finished(v1::Finished {
-            rollout: of.rollout.into(),
-            database: of.database.into(),
-            token: of.token,
-            outcome: Some(finish_to_wire(finish)),
-        }),
+        FromAgent::Finished { of, finish } => {
+            let (outcome, spent) = finish_to_wire(finish);
+            Message::Finished(v1::Finished {
+                rollout: of.rollout.into(),
+                database: of.database.into(),
+                token: of.token,
+                outcome: Some(outcome),
+                spent,
+            })
+        }
         FromAgent::Answered {
             inquiry,
             database,
@@ -86,7 +90,7 @@ pub fn from_wire(wire: v1::AgentMessage) -> Result<FromAgent, Error> {
         },
         Message::Finished(finished) => FromAgent::Finished {
             of: holding(finished.rollout, finished.database, finished.token)?,
-            finish: finish_from_wire(finished.outcome)?,
+            finish: finish_from_wire(finished.outcome, finished.spent)?,
         },
         Message::Inquiry(report) => FromAgent::Answered {
             inquiry: report.inquiry_id,
@@ -200,7 +204,7 @@ fn located_from_wire(wire: v1::InventoryEntry) -> Result<Located, Error> {
 mod tests {
     use super::*;
     use shared::id::{AgentId, DatabaseName, RolloutId};
-    use shared::rollout::work::{Finish, Look, Progress};
+    use shared::rollout::work::{Finish, Look, Progress, Summary};
 
     fn database() -> DatabaseName {
         DatabaseName::try_from("orders").unwrap()
@@ -272,7 +276,7 @@ mod tests {
             },
             FromAgent::Finished {
                 of: of(),
-                finish: Finish::Stopped,
+                finish: Finish::Stopped(Summary::default()),
             },
         ];
         for message in messages {

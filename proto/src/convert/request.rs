@@ -85,8 +85,6 @@ impl Plan {
 pub struct Undo {
     /// The id of the rollout, or the beginning of it.
     pub id: String,
-    /// Why.
-    pub reason: String,
     /// How.
     pub wish: Wish,
 }
@@ -96,7 +94,7 @@ impl Undo {
     pub fn to_wire(self) -> v1::UndoRolloutRequest {
         v1::UndoRolloutRequest {
             id: self.id,
-            reason: self.reason,
+            reason: self.wish.reason,
             requested_by: self.wish.by,
             request_id: self.wish.request.into(),
             allow_data_loss: self.wish.data_loss == DataLoss::Allowed,
@@ -108,7 +106,6 @@ impl Undo {
     pub fn from_wire(wire: v1::UndoRolloutRequest) -> Result<Self, Error> {
         Ok(Self {
             id: wire.id,
-            reason: wire.reason,
             wish: Wish {
                 request: name("request_id", wire.request_id)?,
                 data_loss: data_loss(wire.allow_data_loss),
@@ -118,6 +115,7 @@ impl Undo {
                     Hours::Kept
                 },
                 by: wire.requested_by,
+                reason: wire.reason,
                 // It comes beside the message.
                 trace: None,
             },

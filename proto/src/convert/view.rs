@@ -10,7 +10,9 @@ use super::work::{
 use super::{Error, name, name_or_none, required};
 use crate::v1;
 use shared::rollout::Time;
-use shared::rollout::view::{Agent, Assignment, AssignmentState, Counts, Database, Rollout, State, Wave};
+use shared::rollout::view::{
+    Agent, Approval, Assignment, AssignmentState, Counts, Database, Rollout, State, Wave,
+};
 use shared::rollout::work::Identity;
 
 fn time_to_wire(time: Option<Time>) -> u64 {
@@ -39,6 +41,7 @@ pub fn rollout_to_wire(rollout: Rollout) -> v1::Rollout {
         selector: Some(selector_to_wire(rollout.selector)),
         policy: Some(policy_to_wire(rollout.policy)),
         created_by: rollout.created_by,
+        created_reason: rollout.created_reason,
         created_at_unix_ms: rollout.created_at.0,
         ended_at_unix_ms: time_to_wire(rollout.ended_at),
         state: state.into(),
@@ -69,6 +72,8 @@ fn wave_to_wire(wave: Wave) -> v1::Wave {
         failed_databases: wave.databases.failed,
         skipped_databases: wave.databases.skipped,
         aborted_databases: wave.databases.aborted,
+        needs_approval: wave.approval != Approval::NotNeeded,
+        approved: wave.approval == Approval::Given,
     }
 }
 
@@ -77,6 +82,11 @@ fn wave_from_wire(wire: v1::Wave) -> Wave {
         name: wire.name,
         begun: wire.begun,
         blocked: wire.blocked,
+        approval: match (wire.needs_approval, wire.approved) {
+            (false, _) => Approval::NotNeeded,
+            (true, false) => Approval::Awaited,
+            (true, true) => Approval::Given,
+        },
         databases: Counts {
             total: wire.total_databases,
             waiting: wire.waiting_databases,
@@ -112,6 +122,7 @@ pub fn rollout_from_wire(wire: v1::Rollout) -> Result<Rollout, Error> {
         selector: selector_from_wire(required("rollout.selector", wire.selector)?)?,
         policy: policy_from_wire(required("rollout.policy", wire.policy)?)?,
         created_by: wire.created_by,
+        created_reason: wire.created_reason,
         created_at: Time(wire.created_at_unix_ms),
         ended_at: time_from_wire(wire.ended_at_unix_ms),
         state,
@@ -298,6 +309,7 @@ mod tests {
                 selector: Selector::All,
                 policy: Policy::default(),
                 created_by: "ada".to_owned(),
+                created_reason: "too slow".to_owned(),
                 created_at: Time(5),
                 ended_at: state.is_ended().then_some(Time(6)),
                 state,
@@ -306,6 +318,7 @@ mod tests {
                 databases: counts(),
                 waves: vec![Wave {
                     name: "canary".to_owned(),
+                    approval: Approval::Given,
                     begun: true,
                     blocked: "soaks".to_owned(),
                     databases: counts(),

@@ -129,6 +129,7 @@ pub(super) fn progress_to_wire(progress: Progress) -> v1::Progress {
         pace: progress.pace,
         batch_rows: progress.batch_rows,
         retries: progress.retries,
+        spent: Some(summary_to_wire(progress.spent)),
     }
 }
 
@@ -147,19 +148,23 @@ pub(super) fn progress_from_wire(wire: v1::Progress) -> Result<Progress, Error> 
         pace: wire.pace,
         batch_rows: wire.batch_rows,
         retries: wire.retries,
+        spent: wire.spent.map(summary_from_wire).unwrap_or_default(),
     })
 }
 
-pub(super) fn finish_to_wire(finish: Finish) -> v1::finished::Outcome {
-    match finish {
-        Finish::Done(summary) => v1::finished::Outcome::Done(summary_to_wire(summary)),
-        Finish::Failed(failure) => v1::finished::Outcome::Failed(failure_to_wire(failure)),
-        Finish::Replaced { by, newer } => v1::finished::Outcome::Replaced(v1::finished::Replaced {
-            by,
-            by_lease: newer == Newer::Lease,
-        }),
-        Finish::Stopped => v1::finished::Outcome::Stopped(v1::finished::Stopped {}),
-    }
+/// How it ended, and what was spent where it is not done.
+pub(super) fn finish_to_wire(finish: Finish) -> (v1::finished::Outcome, Option<v1::Summary>) {
+    let (outcome, spent) = match finish {
+        Finish::Done(summary) => return (v1::finished::Outcome::Done(summary_to_wire(summary)), None),
+        Finish::Failed(failure, spent) => (v1::finished::Outcome::Failed(failure_to_wire(failure)), spent),
+        Finish::Replaced { by, newer, spent } => {
+            let by_lease = newer == Newer::Lease;
+            let replaced = v1::finished::Replaced { by, by_lease };
+            (v1::finished::Outcome::Replaced(replaced), spent)
+        }
+        Finish::Stopped(spent) => (v1::finished::Outcome::Stopped(v1::finished::Stopped {}), spent),
+    };
+    (outcome, Some(summary_to_wire(spent)))
 }
 
 pub(super) fn summary_to_wire(of: Summary) -> v1::Summary {
@@ -174,6 +179,8 @@ pub(super) fn summary_to_wire(of: Summary) -> v1::Summary {
         wal_bytes: of.cost.wal_bytes,
         verified_rows: of.cost.verified_rows,
         differing_rows: of.cost.differing_rows,
+        open_rows: of.open_rows,
+        worked_ms: of.worked_ms,
     }
 }
 
@@ -182,6 +189,8 @@ pub(super) fn summary_from_wire(wire: v1::Summary) -> Summary {
         migrations: wire.migrations,
         steps: wire.steps,
         rows: wire.rows,
+        open_rows: wire.open_rows,
+        worked_ms: wire.worked_ms,
         cost: Cost {
             batches: wire.batches,
             retries: wire.retries,
@@ -194,10 +203,15 @@ pub(super) fn summary_from_wire(wire: v1::Summary) -> Summary {
     }
 }
 
-pub(super) fn finish_from_wire(wire: Option<v1::finished::Outcome>) -> Result<Finish, Error> {
+pub(super) fn finish_from_wire(
+    wire: Option<v1::finished::Outcome>,
+    spent: Option<v1::Summary>,
+) -> Result<Finish, Error> {
+    // Agents of an earlier version do not tell it.
+    let spent = spent.map(summary_from_wire).unwrap_or_default();
     Ok(match required("finished.outcome", wire)? {
         v1::finished::Outcome::Done(done) => Finish::Done(summary_from_wire(done)),
-        v1::finished::Outcome::Failed(failure) => Finish::Failed(failure_from_wire(failure)?),
+        v1::finished::Outcome::Failed(failure) => Finish::Failed(failure_from_wire(failure)?, spent),
         v1::finished::Outcome::Replaced(replaced) => Finish::Replaced {
             by: replaced.by,
             newer: if replaced.by_lease {
@@ -205,8 +219,9 @@ pub(super) fn finish_from_wire(wire: Option<v1::finished::Outcome>) -> Result<Fi
             } else {
                 Newer::Local
             },
+            spent,
         },
-        v1::finished::Outcome::Stopped(v1::finished::Stopped {}) => Finish::Stopped,
+        v1::finished::Outcome::Stopped(v1::finished::Stopped {}) => Finish::Stopped(spent),
     })
 }
 
@@ -224,11 +239,18 @@ mod tests {
 
     #[test]
     fn every_end_survives_the_wire() {
+        let spent = Summary {
+            rows: 180,
+            open_rows: 180,
+            ..Summary::default()
+        };
         let ends = [
             Finish::Done(Summary {
                 migrations: 1,
                 steps: 2,
                 rows: 3,
+                open_rows: 0,
+                worked_ms: 11,
                 cost: Cost {
                     batches: 4,
                     retries: 5,
@@ -239,23 +261,26 @@ mod tests {
                     differing_rows: 10,
                 },
             }),
-            Finish::Failed(failure(Retryability::Retry, Exit::Failed)),
-            Finish::Failed(failure(Retryability::GiveUp, Exit::Refused)),
-            Finish::Failed(failure(Retryability::StopRollout, Exit::Stopped)),
+            Finish::Failed(failure(Retryability::Retry, Exit::Failed), spent),
+            Finish::Failed(failure(Retryability::GiveUp, Exit::Refused), spent),
+            Finish::Failed(failure(Retryability::StopRollout, Exit::Stopped), spent),
             Finish::Replaced {
                 by: "agent-b".to_owned(),
                 newer: Newer::Lease,
+                spent,
             },
             Finish::Replaced {
                 by: "somebody".to_owned(),
                 newer: Newer::Local,
+                spent,
             },
-            Finish::Stopped,
+            Finish::Stopped(spent),
         ];
         for end in ends {
-            assert_eq!(finish_from_wire(Some(finish_to_wire(end.clone()))).unwrap(), end);
+            let (outcome, spent) = finish_to_wire(end.clone());
+            assert_eq!(finish_from_wire(Some(outcome), spent).unwrap(), end);
         }
-        assert!(finish_from_wire(None).is_err());
+        assert!(finish_from_wire(None, None).is_err());
     }
 
     #[test]

@@ -407,7 +407,11 @@ fn unchanged(migration: &Migration, rows: &[&StepRow], steps: &[Step]) -> Result
 }
 
 /// The opposite of the first `count` steps, in reverse.
-fn automatic_undo(migration: &Migration, count: usize, extent: Extent) -> Result<Cow<'_, [Step]>, Conflict> {
+pub(super) fn automatic_undo(
+    migration: &Migration,
+    count: usize,
+    extent: Extent,
+) -> Result<Cow<'_, [Step]>, Conflict> {
     migration
         .up
         .automatic_undo(count)

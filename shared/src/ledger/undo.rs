@@ -1,9 +1,10 @@
 //! Taking back what one rollout has applied: only what it completed, and only where nothing was applied on top.
 
-use super::next::{History, Todo, Work};
-use super::{Conflict, Ledger, RunRow, RunState, State};
+use super::next::{History, Todo, Work, automatic_undo};
+use super::{Conflict, Extent, Ledger, RunRow, RunState, State};
 use crate::id::{Direction, RolloutId};
-use crate::migration::{Set, Version};
+use crate::migration::{Migration, Set, Step, Version};
+use std::borrow::Cow;
 
 /// Whether values and rows may be lost by an undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -123,18 +124,42 @@ pub(super) fn undo<'a>(
     Ok(history.way_down(todos))
 }
 
+/// Passes when the last migration of a set can be taken back without loss. An order runs what is pending up to the last,
+/// so the last is part of whatever is taken back; whether those before it are, each ledger says.
+///
+/// # Errors
+/// When its way down loses data.
+pub fn last_keeps_data(set: &Set) -> Result<(), Conflict> {
+    let Some(migration) = set.migrations.last() else {
+        return Ok(());
+    };
+    let steps = match &migration.down {
+        Some(down) => Cow::Borrowed(&down.steps[..]),
+        // One without any way down is told so by each database.
+        None => match automatic_undo(migration, migration.up.steps.len(), Extent::Whole) {
+            Ok(steps) => steps,
+            Err(_) => return Ok(()),
+        },
+    };
+    steps_keep_data(migration, &steps)
+}
+
 /// Passes when no step that is left takes anything away for good.
 fn keeps_data(todos: &[Todo<'_>]) -> Result<(), Conflict> {
-    for todo in todos {
-        for step in todo.steps.iter().skip(todo.done) {
-            if step.change.loses_data() {
-                return Err(Conflict::LosesData {
-                    version: todo.migration.version.clone(),
-                    name: todo.migration.name.clone(),
-                    title: step.change.title(),
-                });
-            }
-        }
+    let mut all = todos.iter();
+    all.try_for_each(|todo| {
+        let left = todo.steps.get(todo.done..).unwrap_or_default();
+        steps_keep_data(todo.migration, left)
+    })
+}
+
+fn steps_keep_data(migration: &Migration, steps: &[Step]) -> Result<(), Conflict> {
+    match steps.iter().find(|step| step.change.loses_data()) {
+        None => Ok(()),
+        Some(step) => Err(Conflict::LosesData {
+            version: migration.version.clone(),
+            name: migration.name.clone(),
+            title: step.change.title(),
+        }),
     }
-    Ok(())
 }

@@ -35,6 +35,9 @@ pub enum Assignment {
         not_before: Time,
         /// Why the last attempt came to nothing.
         last: Option<Setback>,
+        /// What attempts have done and cost so far.
+        #[serde(default)]
+        spent: Summary,
     },
     /// The lease is being written; whether it is, is not known yet.
     Leasing(Work),
@@ -55,7 +58,7 @@ pub enum Assignment {
         started_at: Option<Time>,
         /// When it was done, or found done.
         ended_at: Time,
-        /// What was done.
+        /// What was done, by all attempts.
         summary: Summary,
     },
     /// It will not be tried again.
@@ -73,6 +76,9 @@ pub enum Assignment {
         /// Whether someone has said to go on all the same.
         #[serde(default)]
         forgiven: bool,
+        /// What attempts have done and cost.
+        #[serde(default)]
+        spent: Summary,
     },
     /// Left out: the rollout does nothing with it any more, and counts it neither as done nor as failed.
     Skipped {
@@ -86,6 +92,9 @@ pub enum Assignment {
         ended_at: Time,
         /// How the last attempt ended.
         last: Option<Setback>,
+        /// What attempts have done and cost.
+        #[serde(default)]
+        spent: Summary,
     },
     /// Left undone, or half done, because the rollout was aborted or stopped.
     Aborted {
@@ -99,6 +108,9 @@ pub enum Assignment {
         ended_at: Time,
         /// How the last attempt ended.
         last: Option<Setback>,
+        /// What attempts have done and cost.
+        #[serde(default)]
+        spent: Summary,
     },
 }
 
@@ -150,6 +162,9 @@ pub struct Work {
     pub started_at: Time,
     /// Why the attempt before came to nothing.
     pub last: Option<Setback>,
+    /// What the attempts before have done and cost.
+    #[serde(default)]
+    pub spent: Summary,
 }
 
 impl Work {
@@ -270,6 +285,19 @@ impl Assignment {
             failures: 0,
             not_before: Time(0),
             last: None,
+            spent: Summary::default(),
+        }
+    }
+
+    /// What attempts that have ended did and cost.
+    pub fn spent(&self) -> Summary {
+        match self {
+            Self::Waiting { spent, .. }
+            | Self::Failed { spent, .. }
+            | Self::Skipped { spent, .. }
+            | Self::Aborted { spent, .. } => *spent,
+            Self::Leasing(work) | Self::Running { work, .. } => work.spent,
+            Self::Done { summary, .. } => *summary,
         }
     }
 

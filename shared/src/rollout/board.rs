@@ -123,7 +123,14 @@ impl<'a> Board<'a> {
         let mut resting = BTreeMap::new();
         let mut loads = Loads::default();
         for rollout in &snapshot.live {
-            if let Hours::Closed { until } = Hours::at(&rollout.spec().policy.windows, now) {
+            let hours = Hours::at(&rollout.spec().policy.windows, now);
+            #[cfg(test)]
+            let hours = if planted::chosen(Bug::HoursIgnored) {
+                Hours::Open { until: None }
+            } else {
+                hours
+            };
+            if let Hours::Closed { until } = hours {
                 resting.insert(&rollout.spec().id, until);
             }
             for assignment in rollout.assignments().values() {
@@ -222,7 +229,10 @@ impl<'a> Board<'a> {
             if link.is_none_or(|link| link.leaving) {
                 continue;
             }
-            if self.snapshot.fleet.drains().contains_key(agent) {
+            let drained = self.snapshot.fleet.drains().contains_key(agent);
+            #[cfg(test)]
+            let drained = drained && !planted::chosen(Bug::DrainIgnored);
+            if drained {
                 draining.push(agent.clone());
                 continue;
             }
@@ -642,10 +652,17 @@ fn limits(rollout: &Rollout) -> Limits {
     } else {
         per_server
     };
+    let per_agent = policy.max_per_agent.map_or(usize::MAX, of);
+    #[cfg(test)]
+    let per_agent = if planted::chosen(Bug::AgentLimitIgnored) {
+        usize::MAX
+    } else {
+        per_agent
+    };
     Limits {
         all: rollout.most_in_flight(),
         per_server,
-        per_agent: policy.max_per_agent.map_or(usize::MAX, of),
+        per_agent,
     }
 }
 

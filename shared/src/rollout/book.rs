@@ -505,6 +505,7 @@ impl Book {
             rollout,
             Event::LeaseLost {
                 database: database.clone(),
+                progress: self.progress(rollout, database).cloned(),
             },
             now,
             &mut heard,
@@ -576,6 +577,7 @@ impl Book {
                 rollout.clone(),
                 Event::LeaseLost {
                     database: database.clone(),
+                    progress: self.progress(rollout, database).cloned(),
                 },
             )),
             Decision::Abandon { rollout, database } => Some((
@@ -662,7 +664,7 @@ impl Book {
             return;
         };
         let rollout = Arc::make_mut(shared);
-        if let Event::LeaseLost { database } = &event {
+        if let Event::LeaseLost { database, .. } = &event {
             note_loss(&mut self.stories, rollout, database, now);
         }
         let effects = match rollout.apply(event, now) {

@@ -298,7 +298,7 @@ fn an_aborted_rollout_asks_its_agents_to_stop_and_then_ends() {
         &agent("x"),
         FromAgent::Finished {
             of,
-            finish: Finish::Stopped,
+            finish: Finish::Stopped(Summary::default()),
         },
         NOW,
     );
@@ -403,7 +403,7 @@ fn an_agent_that_is_leaving_ends_its_work_and_gets_no_more() {
     let (mut book, of) = at_work();
     let leaving = book.hear(&agent("x"), FromAgent::Leaving, NOW);
     assert_eq!(leaving.changes.len(), 0);
-    let finish = Finish::Stopped;
+    let finish = Finish::Stopped(Summary::default());
     book.hear(&agent("x"), FromAgent::Finished { of, finish }, NOW);
     let later = NOW.after(std::time::Duration::from_mins(1));
     let advance = book.advance(later, || Holder(Uuid::from_u128(9)));

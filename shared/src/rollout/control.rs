@@ -1,7 +1,7 @@
 //! What operators may ask of a rollout, and the record of it.
 
 use super::time::Time;
-use crate::id::DatabaseName;
+use crate::id::{DatabaseName, RolloutId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,6 +33,11 @@ pub enum Verb {
         /// Its name; the next wave that waits for it, where there is none.
         wave: Option<String>,
     },
+    /// Another rollout takes it back. Recorded when that is founded, never asked for.
+    Undo {
+        /// Which.
+        rollout: RolloutId,
+    },
 }
 
 /// Something that was asked and changed the rollout.
@@ -59,6 +64,7 @@ impl Verb {
             Self::Retry { .. } => "retry",
             Self::Skip { .. } => "skip",
             Self::Approve { .. } => "approve",
+            Self::Undo { .. } => "undo",
         }
     }
 }
@@ -74,6 +80,7 @@ impl fmt::Display for Verb {
                 write!(f, " {}", names.join(", "))
             }
             Self::Approve { wave } => write!(f, " {}", wave.as_deref().unwrap_or_default()),
+            Self::Undo { rollout } => write!(f, ", by rollout {rollout}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::assignment::{Assignment, Work};
 use super::control::{Action, Verb};
 use super::course::{Course, NextWave};
-use super::work::{Failure, Finish};
+use super::work::{Failure, Finish, Progress};
 use crate::id::{AgentId, DatabaseName, Holder};
 
 /// What happened.
@@ -92,6 +92,8 @@ pub enum Event {
     LeaseLost {
         /// Which database.
         database: DatabaseName,
+        /// The last that was heard of the work.
+        progress: Option<Progress>,
     },
     /// The rollout aborts, so a waiting database is not begun any more.
     Abandoned {

@@ -21,6 +21,14 @@ pub(super) enum Bug {
     UndoneTooEarly,
     /// Nobody asks whether the checks of a wave hold.
     ChecksIgnored,
+    /// Work begins at any hour.
+    HoursIgnored,
+    /// A wave begins with as many as may be at work at all.
+    RampUpIgnored,
+    /// The limit of an agent does not count.
+    AgentLimitIgnored,
+    /// A drained agent gets work.
+    DrainIgnored,
 }
 
 thread_local! {

@@ -34,6 +34,7 @@ pub(crate) fn spec(number: u64, databases: &[&str], policy: Policy) -> Spec {
         selector: Selector::All,
         policy,
         created_by: "ada".to_owned(),
+        reason: String::new(),
         created_at: Time(0),
         trace: None,
         waves: vec![wave("rest", databases)],

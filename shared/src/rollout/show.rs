@@ -220,6 +220,7 @@ pub fn show_rollout(rollout: &Rollout, now: Time) -> view::Rollout {
         selector: spec.selector.clone(),
         policy: spec.policy.clone(),
         created_by: spec.created_by.clone(),
+        created_reason: spec.reason.clone(),
         created_at: spec.created_at,
         ended_at,
         state,
@@ -241,6 +242,11 @@ fn waves(rollout: &Rollout, now: Time) -> Vec<view::Wave> {
     let show = |(place, wave): (usize, &Wave)| view::Wave {
         name: wave.name.clone(),
         begun: place <= current,
+        approval: match (wave.approval, rollout.course().approved.contains(&place)) {
+            (false, _) => view::Approval::NotNeeded,
+            (true, false) => view::Approval::Awaited,
+            (true, true) => view::Approval::Given,
+        },
         // The wave after the last one that has begun is the one that waits for something.
         blocked: match rollout.next_wave(now) {
             Some(wait) if place == current + 1 && !rollout.phase().is_ended() => wait.to_string(),
@@ -314,7 +320,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
         token,
         ..blank(view::AssignmentState::Running)
     };
-    match assignment {
+    let shown = match assignment {
         Assignment::Waiting { failures, last, .. } => view::Assignment {
             agent: last.as_ref().map(|setback| setback.agent().clone()),
             attempt: *failures,
@@ -328,13 +334,12 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             attempt,
             started_at,
             ended_at,
-            summary,
+            summary: _,
         } => view::Assignment {
             agent: Some(agent.clone()),
             attempt: *attempt,
             started_at: *started_at,
             ended_at: Some(*ended_at),
-            summary: *summary,
             ..blank(view::AssignmentState::Done)
         },
         Assignment::Failed {
@@ -344,6 +349,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             ended_at,
             failure,
             forgiven: _,
+            spent: _,
         } => view::Assignment {
             agent: Some(agent.clone()),
             attempt: *attempt,
@@ -358,6 +364,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             attempt,
             ended_at,
             last,
+            spent: _,
         } => view::Assignment {
             agent: agent.clone(),
             attempt: *attempt,
@@ -372,6 +379,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             started_at,
             ended_at,
             last,
+            spent: _,
         } => view::Assignment {
             agent: agent.clone(),
             attempt: *attempt,
@@ -380,6 +388,10 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             ended_at: Some(*ended_at),
             ..blank(view::AssignmentState::Aborted)
         },
+    };
+    view::Assignment {
+        summary: assignment.spent(),
+        ..shown
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Spec {
     pub policy: Policy,
     /// Who asked for it.
     pub created_by: String,
+    /// Why; empty where nobody said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// When.
     pub created_at: Time,
     /// Under which span of the caller's its own hang, where the caller said so.

@@ -3,9 +3,10 @@
 //! The first is aborted, and nothing of the second begins before the first has ended; which migrations are to be undone
 //! on a database, and whether that may be, its ledger says ([`crate::ledger::Goal::UndoRollout`]).
 
-use super::assignment::Assignment;
+use super::assignment::{Assignment, clipped_to};
 use super::book::Book;
 use super::machine::Rollout;
+use super::phase::Phase;
 use super::spec::Spec;
 use super::time::Time;
 use super::waves::Wave;
@@ -14,6 +15,9 @@ use crate::id::{RequestId, RolloutId};
 use crate::ledger::DataLoss;
 use crate::trace::Place;
 use std::time::Duration;
+
+/// A reason is kept up to this size.
+const LONGEST_REASON_BYTES: usize = 1024;
 
 /// What someone asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub struct Wish {
     pub hours: Hours,
     /// Who asks.
     pub by: String,
+    /// Why.
+    pub reason: String,
     /// Under which span of theirs.
     pub trace: Option<Place>,
 }
@@ -93,6 +99,7 @@ impl Book {
             },
             policy,
             created_by: wish.by,
+            reason: clipped_to(LONGEST_REASON_BYTES, wish.reason),
             created_at: now,
             trace: wish.trace,
             waves,
@@ -103,6 +110,13 @@ impl Book {
     /// The rollout that takes another back now.
     pub fn undo_under_way(&self, rollout: &RolloutId) -> Option<&Rollout> {
         self.undos_of(rollout).find(|undo| !undo.phase().is_ended())
+    }
+
+    /// The rollout that has taken another back wherever it came, so that nothing of it is left.
+    pub fn undone_by(&self, rollout: &RolloutId) -> Option<&Rollout> {
+        self.undos_of(rollout).find(|undo| {
+            matches!(undo.phase(), Phase::Done { .. }) && undo.counts().done == undo.assignments().len()
+        })
     }
 
     /// A rollout that takes another back, or has done so on a database at least.
@@ -145,6 +159,7 @@ mod tests {
             data_loss: DataLoss::Refused,
             hours: Hours::Kept,
             by: "ada".to_owned(),
+            reason: "too slow".to_owned(),
             trace: None,
         }
     }

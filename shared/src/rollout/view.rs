@@ -32,6 +32,8 @@ pub struct Rollout {
     pub policy: Policy,
     /// Who asked for it.
     pub created_by: String,
+    /// Why it was asked for; empty where nobody said.
+    pub created_reason: String,
     /// When.
     pub created_at: Time,
     /// When it ended; `None` while it has not.
@@ -59,8 +61,22 @@ pub struct Wave {
     pub begun: bool,
     /// Why it has not, where it is the next; empty otherwise.
     pub blocked: String,
+    /// Whether someone must approve it first.
+    pub approval: Approval,
     /// How many of its databases are where.
     pub databases: Counts,
+}
+
+/// Whether a wave needs someone's approval before it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approval {
+    /// It begins by itself.
+    NotNeeded,
+    /// Nobody has approved it yet.
+    Awaited,
+    /// Someone has.
+    Given,
 }
 
 /// Where a rollout stands.
@@ -145,7 +161,7 @@ pub struct Assignment {
     pub started_at: Option<Time>,
     /// When it ended for good.
     pub ended_at: Option<Time>,
-    /// What was done.
+    /// What the attempts that have ended did and cost.
     pub summary: Summary,
     /// The fence's token while it runs.
     pub token: Option<i64>,

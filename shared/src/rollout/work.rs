@@ -7,6 +7,7 @@ use crate::migration::Version;
 use crate::retry::Retryability;
 use crate::trace::Place;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Where a database physically is, as the server itself says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -162,6 +163,9 @@ pub struct Progress {
     /// Why the batches go as fast as they do, or how far the build of an index is, for people; empty in other steps.
     #[serde(default)]
     pub pace: String,
+    /// What this order has done and cost up to the step at work.
+    #[serde(default)]
+    pub spent: Summary,
     /// Migrations finished in this order.
     pub migrations_done: u32,
     /// Migrations this order has to do.
@@ -173,17 +177,19 @@ pub struct Progress {
 pub enum Finish {
     /// All pending migrations are done.
     Done(Summary),
-    /// A step failed; its transaction left nothing behind.
-    Failed(Failure),
+    /// A step failed; its transaction left nothing behind. What was done and spent before stays.
+    Failed(Failure, Summary),
     /// Another holder has the fence; nothing was changed since.
     Replaced {
         /// Who, for people.
         by: String,
         /// What it holds the database with.
         newer: Newer,
+        /// What was done and spent before.
+        spent: Summary,
     },
     /// Asked to stop, or the lease could not be renewed: stopped between two batches or steps, to be continued.
-    Stopped,
+    Stopped(Summary),
 }
 
 /// What a holder was replaced with.
@@ -204,13 +210,46 @@ pub struct Summary {
     pub steps: u32,
     /// Rows changed by batches.
     pub rows: u64,
+    /// Rows changed by the step that was left open, over all its lives; 0 where none was.
+    #[serde(default)]
+    pub open_rows: u64,
+    /// How long agents had the work, from each lease to its end, in milliseconds; the coordinator's clock.
+    #[serde(default)]
+    pub worked_ms: u64,
     /// What it cost.
     #[serde(default)]
     pub cost: Cost,
 }
 
-/// What work on one database cost, in the attempt that ended it; of batches and retries, those of earlier attempts at the
-/// same steps are among them.
+impl Summary {
+    /// With a further attempt, and how long an agent had it.
+    #[must_use]
+    pub fn with(mut self, attempt: Self, worked: Duration) -> Self {
+        self.migrations += attempt.migrations;
+        self.steps += attempt.steps;
+        self.rows += attempt.rows;
+        self.open_rows = attempt.open_rows;
+        self.cost += attempt.cost;
+        self.worked_ms =
+            (self.worked_ms).saturating_add(u64::try_from(worked.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// What an attempt did of which only its last progress is known; `self` is what those before it did.
+    #[must_use]
+    pub fn last_known(&self, progress: &Progress) -> Self {
+        let spent = progress.spent;
+        // Where no step was finished, the one at work is the one that the attempt before left open.
+        let before = if spent.steps == 0 { self.open_rows } else { 0 };
+        Self {
+            rows: spent.rows + progress.rows.saturating_sub(before),
+            open_rows: progress.rows.max(before),
+            ..spent
+        }
+    }
+}
+
+/// What work on one database cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Batches committed.

@@ -5,7 +5,7 @@ mod plan;
 mod undo;
 
 use proto::v1::{Assignment, AssignmentState, GetRolloutResponse, Rollout, RolloutState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::eventually;
 use tests::fleet::{Agent, Coordinator, Member, members};
 use tests::migrations::Migrations;
@@ -13,6 +13,8 @@ use tests::postgres::Server;
 use tests::process::Ended;
 
 const SOON: Duration = Duration::from_secs(30);
+/// What is paused or aborted stops in this time, and the command that asks for it has had its answer.
+const PROMPTLY: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(90);
 const ROWS: i64 = 20_000;
 
@@ -228,6 +230,7 @@ async fn a_pause_stops_between_two_batches_and_outlives_the_coordinator() -> any
         Ok((fleet.number("paused", counted).await? > 0).then_some(()))
     })
     .await?;
+    let asked = Instant::now();
     fleet.ask(&["pause", &id, "--reason", "lunch"]).await?;
     let at_pause = fleet.number("paused", counted).await?;
     eventually("nothing at work", SOON, || async {
@@ -235,6 +238,8 @@ async fn a_pause_stops_between_two_batches_and_outlives_the_coordinator() -> any
         Ok((rollout.running_databases == 0).then_some(()))
     })
     .await?;
+    let took = asked.elapsed();
+    assert!(took < PROMPTLY, "it took {took:?} to stop");
     let stopped = fleet.number("paused", counted).await?;
     assert!(
         stopped < ROWS && stopped <= at_pause + 2 * 500,
@@ -242,6 +247,13 @@ async fn a_pause_stops_between_two_batches_and_outlives_the_coordinator() -> any
     );
     let text = fleet.says(&id, "the rollout is paused (paused by").await?;
     assert!(text.contains("lunch"), "{text}");
+    let changed = |shown: &[Assignment]| shown[0].summary.map_or(0, |of| of.rows.cast_signed());
+    let (_, assignments) = fleet.show(&id).await?;
+    assert_eq!(
+        changed(&assignments),
+        stopped,
+        "what was done before a pause counts"
+    );
     fleet.coordinator.kill()?;
     fleet.coordinator.restart().await?;
     fleet.coordinator.wait_for_databases(&["paused"]).await?;
@@ -253,6 +265,7 @@ async fn a_pause_stops_between_two_batches_and_outlives_the_coordinator() -> any
     assert_eq!(fleet.number("paused", counted).await?, ROWS);
     let (_, assignments) = fleet.show(&id).await?;
     assert_eq!(assignments[0].attempt, 1, "a pause is no failure");
+    assert_eq!(changed(&assignments), ROWS);
     Ok(())
 }
 
@@ -372,5 +385,30 @@ async fn no_more_databases_of_one_server_are_at_work_than_allowed() -> anyhow::R
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(most, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_that_even_readers_wait_for_is_waited_for_within_the_budget() -> anyhow::Result<()> {
+    let fleet = Fleet::start(&["shut"]).await?;
+    let database = &fleet.member("shut").database;
+    database.execute("CREATE TABLE t (id bigint PRIMARY KEY)").await?;
+    let holder = database.connect().await?;
+    holder.batch_execute("BEGIN; LOCK TABLE t").await?;
+    let add = &[(
+        "001_add.yaml",
+        "up:\n  - add_column: { table: t, column: c, type: int }\n    lock_timeout: 3s\n",
+    )];
+    let began = Instant::now();
+    let id = fleet.rollout(add, "{ max_attempts: 1 }").await?;
+    fleet
+        .says(&id, "waiting for a lock, outside its queue, held by")
+        .await?;
+    fleet.is(&id, RolloutState::Failed).await?;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let (_, assignments) = fleet.show(&id).await?;
+    let waited = assignments[0].summary.map_or(0, |of| of.lock_wait_ms);
+    assert!((2_000..6_000).contains(&waited), "{assignments:?}");
+    holder.batch_execute("ROLLBACK").await?;
     Ok(())
 }

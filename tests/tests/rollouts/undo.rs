@@ -41,8 +41,13 @@ async fn an_undo_takes_back_what_the_rollout_did_where_nothing_came_later() -> a
         .command(&["rollout", "undo", &id, "--watch"])
         .run()
         .await?;
-    assert_eq!(careful.code, Some(1), "{}", careful.stderr);
+    assert_eq!(careful.code, Some(3), "{}", careful.stderr);
     assert!(careful.stderr.contains("--allow-data-loss"), "{}", careful.stderr);
+    assert_eq!(
+        fleet.coordinator.rollouts().await?.len(),
+        1,
+        "nothing was founded"
+    );
     for name in names {
         assert_eq!(fleet.number(name, TABLES).await?, 1, "{name} was touched");
     }
@@ -73,6 +78,11 @@ async fn an_undo_takes_back_what_the_rollout_did_where_nothing_came_later() -> a
     for part in ["which undoes", "migration 002 \"later\" came later"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
+
+    assert_eq!(taken_back.created_reason, "too slow");
+    let (original, _) = fleet.show(&id).await?;
+    let link = original.actions.last().and_then(|action| action.verb.clone());
+    assert!(format!("{link:?}").contains(&taken_back.id), "{link:?}");
 
     // What is taken back is not tried again, and an undo is not undone.
     for (words, why) in [

@@ -13,7 +13,7 @@ use shared::inquiry::Answer;
 use shared::retry::Retryability;
 use shared::rollout::message::{FromAgent, Hello, Holding, Located, Parting, ToAgent, Welcome};
 use shared::rollout::release;
-use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order};
+use shared::rollout::work::{Aim, Exit, Failure, Finish, Look, Order, Summary};
 
 impl State {
     pub(super) fn opened(&mut self, id: ConnectionId, now: Boot, effects: &mut Vec<Effect>) {
@@ -219,10 +219,15 @@ impl State {
             }
             Mode::Serving if !self.identity.databases.contains_key(&of.database) => {
                 let failure = self.not_served(&of.database);
-                self.orders.ended(&of, Finish::Failed(failure), now)
+                self.orders
+                    .ended(&of, Finish::Failed(failure, Summary::default()), now)
             }
             Mode::Serving if self.bundles.find(order.bundle).is_none() => {
-                let actions = self.orders.ended(&of, Finish::Failed(missing(order.bundle)), now);
+                let actions = self.orders.ended(
+                    &of,
+                    Finish::Failed(missing(order.bundle), Summary::default()),
+                    now,
+                );
                 self.act(actions, now, effects);
                 return self.start_over(now, effects);
             }
@@ -345,7 +350,7 @@ impl State {
             return;
         }
         // Only an order that waited behind another can have outlived its bundle here.
-        let failed = Finish::Failed(missing(order.bundle));
+        let failed = Finish::Failed(missing(order.bundle), Summary::default());
         let actions = self.orders.ended(&Holding::of(&order), failed, now);
         self.act(actions, now, effects);
     }

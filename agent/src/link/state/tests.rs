@@ -10,7 +10,7 @@ use shared::inquiry::{Answer, Inquiry};
 use shared::rollout::Bundle as Content;
 use shared::rollout::message::{Located, Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::story::Story;
-use shared::rollout::work::{Aim, Finish, Look, Order};
+use shared::rollout::work::{Aim, Finish, Look, Order, Summary};
 use uuid::Uuid;
 
 const TTL: Duration = Duration::from_secs(30);
@@ -126,9 +126,9 @@ fn told(effects: &[Effect]) -> Vec<String> {
         FromAgent::Progress { of, .. } => format!("progress {}", holding(of)),
         FromAgent::Finished { of, finish } => match finish {
             Finish::Done(_) => format!("done {}", holding(of)),
-            Finish::Failed(_) => format!("failed {}", holding(of)),
+            Finish::Failed(_, _) => format!("failed {}", holding(of)),
             Finish::Replaced { .. } => format!("replaced {}", holding(of)),
-            Finish::Stopped => format!("stopped {}", holding(of)),
+            Finish::Stopped(_) => format!("stopped {}", holding(of)),
         },
     };
     let tell = |effect: &Effect| match effect {
@@ -294,7 +294,11 @@ fn work_goes_on_while_the_leader_is_away_and_is_named_when_it_is_back() {
     assert_eq!(scene.pass(Duration::from_millis(100)), ["2: open one"]);
     scene.fail(2);
     assert_eq!(scene.pass(Duration::from_secs(1)), ["3: open two"]);
-    let finished = scene.on(Event::Ended(holding("a", 10), Finish::Stopped, Story::default()));
+    let finished = scene.on(Event::Ended(
+        holding("a", 10),
+        Finish::Stopped(Summary::default()),
+        Story::default(),
+    ));
     assert_eq!(finished, [""; 0], "there is nobody to tell yet");
     assert_eq!(
         scene.on(Event::Opened(ConnectionId(3))),
@@ -319,7 +323,11 @@ fn a_lease_that_cannot_be_renewed_stops_the_work_before_it_can_have_ended() {
         [""; 0],
         "no coordinator is asked before the work has ended"
     );
-    let ended = scene.on(Event::Ended(holding("a", 10), Finish::Stopped, Story::default()));
+    let ended = scene.on(Event::Ended(
+        holding("a", 10),
+        Finish::Stopped(Summary::default()),
+        Story::default(),
+    ));
     let open = ended.first().unwrap();
     let id = open.split(':').next().unwrap().parse().unwrap();
     let hello = scene.on(Event::Opened(ConnectionId(id)));
@@ -463,7 +471,11 @@ fn a_process_that_is_to_end_waits_for_safe_points_and_reports_them() {
     );
     scene.hear(1, ToAgent::Acknowledged(holding("b", 11)));
     assert_eq!(
-        scene.on(Event::Ended(holding("a", 10), Finish::Stopped, Story::default())),
+        scene.on(Event::Ended(
+            holding("a", 10),
+            Finish::Stopped(Summary::default()),
+            Story::default()
+        )),
         ["1: stopped a/10"]
     );
     let effects = scene.hear(1, ToAgent::Acknowledged(holding("a", 10)));
@@ -547,7 +559,11 @@ fn no_order_begins_or_runs_on_without_a_lease() {
                     effects
                 }
                 6 => match running.first() {
-                    Some(of) => scene.on(Event::Ended(of.clone(), Finish::Stopped, Story::default())),
+                    Some(of) => scene.on(Event::Ended(
+                        of.clone(),
+                        Finish::Stopped(Summary::default()),
+                        Story::default(),
+                    )),
                     None => Vec::new(),
                 },
                 7 => scene.hear(

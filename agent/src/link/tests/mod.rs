@@ -328,10 +328,13 @@ async fn without_answers_to_heartbeats_work_stops_and_a_new_lease_is_asked_for()
         "{:?}",
         began.elapsed()
     );
-    work.finish(Finish::Stopped);
+    work.finish(Finish::Stopped(Summary::default()));
     let mut stream = coordinator.stream_that_asks_for_a_lease().await;
     stream.say(welcome_for(Duration::from_secs(30), 71)).await;
-    assert_eq!(stream.until_finished().await, (holding("a", 10), Finish::Stopped));
+    assert_eq!(
+        stream.until_finished().await,
+        (holding("a", 10), Finish::Stopped(Summary::default()))
+    );
     stream.say(ToAgent::Acknowledged(holding("a", 10))).await;
     agent.end().await.unwrap();
 }
@@ -356,7 +359,7 @@ async fn a_lease_that_is_gone_stops_the_work_at_once() {
         })
         .await;
     work.asked_to_stop().await;
-    work.finish(Finish::Stopped);
+    work.finish(Finish::Stopped(Summary::default()));
     coordinator.stream_that_asks_for_a_lease().await;
     agent.end().await.unwrap();
 }
@@ -377,8 +380,11 @@ async fn a_stop_reaches_the_work() {
         })
         .await;
     work.asked_to_stop().await;
-    work.finish(Finish::Stopped);
-    assert_eq!(stream.until_finished().await, (holding("a", 10), Finish::Stopped));
+    work.finish(Finish::Stopped(Summary::default()));
+    assert_eq!(
+        stream.until_finished().await,
+        (holding("a", 10), Finish::Stopped(Summary::default()))
+    );
     stream.say(ToAgent::Acknowledged(holding("a", 10))).await;
     agent.end().await.unwrap();
 }
@@ -423,7 +429,7 @@ async fn work_that_panics_is_reported_as_failed() {
     agent.script.work("a").await.panic();
     let (_, finish) = stream.until_finished().await;
     assert!(
-        matches!(&finish, Finish::Failed(failure) if failure.message.contains("unexpectedly")),
+        matches!(&finish, Finish::Failed(failure, _) if failure.message.contains("unexpectedly")),
         "{finish:?}"
     );
     stream.say(ToAgent::Acknowledged(holding("a", 10))).await;
@@ -462,8 +468,11 @@ async fn an_agent_that_is_told_to_end_lets_its_work_come_to_a_safe_point_and_rep
     agent.stop.cancel();
     work.asked_to_stop().await;
     assert!(!agent.task.is_finished());
-    work.finish(Finish::Stopped);
-    assert_eq!(stream.until_finished().await, (holding("a", 10), Finish::Stopped));
+    work.finish(Finish::Stopped(Summary::default()));
+    assert_eq!(
+        stream.until_finished().await,
+        (holding("a", 10), Finish::Stopped(Summary::default()))
+    );
     assert!(!agent.task.is_finished());
     stream.say(ToAgent::Acknowledged(holding("a", 10))).await;
     stream.until_closed().await;

@@ -89,7 +89,7 @@ pub(super) async fn run(
     }
     let written = u64::try_from(wal(run, place).await? - wal_before).unwrap_or(0);
     run.tally.wal_bytes = Some(written);
-    (run.tally.batches, run.tally.retries) = shards::effort(run, place).await?;
+    run.tally.of_all_lives = Some(shards::effort(run, place).await?);
     // Durable, and under the fence row: the asynchronous commits of the loop are on disk with it.
     if is_last {
         record::only(run, place, Part::Last).await?;

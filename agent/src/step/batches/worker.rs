@@ -153,6 +153,8 @@ pub(super) async fn all(
     let state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     run.commits += state.commits;
     run.summary.rows += state.changed;
+    run.tally.batches += state.batches;
+    run.tally.retries += state.retries;
     run.tally.vacuums += vacuums;
     run.tally.told_of_no_vacuum = told;
     run.size = Some(state.size);

@@ -36,8 +36,27 @@ pub(super) async fn in_the_way(
     mode: Mode,
     patience: Duration,
 ) -> Result<Vec<Blocker>, Error> {
+    conflicting(run, tag, tables, mode.in_the_way(), patience).await
+}
+
+/// Those that keep even readers out of some tables.
+pub(super) async fn keeping_readers_out(
+    run: &Run<'_>,
+    tag: &Tag,
+    tables: &[String],
+) -> Result<Vec<Blocker>, Error> {
+    conflicting(run, tag, tables, &["AccessExclusiveLock"], Duration::ZERO).await
+}
+
+async fn conflicting(
+    run: &Run<'_>,
+    tag: &Tag,
+    tables: &[String],
+    modes: &'static [&'static str],
+    patience: Duration,
+) -> Result<Vec<Blocker>, Error> {
     let session = run.database.session().await?;
-    let (modes, seconds) = (mode.in_the_way(), patience.as_secs_f64());
+    let seconds = patience.as_secs_f64();
     let params = [
         (&tables as &(dyn ToSql + Sync), Type::TEXT_ARRAY),
         (&modes, Type::TEXT_ARRAY),

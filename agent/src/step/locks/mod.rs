@@ -102,6 +102,39 @@ impl Locks {
         Self::of(run, place, tag, by_mode(alone.locks.iter().cloned())).await
     }
 
+    /// What readers wait for: the catalog's answer about the tables of a step.
+    pub(super) async fn to_read(
+        run: &mut Run<'_>,
+        place: Place<'_>,
+        tag: &Tag,
+        since: Instant,
+    ) -> Result<Self, Error> {
+        let tables = place.step().change.tables();
+        let wanted = tables.iter().map(|table| (Mode::IndexOnly, table.to_string()));
+        let locks = Self::of(run, place, tag, by_mode(wanted)).await?;
+        Ok(Self { since, ..locks })
+    }
+
+    /// A reader stood in the queue for so long: waits outside it, or gives up when the budget is spent.
+    pub(super) async fn kept_out(
+        &mut self,
+        run: &mut Run<'_>,
+        tag: &Tag,
+        stood: Duration,
+    ) -> Result<(), Error> {
+        run.locks.missed(stood);
+        run.control.recorder.tried(stood, false);
+        let tables: Vec<String> = (self.wanted.iter())
+            .flat_map(|(_, tables)| tables.iter().cloned())
+            .collect();
+        let blockers = look::keeping_readers_out(run, tag, &tables).await?;
+        if !blockers.is_empty() {
+            self.blockers = blockers;
+            self.cancel(run, tag).await?;
+        }
+        self.wait(run, POLL).await
+    }
+
     async fn of(
         run: &mut Run<'_>,
         place: Place<'_>,

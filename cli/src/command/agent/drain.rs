@@ -86,6 +86,9 @@ pub(super) struct Undrain {
     /// The agent's name
     #[arg(value_name = "AGENT")]
     agent: String,
+    /// Why, for the coordinator's log
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
     #[command(flatten)]
     at: At,
 }
@@ -97,6 +100,7 @@ impl Undrain {
         let request = v1::UndrainAgentRequest {
             agent: self.agent.clone(),
             requested_by: context::who("confiture agent undrain"),
+            reason: self.reason,
         };
         let answer = operator
             .ask_fleet(&doing, async |mut fleet| {

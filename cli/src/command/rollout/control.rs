@@ -1,6 +1,6 @@
 //! `confiture rollout pause|resume|abort|retry|skip|approve`: what may be asked of a rollout.
 
-use super::{not_understood, required, text, view};
+use super::{not_understood, required, text, view, whole};
 use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
@@ -8,7 +8,7 @@ use crate::output::{self, Format};
 use proto::{convert, v1};
 use shared::id::DatabaseName;
 use shared::rollout::Verb;
-use shared::rollout::view::{Rollout, State};
+use shared::rollout::view::{Approval, Rollout, State};
 use shared::rollout::work::Exit;
 use std::collections::BTreeSet;
 
@@ -143,7 +143,17 @@ impl Skip {
 
 impl Approve {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        self.ask.run(Verb::Approve { wave: self.wave }, global).await
+        let mut wave = self.wave;
+        if wave.is_none() {
+            // By its name, so that a question asked twice for want of an answer approves one wave only.
+            let mut operator = Operator::new(&self.ask.at, global)?;
+            let doing = format!("approve rollout {}", self.ask.rollout);
+            let (rollout, _) = whole(&mut operator, &doing, self.ask.rollout.clone()).await?;
+            let mut ahead = rollout.waves.into_iter().filter(|wave| !wave.begun);
+            let next = ahead.find(|wave| wave.approval != Approval::NotNeeded);
+            wave = next.map(|wave| wave.name);
+        }
+        self.ask.run(Verb::Approve { wave }, global).await
     }
 }
 
@@ -163,6 +173,12 @@ fn note(verb: &Verb, rollout: &Rollout, changed: bool) -> Option<String> {
             Some("it had ended already: nothing was aborted".to_owned())
         }
         Verb::Pause if changed && rollout.databases.running > 0 => Some(stops.to_owned()),
+        Verb::Resume | Verb::IgnoreChecks if !changed => {
+            Some("it was not paused: nothing was changed".to_owned())
+        }
+        Verb::Approve { .. } if !changed => {
+            Some("that wave is approved already: nothing was changed".to_owned())
+        }
         _ if !changed => Some(format!("nothing was to {}: it is so already", verb.word())),
         _ => None,
     }

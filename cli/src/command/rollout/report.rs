@@ -65,14 +65,19 @@ fn total(assignments: &[Assignment]) -> Summary {
         total.migrations += of.summary.migrations;
         total.steps += of.summary.steps;
         total.rows += of.summary.rows;
+        total.worked_ms += of.summary.worked_ms;
         total.cost += of.summary.cost;
     }
     total
 }
 
-/// How long the last attempt on a database took, once it has ended.
+/// How long agents worked on a database, in all attempts that have ended.
 fn duration(of: &Assignment) -> Option<Duration> {
-    Some(of.started_at?.until(of.ended_at?))
+    match of.summary.worked_ms {
+        // Nothing was begun, or by a coordinator that did not count yet.
+        0 => Some(of.started_at?.until(of.ended_at?)),
+        worked => Some(Duration::from_millis(worked)),
+    }
 }
 
 /// A report in parts, for any form.
@@ -100,10 +105,7 @@ fn page(rollout: &Rollout, assignments: &[Assignment]) -> Page {
         format!("set {} ({})", rollout.set, versions.join(", ")),
         format!("for {}", rollout.selector),
         text::policy(&rollout.policy),
-        format!(
-            "created {} by {}, {ended}",
-            rollout.created_at, rollout.created_by
-        ),
+        format!("created {} by {}, {ended}", rollout.created_at, text::by(rollout)),
         format!("done: {}{}", text::summary(&total), spent(&total.cost)),
     ];
     let mut timed: Vec<_> = assignments

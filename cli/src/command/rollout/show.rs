@@ -46,7 +46,7 @@ fn page(rollout: &Rollout, assignments: &[Assignment]) -> String {
         ),
         format!("  for {}", rollout.selector),
         format!("  {}", text::policy(&rollout.policy)),
-        format!("  created {} by {}", rollout.created_at, rollout.created_by),
+        format!("  created {} by {}", rollout.created_at, text::by(rollout)),
     ];
     parts.extend(rollout.actions.iter().map(action));
     let several = rollout.waves.len() > 1;

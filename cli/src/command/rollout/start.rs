@@ -11,7 +11,7 @@ use crate::telemetry;
 use proto::convert;
 use proto::convert::request::Create;
 use shared::id::RequestId;
-use shared::rollout::view::Rollout;
+use shared::rollout::view::{Rollout, State};
 use shared::rollout::work::Exit;
 use tracing::Instrument as _;
 
@@ -123,6 +123,10 @@ fn founded(rollout: &Rollout, created: bool) -> String {
     let id = text::name(rollout);
     if created {
         format!("rollout {id} started: {databases}")
+    } else if let Some(undone) = &rollout.undoes
+        && rollout.state == State::Done
+    {
+        format!("rollout {undone} is undone already, by {}", rollout.id)
     } else {
         format!(
             "rollout {id} was started before: {databases}, {}",

@@ -111,6 +111,15 @@ pub(super) fn detail(of: &Assignment) -> String {
     }
 }
 
+/// Who asked for it, and why where that was said.
+pub(super) fn by(of: &Rollout) -> String {
+    if of.created_reason.is_empty() {
+        of.created_by.clone()
+    } else {
+        format!("{} ({})", of.created_by, of.created_reason)
+    }
+}
+
 /// Its id, with what it is about where it takes another back: `abc, which undoes def,`.
 pub(super) fn name(of: &Rollout) -> String {
     match &of.undoes {

@@ -27,7 +27,7 @@ pub(crate) struct Undo {
     /// Why, for the record and for those who read it
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Run ways down that lose data too, such as what was written to a column since; else the first such stops it
+    /// Run ways down that lose data too, such as what was written to a column since; else it is refused
     #[arg(long)]
     allow_data_loss: bool,
     /// Go on also outside of the hours that the policy of the rollout gives
@@ -43,7 +43,6 @@ impl Undo {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let request = Request {
             id: self.rollout.clone(),
-            reason: self.reason,
             wish: Wish {
                 request: self.follow.request()?,
                 data_loss: if self.allow_data_loss {
@@ -57,6 +56,7 @@ impl Undo {
                     Hours::Kept
                 },
                 by: context::who("confiture rollout undo"),
+                reason: self.reason,
                 // It goes beside the message.
                 trace: None,
             },

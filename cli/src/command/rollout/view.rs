@@ -10,15 +10,16 @@ use shared::rollout::{Selector, Time, Verb};
 pub(super) const HELP: &str = "\
 JSON (--output json), one object:
   id, set, bundle, versions[], undoes (the rollout that it takes back), selector{all|labels{}}, policy{as in a policy file}, created_by,
+  created_reason,
   created_at_unix_ms, ended_at_unix_ms, state (running, paused, aborting, done, failed, aborted), reason,
   halted (it paused by itself), total_databases, waiting_databases, running_databases, done_databases,
   failed_databases, skipped_databases, aborted_databases,
-  waves[]: name, begun, blocked, and the same counts,
-  actions[]: verb, databases[], wave, by, reason, at_unix_ms
+  waves[]: name, begun, blocked, approval (not_needed, awaited, given), and the same counts,
+  actions[]: verb, databases[], wave, rollout (by which it is undone), by, reason, at_unix_ms
 With its databases, `databases[]` of:
   database, wave, state (waiting, running, done, failed, skipped, aborted), agent, attempt, blocked, error, version, migration, step,
   steps, title, step_rows, estimated_rows, workers, batch_rows, step_retries, pace, started_at_unix_ms, ended_at_unix_ms, migrations_done,
-  steps_done, changed_rows, batches, retries, lock_wait_ms, stall_ms, wal_bytes, verified_rows, differing_rows, token
+  steps_done, changed_rows, worked_ms, batches, retries, lock_wait_ms, stall_ms, wal_bytes, verified_rows, differing_rows, token
 With `totals` of the same numbers: `report`.
 `watch` prints one such object a line, with the databases that changed since the line before. \
 What is not known is null.";
@@ -38,6 +39,7 @@ pub(super) fn rollout(rollout: &Rollout) -> Value {
         "selector": selector,
         "policy": rollout.policy,
         "created_by": rollout.created_by,
+        "created_reason": text(&rollout.created_reason),
         "created_at_unix_ms": unix_ms(Some(rollout.created_at)),
         "ended_at_unix_ms": unix_ms(rollout.ended_at),
         "state": rollout.state.as_str(),
@@ -66,21 +68,27 @@ fn count(value: &mut Value, of: &Counts) {
 }
 
 fn wave(of: &Wave) -> Value {
-    let mut value = json!({ "name": of.name, "begun": of.begun, "blocked": text(&of.blocked) });
+    let mut value =
+        json!({ "name": of.name, "begun": of.begun, "blocked": text(&of.blocked), "approval": of.approval });
     count(&mut value, &of.databases);
     value
 }
 
 fn action(of: &Action) -> Value {
     let (databases, wave) = match &of.verb {
-        Verb::Pause | Verb::Resume | Verb::IgnoreChecks | Verb::Abort => (None, None),
+        Verb::Pause | Verb::Resume | Verb::IgnoreChecks | Verb::Abort | Verb::Undo { .. } => (None, None),
         Verb::Retry { databases } | Verb::Skip { databases } => (Some(databases), None),
         Verb::Approve { wave } => (None, wave.as_ref()),
+    };
+    let undone_by = match &of.verb {
+        Verb::Undo { rollout } => Some(rollout),
+        _ => None,
     };
     json!({
         "verb": of.verb.word(),
         "databases": databases,
         "wave": wave,
+        "rollout": undone_by,
         "by": of.by,
         "reason": text(&of.reason),
         "at_unix_ms": of.at.0,
@@ -126,12 +134,13 @@ fn assignment(of: &Assignment) -> Value {
     value
 }
 
-/// Adds what was done, and what it cost.
+/// Adds what was done, and what it cost, in all attempts that have ended.
 pub(super) fn add_summary(value: &mut Value, of: &Summary) {
     for (name, number) in [
         ("migrations_done", u64::from(of.migrations)),
         ("steps_done", u64::from(of.steps)),
         ("changed_rows", of.rows),
+        ("worked_ms", of.worked_ms),
         ("batches", of.cost.batches),
         ("retries", of.cost.retries),
         ("lock_wait_ms", of.cost.lock_wait_ms),

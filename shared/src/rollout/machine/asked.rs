@@ -24,8 +24,12 @@ impl Rollout {
                 *wave = Some(self.spec.waves[place].name.clone());
                 self.approve(place)?
             }
+            Verb::Undo { .. } => Vec::new(),
         };
-        if !effects.is_empty() {
+        // An undo is only written down: what is to be aborted was asked to be.
+        let noted = matches!(action.verb, Verb::Undo { .. })
+            && !self.actions.iter().any(|earlier| earlier.verb == action.verb);
+        if noted || !effects.is_empty() {
             effects.push(Effect::Acted(self.actions.len(), action.clone()));
             self.actions.push(action);
         }
@@ -152,6 +156,7 @@ impl Rollout {
         }
         let mut skipped = Vec::new();
         for database in databases {
+            let spent = self.spent_on(database);
             let (agent, attempt, last) = match self.assignments.get(database) {
                 None => return Err(Error::NotIncluded(database.clone())),
                 Some(Assignment::Skipped { .. }) => continue,
@@ -182,6 +187,7 @@ impl Rollout {
                 attempt,
                 ended_at: now,
                 last,
+                spent,
             };
             skipped.push((database.clone(), assignment));
         }
@@ -219,8 +225,9 @@ impl Rollout {
         let waves = &self.spec.waves;
         let none = |why: String| Err(Error::Approval(why));
         let Some(named) = named else {
-            let waits = |place: &usize| waves[*place].approval && !self.course.approved.contains(place);
-            return match (self.course.wave + 1..waves.len()).find(waits) {
+            // Asked again, it must not approve the one after that too.
+            let ahead = (self.course.wave + 1..waves.len()).find(|place| waves[*place].approval);
+            return match ahead.or_else(|| self.course.approved.last().copied()) {
                 Some(place) => Ok(place),
                 None => none("no wave waits for approval".to_owned()),
             };
@@ -267,5 +274,6 @@ fn again(assignment: &Assignment) -> Assignment {
         failures: 0,
         not_before: Time(0),
         last,
+        spent: assignment.spent(),
     }
 }

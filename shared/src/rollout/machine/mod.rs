@@ -19,7 +19,7 @@ use crate::rollout::spec::Spec;
 use crate::rollout::tally::{Counts, Tally};
 use crate::rollout::time::Time;
 use crate::rollout::waves::Wave;
-use crate::rollout::work::{Failure, Finish, Newer};
+use crate::rollout::work::{Failure, Finish, Newer, Progress, Summary};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,7 +166,10 @@ impl Rollout {
     /// How many databases may be at work now.
     pub fn most_in_flight(&self) -> usize {
         let most = usize::try_from(self.spec.policy.max_in_flight).unwrap_or(usize::MAX);
-        if !self.spec.policy.ramp_up {
+        let ramps_up = self.spec.policy.ramp_up;
+        #[cfg(test)]
+        let ramps_up = ramps_up && !planted::chosen(Bug::RampUpIgnored);
+        if !ramps_up {
             return most;
         }
         // Each that is done makes room for one more: twice as many after each round.
@@ -248,6 +251,7 @@ impl Rollout {
             } => {
                 let (failures, last) = self.waiting(&database)?;
                 let last = last.cloned();
+                let spent = self.spent_on(&database);
                 self.may_start(&database, server, now)?;
                 let work = Work {
                     agent,
@@ -257,6 +261,7 @@ impl Rollout {
                     failures,
                     started_at: now,
                     last,
+                    spent,
                 };
                 // Waiting -> Leasing: an agent that serves it is to work on it.
                 let grant = [Effect::Grant(database.clone(), work.clone())];
@@ -268,7 +273,7 @@ impl Rollout {
                 token,
                 finish,
             } => self.finished(database, token, finish, now),
-            Event::LeaseLost { database } => self.lease_lost(database, now),
+            Event::LeaseLost { database, progress } => self.lease_lost(database, progress.as_ref(), now),
             Event::Abandoned { database } => self.abandoned(database, now),
             Event::Ended => self.ended(now),
         }
@@ -294,7 +299,7 @@ impl Rollout {
         now: Time,
     ) -> Result<Vec<Effect>, Error> {
         self.waiting(&database)?;
-        let summary = crate::rollout::work::Summary::default();
+        let summary = self.spent_on(&database);
         let done = Assignment::Done {
             agent,
             attempt: 0,
@@ -320,6 +325,7 @@ impl Rollout {
             attempt,
             ended_at: now,
             last: last.cloned(),
+            spent: self.spent_on(&database),
         };
         // Waiting -> Skipped: it is to stay as it is.
         Ok(self.record(database, skipped, []))
@@ -337,12 +343,14 @@ impl Rollout {
             // Nothing was begun, so nothing has failed: it is looked at again when the rollout goes on.
             return Err(Error::Phase(self.course.phase.word()));
         }
+        let spent = self.spent_on(&database);
         Ok(self.failed(
             database,
             Attempt {
                 agent,
                 failures,
                 started_at: None,
+                spent,
             },
             failure,
             now,
@@ -379,7 +387,8 @@ impl Rollout {
                 present: *present,
             });
         }
-        let work = work.clone();
+        let mut work = work.clone();
+        let worked = work.started_at.until(now);
         let release = [Effect::Release {
             database: database.clone(),
             token,
@@ -393,41 +402,37 @@ impl Rollout {
                     attempt,
                     started_at,
                     ended_at: now,
-                    summary,
+                    summary: work.spent.with(summary, worked),
                 };
                 self.record(database, done, release)
             }
-            Finish::Failed(failure) => {
-                let attempt = Attempt {
-                    agent: work.agent,
-                    failures: work.failures,
-                    started_at: Some(work.started_at),
-                };
+            Finish::Failed(failure, attempt) => {
+                let attempt = Attempt::of(work, attempt, worked);
                 self.failed(database, attempt, failure, now, release)
             }
             // Nobody but this rollout has a lease, says the store: it does not remember that one.
             Finish::Replaced {
                 by,
                 newer: Newer::Lease,
+                spent,
             } => {
-                let attempt = Attempt {
-                    agent: work.agent,
-                    failures: work.failures,
-                    started_at: Some(work.started_at),
-                };
+                let attempt = Attempt::of(work, spent, worked);
                 self.failed(database, attempt, forgotten_lease(&by), now, release)
             }
             Finish::Replaced {
                 by,
                 newer: Newer::Local,
+                spent,
             } => {
+                work.spent = work.spent.with(spent, worked);
                 let setback = Setback::Replaced {
                     agent: work.agent.clone(),
                     by: clipped(by),
                 };
                 self.set_back(database, work, setback, now, release)
             }
-            Finish::Stopped => {
+            Finish::Stopped(spent) => {
+                work.spent = work.spent.with(spent, worked);
                 let setback = Setback::Stopped {
                     agent: work.agent.clone(),
                 };
@@ -436,11 +441,22 @@ impl Rollout {
         })
     }
 
-    fn lease_lost(&mut self, database: DatabaseName, now: Time) -> Result<Vec<Effect>, Error> {
+    fn lease_lost(
+        &mut self,
+        database: DatabaseName,
+        progress: Option<&Progress>,
+        now: Time,
+    ) -> Result<Vec<Effect>, Error> {
         let assignment = self.find(&database)?;
-        let Some(work) = assignment.work().cloned() else {
+        let Some(mut work) = assignment.work().cloned() else {
             return Err(state(&database, assignment, "running"));
         };
+        let known = progress.map(|progress| work.spent.last_known(progress));
+        let nothing = Summary {
+            open_rows: work.spent.open_rows,
+            ..Summary::default()
+        };
+        work.spent = (work.spent).with(known.unwrap_or(nothing), work.started_at.until(now));
         let setback = Setback::LeaseLost {
             agent: work.agent.clone(),
         };
@@ -457,6 +473,7 @@ impl Rollout {
             return Err(state(&database, assignment, "waiting"));
         };
         let (attempt, last) = (*failures, last.clone());
+        let spent = assignment.spent();
         let agent = last.as_ref().map(|setback| setback.agent().clone());
         let aborted = Assignment::Aborted {
             agent,
@@ -464,6 +481,7 @@ impl Rollout {
             started_at: None,
             ended_at: now,
             last,
+            spent,
         };
         // Waiting -> Aborted: the rollout aborts, nothing starts any more.
         Ok(self.record(database, aborted, []))
@@ -566,6 +584,7 @@ impl Rollout {
             attempt,
             ended_at: now,
             last: last.cloned(),
+            spent: self.spent_on(&database),
         };
         // Waiting -> Skipped: no agent serves it.
         Ok(self.record(database, skipped, []))
@@ -588,6 +607,7 @@ impl Rollout {
             agent,
             failures,
             started_at,
+            spent,
         } = attempt;
         let failures = failures.saturating_add(1);
         let again = match failure.retry {
@@ -604,6 +624,7 @@ impl Rollout {
                     failures,
                     not_before: now.after(wait),
                     last,
+                    spent,
                 }
             }
             Phase::Aborting { .. } if again => {
@@ -618,6 +639,7 @@ impl Rollout {
                     started_at,
                     ended_at: now,
                     last,
+                    spent,
                 }
             }
             // -> Failed: the error will not pass, or attempts are spent.
@@ -633,6 +655,7 @@ impl Rollout {
                 ended_at: now,
                 failure,
                 forgiven: false,
+                spent,
             },
         };
         let mut effects = self.record(database.clone(), next, effects);
@@ -695,6 +718,7 @@ impl Rollout {
                 failures: work.failures,
                 not_before: now.after(PAUSE),
                 last,
+                spent: work.spent,
             },
             // -> Aborted: the rollout aborts (an ended one has nothing at work, invariant 3).
             Phase::Aborting { .. } | Phase::Done { .. } | Phase::Failed { .. } | Phase::Aborted { .. } => {
@@ -705,6 +729,7 @@ impl Rollout {
                     started_at,
                     ended_at: now,
                     last,
+                    spent: work.spent,
                 }
             }
         };
@@ -749,6 +774,14 @@ impl Rollout {
             .ok_or_else(|| Error::NotIncluded(database.clone()))
     }
 
+    /// What the attempts on a database that have ended did and cost.
+    fn spent_on(&self, database: &DatabaseName) -> Summary {
+        self.assignments
+            .get(database)
+            .map(Assignment::spent)
+            .unwrap_or_default()
+    }
+
     /// A waiting database's failures and last setback.
     fn waiting(&self, database: &DatabaseName) -> Result<(u32, Option<&Setback>), Error> {
         match self.assignments.get(database) {
@@ -786,6 +819,8 @@ impl Rollout {
         }
         match Hours::at(&self.spec.policy.windows, now) {
             Hours::Open { .. } => Ok(()),
+            #[cfg(test)]
+            Hours::Closed { .. } if planted::chosen(Bug::HoursIgnored) => Ok(()),
             Hours::Closed { .. } => Err(Error::Hours),
         }
     }
@@ -799,6 +834,19 @@ struct Attempt {
     agent: AgentId,
     failures: u32,
     started_at: Option<Time>,
+    /// With those before it.
+    spent: Summary,
+}
+
+impl Attempt {
+    fn of(work: Work, spent: Summary, worked: Duration) -> Self {
+        Self {
+            agent: work.agent,
+            failures: work.failures,
+            started_at: Some(work.started_at),
+            spent: work.spent.with(spent, worked),
+        }
+    }
 }
 
 fn forgotten_lease(by: &str) -> Failure {

@@ -46,7 +46,7 @@ fn recorded(rollout: &Rollout) -> Effect {
 }
 
 fn failed(retry: Retryability) -> Finish {
-    Finish::Failed(failure(retry))
+    Finish::Failed(failure(retry), Summary::default())
 }
 
 #[test]
@@ -145,7 +145,9 @@ fn an_error_that_stops_the_rollout_begins_nothing_more_and_fails_it() {
             NOW,
         )
         .unwrap();
-    rollout.apply(finished("b", 2, Finish::Stopped), NOW).unwrap();
+    rollout
+        .apply(finished("b", 2, Finish::Stopped(Summary::default())), NOW)
+        .unwrap();
     rollout.apply(Event::Ended, NOW).unwrap();
     let why = Some(Why::Stopped {
         database: database("a"),
@@ -156,17 +158,19 @@ fn an_error_that_stops_the_rollout_begins_nothing_more_and_fails_it() {
 #[test]
 fn what_was_stopped_replaced_or_lost_waits_again_and_does_not_count() {
     let ends = [
-        finished("a", 7, Finish::Stopped),
+        finished("a", 7, Finish::Stopped(Summary::default())),
         finished(
             "a",
             7,
             Finish::Replaced {
                 by: "migrate up".to_owned(),
                 newer: Newer::Local,
+                spent: Summary::default(),
             },
         ),
         Event::LeaseLost {
             database: database("a"),
+            progress: None,
         },
     ];
     for end in ends {
@@ -190,7 +194,7 @@ fn while_a_rollout_aborts_work_may_end_in_any_way() {
         (finished("a", 7, Finish::Done(Summary::default())), "done"),
         (finished("a", 7, failed(Retryability::GiveUp)), "failed"),
         (finished("a", 7, failed(Retryability::Retry)), "aborted"),
-        (finished("a", 7, Finish::Stopped), "aborted"),
+        (finished("a", 7, Finish::Stopped(Summary::default())), "aborted"),
         (
             finished(
                 "a",
@@ -198,6 +202,7 @@ fn while_a_rollout_aborts_work_may_end_in_any_way() {
                 Finish::Replaced {
                     by: String::new(),
                     newer: Newer::Local,
+                    spent: Summary::default(),
                 },
             ),
             "aborted",
@@ -205,6 +210,7 @@ fn while_a_rollout_aborts_work_may_end_in_any_way() {
         (
             Event::LeaseLost {
                 database: database("a"),
+                progress: None,
             },
             "aborted",
         ),
@@ -252,7 +258,7 @@ fn late_and_repeated_messages_change_nothing() {
             database: database("a"),
         },
         Event::Ended,
-        finished("z", 7, Finish::Stopped),
+        finished("z", 7, Finish::Stopped(Summary::default())),
     ];
     for event in events {
         let mut rollout = running(7);
@@ -264,9 +270,10 @@ fn late_and_repeated_messages_change_nothing() {
         .unwrap();
     let before = done.clone();
     for event in [
-        finished("a", 7, Finish::Stopped),
+        finished("a", 7, Finish::Stopped(Summary::default())),
         Event::LeaseLost {
             database: database("a"),
+            progress: None,
         },
     ] {
         assert!(done.apply(event, NOW).is_err());
@@ -280,7 +287,9 @@ fn no_more_than_the_limit_are_at_work() {
     rollout.apply(leased("a", "x"), NOW).unwrap();
     assert_eq!(rollout.apply(leased("b", "x"), NOW), Err(Error::Limit(1)));
     rollout.apply(granted("a", 1), NOW).unwrap();
-    rollout.apply(finished("a", 1, Finish::Stopped), NOW).unwrap();
+    rollout
+        .apply(finished("a", 1, Finish::Stopped(Summary::default())), NOW)
+        .unwrap();
     assert!(rollout.apply(leased("b", "x"), NOW).is_ok());
 }
 
@@ -372,7 +381,9 @@ fn work_that_falls_back_meets_a_budget_that_was_spent_while_it_ran() {
     rollout.apply(granted("b", 7), NOW).unwrap();
     let mut rollout = with_failed(rollout, &["a"]);
     assert_eq!(rollout.phase(), &Phase::Running, "nothing waits");
-    rollout.apply(finished("b", 7, Finish::Stopped), NOW).unwrap();
+    rollout
+        .apply(finished("b", 7, Finish::Stopped(Summary::default())), NOW)
+        .unwrap();
     assert!(is_paused_by_budget(&rollout));
 }
 
@@ -469,4 +480,77 @@ fn only_a_wave_that_waits_for_it_is_approved() {
     assert!(said(rollout.apply(approve(Some("rest")), NOW)).contains("needs no approval"));
     assert!(said(rollout.apply(approve(Some("gold")), NOW)).contains("the waves are rest"));
     assert!(said(rollout.apply(approve(None), NOW)).contains("no wave waits"));
+}
+
+#[test]
+fn what_attempts_did_is_summed_up_whatever_ended_them() {
+    let part = |rows, open_rows| Summary {
+        rows,
+        open_rows,
+        cost: crate::rollout::work::Cost {
+            lock_wait_ms: 10,
+            ..Default::default()
+        },
+        ..Summary::default()
+    };
+    let mut rollout = crate::rollout::sample::rollout(1, &["a"], Policy::default());
+    let attempt = |rollout: &mut Rollout, from: u64, end: Event| {
+        rollout.apply(leased("a", "x"), Time(from)).unwrap();
+        rollout.apply(granted("a", 7), Time(from)).unwrap();
+        rollout.apply(end, Time(from + 5)).unwrap();
+        rollout.assignments()[&database("a")].spent()
+    };
+    let stopped = finished("a", 7, Finish::Stopped(part(180, 180)));
+    assert_eq!(attempt(&mut rollout, 10_000, stopped).rows, 180);
+    // Lost when its step was at 500 rows over all its lives.
+    let lost = Event::LeaseLost {
+        database: database("a"),
+        progress: Some(crate::rollout::work::Progress {
+            rows: 500,
+            ..Default::default()
+        }),
+    };
+    assert_eq!(attempt(&mut rollout, 20_000, lost).rows, 500);
+    let failed = Finish::Failed(failure(Retryability::Retry), part(100, 600));
+    assert_eq!(attempt(&mut rollout, 30_000, finished("a", 7, failed)).rows, 600);
+    let done = finished("a", 7, Finish::Done(part(1_400, 0)));
+    let all = attempt(&mut rollout, 90_000, done);
+    assert_eq!((all.rows, all.cost.lock_wait_ms, all.worked_ms), (2_000, 30, 20));
+}
+
+#[test]
+fn a_record_without_what_was_spent_is_read() {
+    let record = r#"{ "state": "waiting", "failures": 1, "not_before": 5, "last": null }"#;
+    let read: Assignment = serde_json::from_str(record).unwrap();
+    assert_eq!(read.spent(), Summary::default());
+}
+
+#[test]
+fn an_approval_asked_for_twice_approves_one_wave_only() {
+    let mut spec = crate::rollout::sample::spec(1, &["c"], Policy::default());
+    spec.waves[0].approval = true;
+    let first = crate::rollout::sample::wave("first", &["a"]);
+    let mut second = crate::rollout::sample::wave("second", &["b"]);
+    second.approval = true;
+    spec.waves.insert(0, first);
+    spec.waves.insert(1, second);
+    let mut rollout = Rollout::new(spec);
+    let approve = || asked(Verb::Approve { wave: None });
+    assert!(!rollout.apply(approve(), NOW).unwrap().is_empty());
+    assert!(rollout.apply(approve(), NOW).unwrap().is_empty());
+    assert_eq!(rollout.course().approved.iter().collect::<Vec<_>>(), [&1]);
+}
+
+#[test]
+fn that_a_rollout_is_undone_is_written_down_once() {
+    let mut rollout = one();
+    let undo = || {
+        asked(Verb::Undo {
+            rollout: crate::id::RolloutId::try_from("u").unwrap(),
+        })
+    };
+    let effects = rollout.apply(undo(), NOW).unwrap();
+    assert!(matches!(&effects[..], [Effect::Acted(0, _)]), "{effects:?}");
+    assert!(rollout.apply(undo(), NOW).unwrap().is_empty());
+    assert_eq!(rollout.phase(), &Phase::Running);
 }

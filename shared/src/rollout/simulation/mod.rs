@@ -1,4 +1,5 @@
-//! A seeded random fleet: several rollouts, agents that die, freeze and come back, leaders that are lost at any moment,
+//! A seeded random fleet: several rollouts, planned as real ones, agents that die, freeze, join, are drained and come back,
+//! leaders with clocks of their own that are lost at any moment,
 //! messages that are lost, doubled, late and out of order. After every step the invariants must hold; once the
 //! faults stop, every rollout must end, and what it calls done must be done.
 //!
@@ -12,16 +13,18 @@ use crate::retry::Retryability;
 use crate::rollout::assignment::{Assignment, Setback, Skip};
 use crate::rollout::book::{Book, Change, Checks};
 use crate::rollout::control::Verb;
+use crate::rollout::drain::{Drain, Running};
 use crate::rollout::event::Verdict;
 use crate::rollout::instruct::Office;
 use crate::rollout::machine::Rollout;
 use crate::rollout::message::{FromAgent, Hello, Holding, Located, ToAgent};
 use crate::rollout::phase::{Pause, Phase};
 use crate::rollout::planted::{self, Bug};
-use crate::rollout::policy::{Asks, Budget, Check, Unreachable};
+use crate::rollout::policy::{Asks, Budget, Check, Hours, Rule, Take, Unreachable};
+use crate::rollout::release;
 use crate::rollout::spec::Spec;
 use crate::rollout::undo::{self, Wish};
-use crate::rollout::waves::Wave;
+use crate::rollout::waves;
 use crate::rollout::work::{Aim, Finish, Identity, Look, Newer, Order, Summary};
 use crate::rollout::{Course, Policy, Time, invariant, sample};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +45,7 @@ const STEPS: u64 = 250;
 const CALM_STEPS: u64 = 4_000;
 
 /// States and outcomes that some seed must reach.
-const MUST_BE_SEEN: [&str; 31] = [
+const MUST_BE_SEEN: [&str; 36] = [
     "rollout done",
     "rollout failed",
     "rollout aborted",
@@ -74,6 +77,11 @@ const MUST_BE_SEEN: [&str; 31] = [
     "paused by a check",
     "checks passed",
     "checks ignored",
+    "agent drained",
+    "agent joined",
+    "clock set back",
+    "kept to its hours",
+    "limit of an agent reached",
 ];
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
@@ -144,6 +152,19 @@ struct Process {
     work: BTreeMap<Holding, Job>,
 }
 
+impl Process {
+    fn new() -> Self {
+        Self {
+            instance: 0,
+            lease: None,
+            stream: None,
+            frozen: false,
+            inbox: Vec::new(),
+            work: BTreeMap::new(),
+        }
+    }
+}
+
 /// An assignment in an agent.
 enum Job {
     Working { order: Order, stop: bool },
@@ -152,7 +173,12 @@ enum Job {
 
 struct World {
     random: Random,
+    /// What no leader knows exactly.
+    time: Time,
+    /// By the leader's clock.
     now: Time,
+    /// How far the leader's clock goes ahead.
+    ahead: Duration,
     store: Store,
     targets: BTreeMap<DatabaseName, Target>,
     agents: BTreeMap<AgentId, Process>,
@@ -192,20 +218,12 @@ impl World {
                 }
             }
         }
-        let process = |id: &AgentId| {
-            let process = Process {
-                instance: 0,
-                lease: None,
-                stream: None,
-                frozen: false,
-                inbox: Vec::new(),
-                work: BTreeMap::new(),
-            };
-            (id.clone(), process)
-        };
+        let process = |id: &AgentId| (id.clone(), Process::new());
         Self {
             random,
+            time: Time(1_000_000),
             now: Time(1_000_000),
+            ahead: Duration::ZERO,
             store: Store::default(),
             targets: names.into_iter().map(|name| (name, Target::default())).collect(),
             agents: served.keys().map(process).collect(),
@@ -224,7 +242,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.now = self.now.after(Duration::from_millis(self.random.next() % 700));
+        let passed = Duration::from_millis(self.random.next() % 700);
+        (self.time, self.now) = (self.time.after(passed), self.time.after(passed + self.ahead));
         if self.faults {
             self.fault();
         }
@@ -243,6 +262,7 @@ impl World {
         let before = self.standing();
         self.lead();
         self.check_transitions(&before);
+        self.check_agents(&before);
         self.answer_checks();
         let book = self.leader.clone().unwrap_or_default();
         let mut all: Vec<&Rollout> = book.rollouts().values().map(AsRef::as_ref).collect();
@@ -284,10 +304,9 @@ impl World {
                 "{id} is {} and begins",
                 before.phase().word()
             );
-            assert!(
-                fresh == 0 || !after.spec().policy.windows.is_empty() || fresh <= after.most_in_flight(),
-                "{id} begins {fresh}"
-            );
+            if fresh > 0 {
+                self.check_limits(&id, &after);
+            }
             self.check_checks(&id, before, &after);
             let Course { wave, .. } = *after.course();
             let Course { wave: had, .. } = *before.course();
@@ -317,6 +336,64 @@ impl World {
                     assert!(approved, "{id}: nobody approved wave {}", passed + 1);
                     self.seen.insert("wave approved");
                 }
+            }
+        }
+    }
+
+    /// Where a rollout has just begun databases: within its hours, and no more than may be at work so early in a wave.
+    fn check_limits(&mut self, id: &RolloutId, rollout: &Rollout) {
+        let policy = &rollout.spec().policy;
+        let open = matches!(Hours::at(&policy.windows, self.now), Hours::Open { .. });
+        assert!(open, "{id} begins outside of its hours");
+        if !policy.windows.is_empty() {
+            self.seen.insert("kept to its hours");
+        }
+        let is_done = |name: &&DatabaseName| matches!(rollout.assignments()[*name], Assignment::Done { .. });
+        let wave = rollout.wave().unwrap();
+        let room = 1 + wave.databases.iter().filter(is_done).count();
+        let at_work = rollout
+            .assignments()
+            .values()
+            .filter(|of| of.work().is_some())
+            .count();
+        assert!(
+            !policy.ramp_up || at_work <= room,
+            "{id} ramps up to {at_work}, with room for {room}"
+        );
+    }
+
+    /// Nobody gets more than may be at work by one agent, and a drained agent gets nothing.
+    fn check_agents(&mut self, before: &BTreeMap<RolloutId, Arc<Rollout>>) {
+        let Some(book) = &self.leader else { return };
+        let mut at_work: BTreeMap<&AgentId, usize> = BTreeMap::new();
+        // The loosest limit of those that have just given it something: the last of them was within its own.
+        let mut limits: BTreeMap<&AgentId, usize> = BTreeMap::new();
+        for (id, after) in book.rollouts() {
+            let limit = after.spec().policy.max_per_agent;
+            let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap());
+            for (database, assignment) in after.assignments() {
+                let Some(work) = assignment.work() else { continue };
+                *at_work.entry(&work.agent).or_default() += 1;
+                let earlier = before
+                    .get(id)
+                    .and_then(|before| before.assignments()[database].work());
+                if earlier.is_some_and(|earlier| earlier.holder == work.holder) || !before.contains_key(id) {
+                    continue;
+                }
+                let drained = book.fleet().drains().contains_key(&work.agent);
+                assert!(!drained, "{id}: {} is drained, and begins {database}", work.agent);
+                let loosest = limits.entry(&work.agent).or_default();
+                *loosest = limit.max(*loosest);
+            }
+        }
+        for (agent, limit) in limits {
+            assert!(
+                at_work[agent] <= limit,
+                "{agent} is at work on {}, of {limit}",
+                at_work[agent]
+            );
+            if at_work[agent] == limit {
+                self.seen.insert("limit of an agent reached");
             }
         }
     }
@@ -394,8 +471,14 @@ impl World {
                 asks.push((id, Verb::Approve { wave: None }));
             }
         }
+        let drained: Vec<_> = book.fleet().drains().keys().cloned().collect();
         for (id, verb) in asks {
             self.ask(&id, verb);
+        }
+        for id in drained {
+            if self.leader.is_some() {
+                self.drain(&id);
+            }
         }
     }
 
@@ -473,6 +556,8 @@ impl World {
                 target.held = !target.held;
             }
             7 => self.request(),
+            13 => self.drain(&id),
+            14 => self.join(),
             10 => {
                 let of = self.agents[&id].work.keys().next().cloned();
                 if let Some(of) = of {
@@ -516,6 +601,47 @@ impl World {
         agent.work.clear();
     }
 
+    /// An agent gets no new work, or gets some again.
+    fn drain(&mut self, id: &AgentId) {
+        let Some(book) = &mut self.leader else { return };
+        let changed = if book.fleet().drains().contains_key(id) {
+            book.undrain(id).map(|(_, changes)| changes)
+        } else {
+            let drain = Drain {
+                by: "ada".to_owned(),
+                reason: String::new(),
+                at: self.now,
+                running: if self.random.percent(50) {
+                    Running::Stops
+                } else {
+                    Running::Finishes
+                },
+            };
+            self.seen.insert("agent drained");
+            book.drain(id, drain).map(|(_, changes)| changes)
+        };
+        self.commit(changed.unwrap_or_default());
+    }
+
+    /// Another agent comes, with a database of its own and some of the others'.
+    fn join(&mut self) {
+        let number = self.agents.len();
+        if number >= 6 {
+            return;
+        }
+        let mut names: Vec<_> = (self.targets.keys())
+            .filter(|_| self.random.percent(40))
+            .cloned()
+            .collect();
+        let own = sample::database(&format!("own{number}"));
+        names.push(own.clone());
+        self.targets.insert(own, Target::default());
+        let id = sample::agent(&format!("late{number}"));
+        self.agents.insert(id.clone(), Process::new());
+        self.served.insert(id, names);
+        self.seen.insert("agent joined");
+    }
+
     /// A new rollout over a random part of the fleet.
     fn request(&mut self) {
         let Some(book) = &self.leader else { return };
@@ -523,34 +649,28 @@ impl World {
         if number > 4 {
             return;
         }
-        let names: Vec<_> = self.targets.keys().cloned().collect();
-        let names: Vec<_> = names
-            .iter()
-            .map(DatabaseName::as_str)
+        let chosen: BTreeMap<_, _> = (self.targets.keys().enumerate())
             .filter(|_| self.random.percent(60))
+            .map(|(place, name)| {
+                let tier = if place % 2 == 0 { "gold" } else { "bronze" };
+                (
+                    name.clone(),
+                    BTreeMap::from([("tier".to_owned(), tier.to_owned())]),
+                )
+            })
             .collect();
-        if names.is_empty() {
+        if chosen.is_empty() {
             return;
         }
-        let policy = self.policy();
-        let mut waves: Vec<Wave> = Vec::new();
-        for name in &names {
-            // Up to three waves.
-            let most = waves.len().min(2);
-            let place = self.random.below(most + 1);
-            if let Some(wave) = waves.get_mut(place) {
-                wave.databases.insert(sample::database(name));
-                continue;
-            }
-            let random = &mut self.random;
-            waves.push(Wave {
-                soak: Duration::from_secs(random.next() % 3 * 4),
-                approval: random.percent(20),
-                failure_budget: random.percent(20).then_some(1),
-                checks: some_checks(random),
-                ..sample::wave(&format!("w{place}"), &[*name])
-            });
-        }
+        let mut policy = self.policy();
+        policy.waves = (0..self.random.below(3))
+            .map(|place| some_rule(&mut self.random, place, &chosen))
+            .collect();
+        policy.checks = some_checks(&mut self.random);
+        // A rule that takes nothing is refused.
+        let Ok(waves) = waves::plan(&policy, &chosen, &self.random.next().to_string()) else {
+            return;
+        };
         let spec = Spec {
             waves,
             ..sample::spec(number, &[], policy)
@@ -578,6 +698,7 @@ impl World {
             data_loss: DataLoss::Refused,
             hours: undo::Hours::Kept,
             by: "ada".to_owned(),
+            reason: String::new(),
             trace: None,
         };
         let id = sample::spec(number, &[], Policy::default()).id;
@@ -600,13 +721,17 @@ impl World {
             { "from": "00:16", "to": "00:17", "zone": "UTC" },
             { "from": "00:18", "to": "00:16", "zone": "UTC" }
         ]"#;
-        let windows = if random.percent(10) { windows } else { "[]" };
+        let windows = if random.percent(20) { windows } else { "[]" };
         Policy {
             max_in_flight,
             max_per_server,
             max_per_agent: random.percent(20).then_some(1),
             max_attempts: 3,
-            failure_budget: Budget::Count(budget),
+            failure_budget: if random.percent(30) {
+                Budget::Percent(20 * budget)
+            } else {
+                Budget::Count(budget)
+            },
             ramp_up: random.percent(20),
             unreachable: if random.percent(30) {
                 Unreachable::Skip
@@ -626,6 +751,12 @@ impl World {
             agent.inbox.clear();
         }
         let (book, changes) = self.store.read(self.now);
+        // Its clock is another one.
+        let ahead = Duration::from_millis(self.random.next() % 20_000);
+        if ahead < self.ahead {
+            self.seen.insert("clock set back");
+        }
+        (self.ahead, self.now) = (ahead, self.time.after(ahead));
         self.elections += 1;
         self.store.term = self.elections;
         self.leader = Some(book);
@@ -677,7 +808,12 @@ impl World {
         let hello = Hello {
             agent: id.clone(),
             instance: Instance(Uuid::from_u128(agent.instance)),
-            version: String::new(),
+            version: if stream.is_multiple_of(4) {
+                "0.0.1"
+            } else {
+                release::OURS
+            }
+            .to_owned(),
             databases: self.served[id]
                 .iter()
                 .map(|name| (name.clone(), BTreeMap::new()))
@@ -764,7 +900,7 @@ impl World {
                 },
                 None => FromAgent::Finished {
                     of,
-                    finish: Finish::Stopped,
+                    finish: Finish::Stopped(Summary::default()),
                 },
             },
             ToAgent::Acknowledged(of) => {
@@ -792,17 +928,22 @@ impl World {
                     } else {
                         Newer::Local
                     },
+                    spent: Summary::default(),
                 }
             } else {
                 target.fence = (of.token, 0);
                 match self.random.below(12) {
-                    _ if *stop || self.faults && self.random.percent(1) => Finish::Stopped,
-                    0 if self.faults => Finish::Failed(sample::failure(Retryability::Retry)),
+                    _ if *stop || self.faults && self.random.percent(1) => {
+                        Finish::Stopped(Summary::default())
+                    }
+                    0 if self.faults => {
+                        Finish::Failed(sample::failure(Retryability::Retry), Summary::default())
+                    }
                     1 if self.faults && self.random.percent(10) => {
-                        Finish::Failed(sample::failure(Retryability::GiveUp))
+                        Finish::Failed(sample::failure(Retryability::GiveUp), Summary::default())
                     }
                     2 if self.faults && self.random.percent(3) => {
-                        Finish::Failed(sample::failure(Retryability::StopRollout))
+                        Finish::Failed(sample::failure(Retryability::StopRollout), Summary::default())
                     }
                     3..=6 => {
                         target.carry_out(order);
@@ -981,6 +1122,36 @@ impl World {
     }
 }
 
+/// A wave of any kind.
+fn some_rule(
+    random: &mut Random,
+    place: usize,
+    chosen: &BTreeMap<DatabaseName, BTreeMap<String, String>>,
+) -> Rule {
+    let mut some = |most| u32::try_from(1 + random.below(most)).unwrap();
+    let take = match some(4) {
+        1 => Take::Count(some(3)),
+        2 => Take::Percent(some(60)),
+        3 => Take::Databases(
+            chosen
+                .keys()
+                .take(usize::try_from(some(2)).unwrap())
+                .cloned()
+                .collect(),
+        ),
+        _ => Take::Labels(BTreeMap::from([("tier".to_owned(), "gold".to_owned())])),
+    };
+    let budgets = [None, None, Some(Budget::Count(2)), Some(Budget::Percent(50))];
+    Rule {
+        name: Some(format!("w{place}")),
+        take,
+        soak: Duration::from_secs(random.next() % 3 * 4),
+        approval: random.percent(20),
+        failure_budget: budgets[random.below(budgets.len())],
+        checks: some_checks(random),
+    }
+}
+
 /// Some waves have checks.
 fn some_checks(random: &mut Random) -> Vec<Check> {
     let check = Check {
@@ -1107,6 +1278,10 @@ fn mistakes_on_purpose_are_found() {
         Bug::ServerLimitIgnored,
         Bug::UndoneTooEarly,
         Bug::ChecksIgnored,
+        Bug::HoursIgnored,
+        Bug::RampUpIgnored,
+        Bug::AgentLimitIgnored,
+        Bug::DrainIgnored,
     ];
     for bug in bugs {
         let finds = |seed| planted::with(bug, || std::panic::catch_unwind(|| simulate(seed)).is_err());

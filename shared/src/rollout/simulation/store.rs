@@ -4,6 +4,7 @@ use crate::id::{AgentId, DatabaseName, Holder, RolloutId};
 use crate::rollout::assignment::Assignment;
 use crate::rollout::book::{Book, Change};
 use crate::rollout::control::Action;
+use crate::rollout::drain::Drain;
 use crate::rollout::event::Effect;
 use crate::rollout::fleet::{self, Fleet};
 use crate::rollout::machine::Rollout;
@@ -24,6 +25,7 @@ pub(super) struct Store {
     pub(super) leases: BTreeMap<DatabaseName, (i64, Holder, i64)>,
     pub(super) agents: BTreeMap<AgentId, fleet::Agent>,
     databases: BTreeMap<DatabaseName, fleet::Database>,
+    drains: BTreeMap<AgentId, Drain>,
 }
 
 impl Store {
@@ -35,7 +37,8 @@ impl Store {
     /// What a new leader reads, and what it must write before anything else.
     pub(super) fn read(&self, now: Time) -> (Book, Vec<Change>) {
         let rollouts: Vec<_> = self.specs.values().map(|spec| self.rollout(spec)).collect();
-        let fleet = Fleet::restored(self.agents.clone(), self.databases.clone());
+        let fleet =
+            Fleet::restored(self.agents.clone(), self.databases.clone()).with_drains(self.drains.clone());
         let mut book = Book::restored(rollouts, fleet);
         let mut changes = Vec::new();
         for ((rollout, database), record) in &self.records {
@@ -111,8 +114,12 @@ impl Store {
                 self.databases
                     .insert(name.clone(), fleet.databases()[name].clone());
             }
-            // Nobody drains an agent here, and nothing is decided by stories.
-            Change::Drain(_) | Change::Story { .. } => {}
+            Change::Drain(id) => match fleet.drains().get(id) {
+                Some(drain) => drop(self.drains.insert(id.clone(), drain.clone())),
+                None => drop(self.drains.remove(id)),
+            },
+            // Nothing is decided by stories.
+            Change::Story { .. } => {}
             Change::Rollout { rollout, effects } => {
                 let courses = effects
                     .iter()
