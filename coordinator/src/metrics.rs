@@ -33,7 +33,7 @@ runtime::instruments! {
     }
     observed {
         LEADER: "confiture_leader", "Whether this coordinator leads.", Gauge;
-        AGENTS: "confiture_agents", "Agents, by state; missing ones served databases that nobody serves now.", Gauge;
+        AGENTS: "confiture_agents", "Agents, by state; missing ones went without a goodbye, and nobody serves their databases now.", Gauge;
         DATABASES: "confiture_databases", "Databases of the fleet, by whether a connected agent reaches them.", Gauge;
         ROLLOUTS: "confiture_rollouts", "Rollouts that have not ended, by state.", Gauge;
         ROLLOUT_DATABASES: "confiture_rollout_databases", "Databases of a rollout that has not ended, by state.", Gauge;

@@ -19,6 +19,7 @@ use runtime::telemetry::http::Unready;
 use shared::id::StoreId;
 use shared::retry::Retryability;
 use shared::settings;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use uuid::Uuid;
 
 /// HTTP/2 pings, so that a cut connection is noticed though nothing is sent on it.
@@ -201,6 +204,8 @@ impl Bound {
     }
 
     /// Takes connections until `stop` is cancelled and they have ended, or a while has passed.
+    ///
+    /// The health of the whole server, which has no name, is that of `/readyz`; its services are there as long as it is.
     async fn listen(self, context: Arc<Context>, stop: &CancellationToken) -> Result<(), Error> {
         let operator =
             OperatorServer::new(Operator(context.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -210,6 +215,7 @@ impl Bound {
         health_reporter.set_serving::<OperatorServer<Operator>>().await;
         health_reporter.set_serving::<FleetServer<Fleet>>().await;
         health_reporter.set_serving::<AgentLinkServer<Link>>().await;
+        let health_kept = keep_health(health_reporter, self.unready(), self.seat.subscribe());
         // Older clients know only the alpha of the reflection service.
         let described = || {
             tonic_reflection::server::Builder::configure()
@@ -235,6 +241,7 @@ impl Bound {
         };
         tokio::select! {
             ended = server => ended.map_err(Error::Server),
+            never = health_kept => match never {},
             () = too_long => {
                 tracing::warn!("some connections did not end in time");
                 Ok(())
@@ -257,6 +264,26 @@ async fn identity(store: &dyn Store) -> Result<Identity, Error> {
                 tokio::time::sleep(STORE_AGAIN).await;
             }
             Err(error) => return Err(Error::Identity(error)),
+        }
+    }
+}
+
+/// Keeps the health of the server in step with what this coordinator is.
+async fn keep_health(
+    reporter: HealthReporter,
+    unready: Unready,
+    mut seats: watch::Receiver<Seat>,
+) -> Infallible {
+    loop {
+        let status = if unready().is_empty() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        reporter.set_service_status("", status).await;
+        if seats.changed().await.is_err() {
+            // It does not change any more.
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -25,9 +25,8 @@ pub fn of_sqlstate(code: &str) -> Retryability {
         "40001" | "40P01" | "55P03" | "55006" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => {
             Retryability::Retry
         }
-        crate::sql::IN_USE => Retryability::Retry,
         // XX000 comes from poolers that lost their server; a corrupted index (XX002) does not heal.
-        "XX000" => Retryability::Retry,
+        "XX000" | crate::sql::IN_USE => Retryability::Retry,
         // Wrong password or role, no such database: class 28 and 3D000 need a person.
         code if code.starts_with("08") || code.starts_with("53") => Retryability::Retry,
         _ => Retryability::GiveUp,

@@ -156,11 +156,18 @@ async fn health_is_served() {
     let request = tonic_health::pb::HealthCheckRequest {
         service: "confiture.v1.Operator".to_owned(),
     };
+    let serving = tonic_health::pb::health_check_response::ServingStatus::Serving;
     let answer = health.check(request).await.unwrap().into_inner();
-    assert_eq!(
-        answer.status(),
-        tonic_health::pb::health_check_response::ServingStatus::Serving
-    );
+    assert_eq!(answer.status(), serving);
+    // The whole of it, once somebody leads.
+    let whole = tonic_health::pb::HealthCheckRequest {
+        service: String::new(),
+    };
+    let mut answers = health.watch(whole).await.unwrap().into_inner();
+    let healthy = async { while answers.message().await.unwrap().unwrap().status() != serving {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), healthy)
+        .await
+        .expect("a leader");
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ pub struct Book {
     progress: BTreeMap<DatabaseName, (Holding, Progress)>,
     /// What has happened to those at work, as told last.
     stories: BTreeMap<DatabaseName, (Holding, Arc<Attempt>)>,
+    /// Agents that have said goodbye and gone.
+    left: BTreeSet<AgentId>,
     /// When something of a rollout was last seen to get anywhere.
     moved: BTreeMap<RolloutId, Time>,
     /// Since when no agent serves databases that must not hold their wave up.
@@ -335,6 +337,7 @@ impl Book {
         let orders = hello.held.iter().map(|held| (held.clone(), Told::Work)).collect();
         let leaving = false;
         self.links.insert(hello.agent.clone(), Link { orders, leaving });
+        self.left.remove(&hello.agent);
         let before = self.fleet.agents().get(&hello.agent).cloned();
         let databases = Arc::make_mut(&mut self.fleet).welcome(hello, lease, now);
         let mut changes: Vec<_> = databases.into_iter().map(Change::Database).collect();
@@ -346,8 +349,17 @@ impl Book {
 
     /// An agent's stream has ended. Its lease lives on for a while, and so does its work.
     pub fn detach(&mut self, agent: &AgentId) {
-        self.links.remove(agent);
+        if self.links.remove(agent).is_some_and(|link| link.leaving) {
+            let known = self.fleet.known_agents();
+            self.left.retain(|agent| known.contains(agent));
+            self.left.insert(agent.clone());
+        }
         self.forget_looks(agent);
+    }
+
+    /// Whether an agent that is not connected said goodbye to this leader.
+    pub(super) fn has_left(&self, agent: &AgentId) -> bool {
+        self.left.contains(agent)
     }
 
     /// Another agent is to look.

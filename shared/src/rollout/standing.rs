@@ -9,8 +9,8 @@ use super::machine::Rollout;
 use super::phase::Phase;
 use super::tally::Counts;
 use super::time::Time;
-use crate::id::RolloutId;
-use std::collections::BTreeMap;
+use crate::id::{AgentId, RolloutId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Numbers of a moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub struct Standing {
     pub connected: u64,
     /// Agents that are connected and drained.
     pub draining: u64,
-    /// Agents that served databases which nobody serves now.
+    /// Agents that served databases which nobody serves now, and went without a goodbye; those that said goodbye to an
+    /// earlier leader are among them.
     pub missing: u64,
     /// Databases that a connected agent reaches.
     pub reachable: u64,
@@ -53,6 +54,12 @@ impl Book {
     pub fn standing(&self, now: Time) -> Standing {
         let mut standing = Standing::default();
         let fleet = self.fleet();
+        // One that was replaced by another for all of its databases is no loss, nor one that has said goodbye.
+        let lost: BTreeSet<&AgentId> = (fleet.databases().iter())
+            .filter(|(name, _)| self.serving(name).next().is_none())
+            .flat_map(|(_, database)| database.claims.keys())
+            .filter(|agent| !self.has_left(agent))
+            .collect();
         for agent in fleet.known_agents() {
             let counted = match (
                 self.links().contains_key(agent),
@@ -60,16 +67,8 @@ impl Book {
             ) {
                 (true, false) => &mut standing.connected,
                 (true, true) => &mut standing.draining,
-                (false, _) => {
-                    // One that was replaced by another for all of its databases is no loss.
-                    let orphaned = fleet.databases().iter().any(|(name, database)| {
-                        database.claims.contains_key(agent) && self.serving(name).next().is_none()
-                    });
-                    if !orphaned {
-                        continue;
-                    }
-                    &mut standing.missing
-                }
+                (false, _) if lost.contains(agent) => &mut standing.missing,
+                (false, _) => continue,
             };
             *counted += 1;
         }
@@ -129,8 +128,42 @@ fn state(rollout: &Rollout) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Instance;
+    use crate::rollout::message::{FromAgent, Hello};
+    use crate::rollout::sample::{agent, database};
+    use uuid::Uuid;
+
     #[test]
     fn an_empty_fleet_has_nothing_to_show() {
         assert_eq!(Book::default().standing(Time(0)), Standing::default());
+    }
+
+    #[test]
+    fn agents_that_went_without_a_goodbye_are_missing() {
+        let hello = Hello {
+            agent: agent("x"),
+            instance: Instance(Uuid::nil()),
+            version: "1".to_owned(),
+            databases: BTreeMap::from([(database("a"), BTreeMap::new())]),
+            lease: None,
+            held: Vec::new(),
+        };
+        let numbers = |book: &Book| {
+            let standing = book.standing(Time(0));
+            (standing.connected, standing.missing)
+        };
+        let mut book = Book::default();
+        book.attach(&hello, 1, Time(0));
+        assert_eq!(numbers(&book), (1, 0));
+        book.detach(&agent("x"));
+        assert_eq!(numbers(&book), (0, 1));
+        book.attach(&hello, 2, Time(0));
+        book.hear(&agent("x"), FromAgent::Leaving, Time(0));
+        book.detach(&agent("x"));
+        assert_eq!(numbers(&book), (0, 0));
+        // Whoever comes back may be lost again.
+        book.attach(&hello, 3, Time(0));
+        book.detach(&agent("x"));
+        assert_eq!(numbers(&book), (0, 1));
     }
 }

@@ -32,13 +32,14 @@ const QUOTES: [char; 17] = [
 /// A message with all covered from its first quotation mark to its last, since PostgreSQL repeats a value that it cannot
 /// read, and the value may have marks of its own; and with the bytes covered that it could not read as text.
 pub fn unquoted(message: &str) -> String {
+    let marks = message.matches(QUOTES).count();
     let covered = match (
         message.find(QUOTES),
         message.char_indices().rfind(|(_, c)| QUOTES.contains(c)),
     ) {
         (Some(first), Some((last, mark))) => {
             // Of a text that was cut off in a value, there is no end.
-            let end = if first == last {
+            let end = if marks % 2 == 1 {
                 message.len()
             } else {
                 last + mark.len_utf8()
