@@ -268,14 +268,14 @@ mod tests {
             moments.into_iter().map(|moment| (moment.step, moment.what))
         };
         let kind = || "sql".to_owned();
-        assert_eq!(whats().last(), Some((2, What::AtWork { kind: kind() })));
+        assert_eq!(whats().next_back(), Some((2, What::AtWork { kind: kind() })));
         recorder.step_ended("sql", Duration::from_millis(7), Err(&Error::Stopped));
         let ended = What::Step {
             kind: kind(),
             done: false,
             error: Error::Stopped.to_string(),
         };
-        assert_eq!(whats().last(), Some((2, ended)));
+        assert_eq!(whats().next_back(), Some((2, ended)));
         assert_eq!(whats().len(), 2);
     }
 }

@@ -72,11 +72,11 @@ async fn nothing_is_told_with(filter: &str) -> anyhow::Result<()> {
     let server = Server::start().await?;
     let names = MISTAKES.map(|(database, ..)| database);
     let members = members(&server, &names).await?;
-    let named = |member: Member| {
+    let labelled = |member: Member| {
         let name = member.name.clone();
         member.label("name", &name)
     };
-    let members: Vec<Member> = members.into_iter().map(named).collect();
+    let members: Vec<Member> = members.into_iter().map(labelled).collect();
     for member in &members {
         let rows = format!(
             "CREATE TABLE cards (id int PRIMARY KEY, number text NOT NULL);

@@ -238,7 +238,7 @@ impl Telemetry {
                 }
             }
             Ok(Err(_)) | Err(_) => {
-                tracing::debug!("the last telemetry may be lost: the collector does not answer")
+                tracing::debug!("the last telemetry may be lost: the collector does not answer");
             }
         }
     }
