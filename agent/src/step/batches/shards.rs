@@ -9,7 +9,7 @@ use crate::session::Session;
 use crate::step::{Part, Place, record};
 use serde::{Deserialize, Serialize};
 use shared::plan::{self, Batches, Paging, Passes};
-use shared::sql::{Limits, Tag, batch};
+use shared::sql::{Commit, Limits, Tag, batch};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};
@@ -85,8 +85,10 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, Error> {
     let tag = place.tag(run);
     let mut session = run.database.session().await?;
+    // What follows is later in the WAL: whatever of it is on disk, this is too.
     let limits = Limits {
         statement: Some(run.database.limits().statement),
+        commit: Commit::Deferred,
         ..ledger::book_limits()
     };
     ledger::begin_fenced(&mut session, run.claim, &tag, limits).await?;
@@ -324,11 +326,16 @@ pub(super) async fn forget_old(run: &Run<'_>, place: Place<'_>) -> Result<(), Er
     let mut session = run.database.session().await?;
     let params = [(&seconds as &(dyn ToSql + Sync), Type::FLOAT8)];
     let began = Instant::now();
+    // What a crash brings back goes the next time.
+    let limits = Limits {
+        commit: Commit::Deferred,
+        ..ledger::book_limits()
+    };
     loop {
         let removed = session
             .only(
                 &place.tag(run),
-                ledger::book_limits(),
+                limits,
                 "removing old evidence",
                 batch::FORGET_BATCHES,
                 &params,

@@ -17,11 +17,12 @@ use tokio_postgres::types::{ToSql, Type};
 /// A range is split when it holds more than so many batches: less is done before another worker has begun.
 const LEAST_BATCHES: u64 = 4;
 
-/// How long the lock of a range at work is waited for: somewhat more than one batch.
+/// How long the lock of a range at work is waited for: somewhat more than one batch. Batches of the new range are later in
+/// the WAL, so it need not wait for the disk.
 const LIMITS: Limits = Limits {
     lock: Duration::from_secs(2),
     statement: Some(Duration::from_secs(5)),
-    commit: Commit::Durable,
+    commit: Commit::Deferred,
 };
 
 const DOING: &str = "splitting a range";
