@@ -35,6 +35,7 @@ use crate::migration::Problem;
 use crate::yaml::{self, Entry, Node, Value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What a rollout keeps to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,10 +108,9 @@ impl Policy {
             problems: Vec::new(),
         };
         let policy = reader.policy(text);
-        if reader.problems.is_empty() {
-            let wrong = policy.check().err().into_iter().flat_map(|Error(wrong)| wrong);
-            wrong.for_each(|what| reader.error(yaml::Error::new(what)));
-        }
+        // Of what could not be read nothing is known, and nothing is wrong but that.
+        let wrong = policy.check().err().into_iter().flat_map(|Error(wrong)| wrong);
+        wrong.for_each(|what| reader.error(yaml::Error::new(what)));
         if reader.problems.is_empty() {
             Ok(policy)
         } else {
@@ -159,7 +159,17 @@ impl Policy {
                 Self::MOST_CHECKS
             ));
         }
-        let mut names = std::collections::BTreeSet::new();
+        let nothing: &[Check] = &[];
+        let mut twice = BTreeSet::new();
+        for own in (self.waves.iter().map(|rule| rule.checks.as_slice())).chain([nothing]) {
+            let mut names = BTreeSet::new();
+            let asked = self.checks.iter().chain(own).map(|check| check.name.as_str());
+            twice.extend(asked.filter(|name| !names.insert(*name)));
+        }
+        wrong.extend(twice.into_iter().map(|name| {
+            format!("two checks after one wave are named `{name}`: give each a name of its own")
+        }));
+        let mut names = BTreeSet::new();
         for (place, rule) in self.waves.iter().enumerate() {
             let name = rule.name_at(place);
             if name == Rule::REST {
@@ -397,6 +407,26 @@ checks:
                 said(text)
             );
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_hides_no_limit_that_does_not_fit() {
+        let said = said(
+            "max_in_flight: 0\nfailure_budget: 120%\nwaves: [{ name: a, count: 1 }, { name: a, count: 1 }]",
+        );
+        assert_eq!(said.len(), 3, "{said:?}");
+    }
+
+    #[test]
+    fn two_checks_after_one_wave_have_two_names() {
+        let check = "{ name: whole, sql: SELECT true }";
+        let said = said(&format!(
+            "waves: [{{ count: 1, checks: [{check}] }}]\nchecks: [{check}]"
+        ));
+        assert!(
+            said[0].contains("two checks after one wave are named `whole`"),
+            "{said:?}"
+        );
     }
 
     #[test]
