@@ -110,7 +110,9 @@ impl fmt::Display for Blocked {
             Self::Earlier(rollout) => write!(f, "waiting for rollout {rollout}, which came first"),
             Self::Backoff { until, attempt, of } => write!(f, "attempt {attempt} of {of} at {until}"),
             Self::Conflict(conflict) => conflict.fmt(f),
-            Self::NoAgent { known } if known.is_empty() => f.write_str("no agent serves it"),
+            Self::NoAgent { known } if known.is_empty() => f.write_str(
+                "no agent serves it: name it in an agent's settings, or leave it out with `confiture rollout skip`",
+            ),
             Self::NoAgent { known } => {
                 let known: Vec<_> = known.iter().map(AgentId::as_str).collect();
                 write!(

@@ -240,7 +240,11 @@ fn print(surveyed: &Surveyed, outliers: &[Outlier<'_>]) {
         ));
     }
     for outlier in outliers {
-        output::data(&format!("{} differs:", listed(&outlier.shape.databases)));
+        let verb = match outlier.shape.databases.len() {
+            1 => "differs",
+            _ => "differ",
+        };
+        output::data(&format!("{} {verb}:", listed(&outlier.shape.databases)));
         match &outlier.differences {
             Ok(differences) => list(differences),
             Err(problem) => output::data(&format!("  unknown how: {problem}")),

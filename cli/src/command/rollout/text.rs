@@ -179,7 +179,7 @@ pub(super) fn policy(of: &Policy) -> String {
         of.max_per_agent
             .map_or(String::new(), |limit| format!(", {limit} by one agent")),
     )];
-    parts.push(format!("{} attempts each", of.max_attempts));
+    parts.push(format!("{} each", count(of.max_attempts.into(), "attempt")));
     parts.push(format!("failure budget {}", of.failure_budget));
     if of.ramp_up {
         parts.push("each wave ramps up".to_owned());
