@@ -225,6 +225,33 @@ async fn an_agent_without_a_coordinator_says_why_it_is_not_ready() -> anyhow::Re
 }
 
 #[tokio::test]
+async fn a_coordinator_without_its_store_says_why_it_is_not_ready() -> anyhow::Result<()> {
+    let (port, nobody, own) = (Port::claim()?, Port::claim()?, Port::claim()?);
+    let folder = Directory::new()?;
+    let settings = serde_json::json!({
+        "coordinator": {
+            "listen": format!("127.0.0.1:{}", own.number()),
+            "store": format!("etcd://127.0.0.1:{}/alone", nobody.number()),
+        },
+        "observability": { "prometheus": on(&port) },
+    });
+    folder.write("confiture.yaml", settings.to_string())?;
+    let _coordinator = Confiture::new(["coordinator", "--config"])
+        .arg(folder.path().join("confiture.yaml"))
+        .start("coordinator")?;
+    let (status, text) = eventually("the coordinator to serve its metrics", SOON, || async {
+        Ok(page(port.number(), "/readyz").await.ok())
+    })
+    .await?;
+    assert_eq!(status, 503, "{text}");
+    assert!(
+        text.starts_with("no coordinator leads: the store does not answer"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_taken_port_is_said_and_work_goes_on() -> anyhow::Result<()> {
     let server = Server::start().await?;
     let members = members(&server, &["taken"]).await?;
