@@ -62,32 +62,31 @@ pub fn binary() -> anyhow::Result<&'static Path> {
 }
 
 fn plain() -> anyhow::Result<PathBuf> {
-    if let Some(given) = std::env::var_os("CONFITURE_BINARY") {
-        return Ok(given.into());
+    match std::env::var_os("CONFITURE_BINARY") {
+        Some(given) => Ok(given.into()),
+        None => made("plain", &[]),
     }
-    // Over the whole workspace, so that the crates have the features that the tests were built with and are not built again.
-    cargo(&["--workspace"])
 }
 
-/// In a folder of its own, so that the plain binary stays as it is; under a name of its own there, since builds with
-/// other features come to the same place.
 fn featured(feature: &str) -> anyhow::Result<PathBuf> {
-    let folder = target().join("faults");
+    let made = made(feature, &["--features", &format!("confiture/{feature}")])?;
+    // Cargo puts all builds in one place: whoever looks there expects the plain one.
+    plain()?;
+    Ok(made)
+}
+
+/// Builds it and gives it a folder of its own, where no other build takes its place. All builds share what they have in
+/// common, so it takes the time of our own crates.
+fn made(name: &str, args: &[&str]) -> anyhow::Result<PathBuf> {
+    let folder = target().join("tested").join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let lock = File::create(folder.join("lock")).context("opening the lock of the build")?;
-    // Other test processes build there too. Let go when it is closed.
+    let lock = File::create(folder.with_file_name("lock")).context("opening the lock of the build")?;
+    // Other test processes build too. Let go when it is closed.
     lock.lock().context("waiting for another build")?;
-    let at = folder.to_string_lossy();
-    let built = cargo(&[
-        "--package",
-        "confiture",
-        "--features",
-        feature,
-        "--target-dir",
-        &at,
-    ])?;
-    let path = folder.join(format!("confiture-{feature}"));
-    let fresh = folder.join(format!("confiture-{feature}.new"));
+    // Over the whole workspace, so that the crates have the features that the tests were built with and are not built again.
+    let built = cargo(&[&["--workspace"], args].concat())?;
+    let path = folder.join("confiture");
+    let fresh = folder.join("confiture.new");
     drop(std::fs::remove_file(&fresh));
     std::fs::hard_link(&built, &fresh).with_context(|| format!("naming {}", built.display()))?;
     // At once: a process may be started from the old one at this moment. Two names of one file are left as they are.
