@@ -215,7 +215,7 @@ async fn old_connections_are_replaced_and_no_request_fails() -> anyhow::Result<(
         }
         let used = of.pools().transactions;
         assert!(used.recycled >= 30, "ten connections, three lives: {used:?}");
-        assert!(answered > 1_000, "{answered} requests");
+        assert!(answered > 200, "{answered} requests");
         assert_eq!(
             (used.given_up, used.created),
             (0, used.recycled + used.size() as u64)
