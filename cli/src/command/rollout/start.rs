@@ -125,6 +125,7 @@ fn founded(rollout: &Rollout, created: bool) -> String {
         format!("rollout {id} started: {databases}")
     } else if let Some(undone) = &rollout.undoes
         && rollout.state == State::Done
+        && rollout.databases.skipped == 0
     {
         format!("rollout {undone} is undone already, by {}", rollout.id)
     } else {
