@@ -245,6 +245,89 @@ async fn an_archive_that_fails_is_seen() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn wal_that_a_slot_keeps_is_seen_by_everybody() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.database("orders").await?;
+    let agents = opened(database.url())?;
+    let admin = server.admin("postgres").await?;
+    admin
+        .batch_execute("SELECT pg_create_physical_replication_slot('left_behind', true)")
+        .await?;
+    let before = sample(&agents, &[]).await?;
+    database
+        .execute("CREATE TABLE t AS SELECT g, repeat('x', 100) FROM generate_series(1, 20000) g")
+        .await?;
+    let after = sample(&agents, &[]).await?;
+    let kept = after.slot_bytes.unwrap_or(0) - before.slot_bytes.unwrap_or(0);
+    let written = after.wal_bytes.unwrap_or(0) - before.wal_bytes.unwrap_or(0);
+    assert!(kept > 2_000_000, "{before:?} {after:?}");
+    assert!(written > 2_000_000, "{before:?} {after:?}");
+
+    admin
+        .batch_execute("SELECT pg_drop_replication_slot('left_behind')")
+        .await?;
+    assert_eq!(sample(&agents, &[]).await?.slot_bytes, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_that_wait_for_their_commit_are_counted() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.database("orders").await?;
+    database.execute("CREATE TABLE t (n int)").await?;
+    let agents = all_seeing(&server, &database)?;
+    let admin = server.admin("postgres").await?;
+    let standbys = async |names: &str| {
+        admin
+            .batch_execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"))
+            .await?;
+        admin.batch_execute("SELECT pg_reload_conf()").await
+    };
+    standbys("nobody").await?;
+    // The server takes the setting up a moment later, so each tries until it waits.
+    for _ in 0..2 {
+        let session = database.connect().await?;
+        tokio::spawn(async move {
+            while session.batch_execute("INSERT INTO t VALUES (1)").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    seen("two to wait", &agents, &[], |sample| {
+        sample.commit_waiters == Some(2)
+    })
+    .await?;
+    // They are of the agent's own role, which needs no privilege to see them.
+    let own = sample(&opened(database.url())?, &[]).await?;
+    assert_eq!(own.commit_waiters, Some(2));
+
+    standbys("").await?;
+    seen("nobody to wait", &agents, &[], |sample| {
+        sample.commit_waiters == Some(0)
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_checkpoint_before_its_time_is_counted() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let database = server.database("orders").await?;
+    let agents = opened(database.url())?;
+    let before = sample(&agents, &[]).await?.checkpoints.context("no count")?;
+    server
+        .admin("postgres")
+        .await?
+        .batch_execute("CHECKPOINT")
+        .await?;
+    seen("a checkpoint more", &agents, &[], |sample| {
+        sample.checkpoints > Some(before)
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_operators_query_may_ask_but_not_write() -> anyhow::Result<()> {
     let database = Server::shared().await?.fresh_database().await?;
     database

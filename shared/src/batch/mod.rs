@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `company` | whether applications are at work, and how short batches are then |
 //! | `outlook` | how fast rows are changed, and when they will all be |
+//! | `gaps` | where a batch ends, without looking for it |
 //! | `size` | how many rows the next batch has, from the times of those before |
 //! | `sample` | what a probe of the server read, and where health ends |
 //! | `signal` | the signals of a server's health, and how a reading is told |
@@ -13,6 +14,7 @@
 //! | `vacuum` | when a relation at work is vacuumed between two batches, and how gently |
 
 mod company;
+mod gaps;
 mod health;
 mod outlook;
 mod pace;
@@ -23,6 +25,7 @@ mod size;
 mod vacuum;
 
 pub use company::{Company, SHORT_TARGET};
+pub use gaps::{End, Gaps};
 pub use health::{Cause, Health};
 pub use outlook::Outlook;
 pub use pace::{Pace, PaceLimits};

@@ -10,8 +10,9 @@ use crate::run::Run;
 use crate::session::Session;
 use crate::step::{Place, record};
 use crate::user_error;
+use shared::batch::{End, Gaps};
 use shared::fence::Fence;
-use shared::plan::{Batches, Paging, Part};
+use shared::plan::{Batches, KeyColumn, Paging, Part, SortDirection};
 use shared::sql::batch::{self, Ends, Statements};
 use shared::sql::{Commit, Limits, Tag};
 use std::time::{Duration, Instant};
@@ -64,6 +65,14 @@ pub(super) enum Left {
     Nothing,
 }
 
+/// Where a batch ends.
+enum Next {
+    /// At this key, or before this block.
+    Until(Bound),
+    /// With its range, which holds no more rows.
+    Rest,
+}
+
 /// What one batch works on.
 pub(super) struct Work<'a, 'b> {
     pub(super) run: &'a Run<'b>,
@@ -76,12 +85,14 @@ pub(super) struct Work<'a, 'b> {
 }
 
 impl Work<'_, '_> {
-    /// Runs one batch of about so many rows. `retries`: tries that failed since the last one that did not.
+    /// Runs one batch of about so many rows. `retries`: tries that failed since the last one that did not. `gaps`: those
+    /// of this range.
     pub(super) async fn batch(
         &self,
         session: &mut Session,
         rows: u32,
         retries: i64,
+        gaps: &mut Gaps,
     ) -> Result<Outcome, Error> {
         let key = record::Key::of(self.run, self.place.todo, self.place.number());
         let shard_key = key.shard(&self.shard);
@@ -130,11 +141,17 @@ impl Work<'_, '_> {
         };
         let statements = Statements::of(self.batches, self.part);
         let begun = Instant::now();
-        let next = self.next(session, &statements, &locked, rows).await?;
+        let computed = self.computed(&locked, rows, gaps)?;
+        // A look for the end, and the change.
+        let trips = if computed.is_some() { 1 } else { 2 };
+        let next = match computed {
+            Some(next) => next,
+            None => self.looked_for(session, &statements, &locked, rows, gaps).await?,
+        };
         // The rest of a range is changed up to its very end, so no further batch need look for more.
         let (end, left) = match next {
-            Some(end) => (Some(end), Left::More),
-            None => (locked.upper.clone(), Left::Nothing),
+            Next::Until(end) => (Some(end), Left::More),
+            Next::Rest => (locked.upper.clone(), Left::Nothing),
         };
         let ends = Ends::of(locked.from.is_some(), end.is_some());
         let pass = u32::try_from(self.pass).unwrap_or(1);
@@ -147,10 +164,6 @@ impl Work<'_, '_> {
             .execute_typed(&format!("{}{change}", self.tag), &params)
             .await
             .map_err(|error| user_error::of(&error, &change, 0, self.tag, self.place))?;
-        let trips = match self.part.paging {
-            Paging::Key(_) => 2,
-            Paging::Blocks => 1,
-        };
         let work = begun.elapsed().saturating_sub(trip * trips);
         #[cfg(feature = "planted-bugs")]
         planted::changed(session, self.tag, limits, self.range(), end.as_ref()).await?;
@@ -192,27 +205,60 @@ impl Work<'_, '_> {
         (self.place.number(), self.shard)
     }
 
-    /// The end of a batch of so many rows; `None` when the range holds fewer.
-    async fn next(
+    /// The end of a batch of so many rows where it takes no look at the rows; else `None`.
+    fn computed(&self, locked: &Locked, rows: u32, gaps: &mut Gaps) -> Result<Option<Next>, Error> {
+        if self.part.paging == Paging::Blocks {
+            return self.next_block(locked, rows).map(Some);
+        }
+        let (Some(from), Some(upper)) = (self.number(&locked.from), self.number(&locked.upper)) else {
+            return Ok(None);
+        };
+        Ok(match gaps.end(from, upper, rows) {
+            End::Unknown => None,
+            End::At(end) => Some(Next::Until(vec![end.to_string()])),
+            End::Rest => Some(Next::Rest),
+        })
+    }
+
+    /// The end of a batch of so many rows, from the index.
+    async fn looked_for(
         &self,
         session: &Session,
         statements: &Statements<'_>,
         locked: &Locked,
         rows: u32,
-    ) -> Result<Option<Bound>, Error> {
+        gaps: &mut Gaps,
+    ) -> Result<Next, Error> {
         let ends = Ends::of(locked.from.is_some(), locked.upper.is_some());
-        let Some(full) = statements.full(ends) else {
-            return self.next_block(locked, rows);
-        };
-        debug_assert!(matches!(self.part.paging, Paging::Key(_)));
+        let full = statements
+            .full(ends)
+            .ok_or(Error::Broken("a range without a key has no keys to look for"))?;
         let before_end = i64::from(rows) - 1;
         let mut params = range(locked.from.as_ref(), locked.upper.as_ref());
         params.push((&before_end, Type::INT8));
         let found = session.query(self.tag, DOING, &full, &params).await?;
-        Ok(found.first().map(|row| texts(row, 0)))
+        let Some(row) = found.first() else {
+            return Ok(Next::Rest);
+        };
+        let end = Some(texts(row, 0));
+        if let (Some(from), Some(end)) = (self.number(&locked.from), self.number(&end)) {
+            gaps.found(from, end, rows);
+        }
+        Ok(end.map_or(Next::Rest, Next::Until))
     }
 
-    fn next_block(&self, locked: &Locked, rows: u32) -> Result<Option<Bound>, Error> {
+    /// A boundary as a number, where the key is one whole number that grows.
+    fn number(&self, bound: &Option<Bound>) -> Option<i64> {
+        let Paging::Key(key) = &self.part.paging else {
+            return None;
+        };
+        match (key.as_slice(), bound.as_deref()) {
+            ([column], Some([number])) if is_whole(column) => number.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn next_block(&self, locked: &Locked, rows: u32) -> Result<Next, Error> {
         let from = block(locked.from.as_ref())?.unwrap_or(0);
         let upper = block(locked.upper.as_ref())?.ok_or(Error::Broken("a range of blocks has no end"))?;
         let per_block = match self.part.estimated_rows / self.part.blocks.max(1) {
@@ -220,8 +266,18 @@ impl Work<'_, '_> {
             rows => rows,
         };
         let end = from + (u64::from(rows) / per_block).max(1);
-        Ok((end < upper).then(|| vec![end.to_string()]))
+        Ok(if end < upper {
+            Next::Until(vec![end.to_string()])
+        } else {
+            Next::Rest
+        })
     }
+}
+
+/// Whether a column holds whole numbers in growing order.
+fn is_whole(column: &KeyColumn) -> bool {
+    column.sort.direction == SortDirection::Ascending
+        && matches!(column.data_type.as_str(), "smallint" | "integer" | "bigint")
 }
 
 /// A boundary of a range of blocks as a number.

@@ -11,8 +11,8 @@ use shared::sql::batch::{self, Ends, Statements};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-/// A range has at least this many blocks (16 MiB as a rule): less is done before another worker is there.
-const LEAST_BLOCKS: u64 = 2048;
+/// A range has at least this many blocks (8 MiB as a rule): less is done before another worker is there.
+const LEAST_BLOCKS: u64 = 1024;
 
 /// Ranges for each worker: enough that none waits long for another at the end.
 const PER_WORKER: u64 = 4;
@@ -77,11 +77,14 @@ pub(super) async fn cuts(
 /// Into how many ranges a part is cut.
 fn ranges(workers: u32, batches: &Batches, part: &Part) -> u64 {
     let parts = u64::try_from(batches.parts.len()).unwrap_or(u64::MAX);
-    let wanted = (u64::from(workers) * PER_WORKER).min(part.blocks / LEAST_BLOCKS);
-    if workers < 2 {
-        1
-    } else {
-        wanted.min(MOST / parts.max(1)).max(1)
+    let workers = u64::from(workers);
+    let wanted = (workers * PER_WORKER).min(part.blocks / LEAST_BLOCKS);
+    let wanted = wanted.min(MOST / parts.max(1)).max(1);
+    // As many for each worker: none goes over the last one alone.
+    match wanted / workers {
+        _ if workers < 2 => 1,
+        0 => wanted,
+        each => each * workers,
     }
 }
 

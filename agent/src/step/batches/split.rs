@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio_postgres::types::{ToSql, Type};
 
 /// A range is split when it holds more than so many batches: less is done before another worker has begun.
-const LEAST_BATCHES: u64 = 4;
+const LEAST_BATCHES: u64 = 3;
 
 /// How long the lock of a range at work is waited for: somewhat more than one batch. Batches of the new range are later in
 /// the WAL, so it need not wait for the disk.

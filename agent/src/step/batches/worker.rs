@@ -14,7 +14,7 @@ use crate::step::Place;
 use crate::story::Batch;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use shared::batch::{Size, TARGET, first_rows};
+use shared::batch::{Gaps, Size, TARGET, first_rows};
 use shared::plan::Batches;
 use shared::sql::Tag;
 use std::collections::BTreeMap;
@@ -81,6 +81,8 @@ struct State {
     batches: u64,
     retries: u64,
     size: Size,
+    /// Of each part's key.
+    gaps: BTreeMap<usize, Gaps>,
 }
 
 /// What a worker does next.
@@ -130,6 +132,7 @@ pub(super) async fn all(
             batches: 0,
             retries: 0,
             size,
+            gaps: BTreeMap::new(),
         }),
     };
     let working = async {
@@ -208,6 +211,7 @@ impl Shared<'_, '_> {
             }
         }
         let mut size = self.lock().size;
+        let mut gaps = self.lock().gaps.get(&shard.part).copied().unwrap_or_default();
         let mut trouble: Option<Backoff> = None;
         let mut retries = 0;
         loop {
@@ -215,7 +219,7 @@ impl Shared<'_, '_> {
             size.aim(self.pacer.target());
             let mut session = self.run.database.session().await?;
             let started = Instant::now();
-            let batch = work.batch(&mut session, size.rows(), retries);
+            let batch = work.batch(&mut session, size.rows(), retries, &mut gaps);
             let Ok(outcome) = tokio::time::timeout(PATIENCE_FOR_ONE, batch).await else {
                 // Dropped, the connection is closed; what became of the batch is what the next one reads.
                 return Err(Error::Silent(PATIENCE_FOR_ONE));
@@ -240,7 +244,7 @@ impl Shared<'_, '_> {
                     }
                     self.vacuums.changed(work.part, outcome.changed);
                     self.pacer.passed(shard.number);
-                    let number = self.moved(shard, outcome, size);
+                    let number = self.moved(shard, outcome, size, gaps);
                     let (reason, pace) = self.pacer.resting_for();
                     self.run.control.recorder.batch(Batch {
                         number,
@@ -332,9 +336,10 @@ impl Shared<'_, '_> {
     }
 
     /// A batch was committed; how many were before it.
-    fn moved(&self, shard: &Shard, outcome: Outcome, size: Size) -> u64 {
+    fn moved(&self, shard: &Shard, outcome: Outcome, size: Size, gaps: Gaps) -> u64 {
         let mut state = self.lock();
         state.size = size;
+        state.gaps.insert(shard.part, gaps);
         state.changed += outcome.changed;
         state.commits += 1;
         state.batches += 1;
