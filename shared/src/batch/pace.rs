@@ -72,6 +72,8 @@ const LONGEST_BATCH: Duration = Duration::from_hours(1);
 pub struct PaceLimits {
     /// The most duty of each worker, from 0 (then 0.001) to 1.
     pub max_duty: f64,
+    /// The most duty of each worker beside applications; where it is larger, `max_duty` counts there too.
+    pub max_duty_beside: f64,
     /// The most workers, at least 1.
     pub max_workers: u32,
     /// The duty to begin with.
@@ -128,6 +130,7 @@ impl PaceLimits {
         let max_workers = self.max_workers.max(1);
         Self {
             max_duty,
+            max_duty_beside: within(self.max_duty_beside, max_duty),
             max_workers,
             first_duty: within(self.first_duty, max_duty),
             first_workers: self.first_workers.clamp(1, max_workers),
@@ -179,9 +182,17 @@ impl Pace {
         };
     }
 
-    /// Whether applications are at work: beside them no more workers run than it began with.
+    /// Whether applications are at work: beside them no more workers run than it began with, and each rests for a part of
+    /// its time.
     pub fn beside(&mut self, company: bool, now: Duration) {
         self.company = company;
+        let most = self.most_duty();
+        if let State::Running { duty } = &mut self.state
+            && *duty > most
+        {
+            *duty = most;
+            self.disturbed(now);
+        }
         if self.workers > self.most_workers(now) {
             self.workers = self.most_workers(now);
             self.moved = Some(now);
@@ -312,7 +323,7 @@ impl Pace {
 
     /// The server is well.
     fn speed_up(&mut self, duty: f64, elapsed: Duration, rows_per_second: f64, now: Duration) -> Reason {
-        let most = self.limits.max_duty;
+        let most = self.most_duty();
         if duty < most {
             let duty = (duty + GROWTH * elapsed.as_secs_f64()).min(most);
             self.state = State::Running { duty };
@@ -348,7 +359,7 @@ impl Pace {
 
     /// What is done by as many workers as there are, once it was measured for long enough.
     fn measured(&self, now: Duration) -> Option<f64> {
-        let needed = WORKER_TIME.div_f64(self.limits.max_duty).min(LONGEST_TRIAL);
+        let needed = WORKER_TIME.div_f64(self.most_duty()).min(LONGEST_TRIAL);
         let settled = self
             .settled
             .is_some_and(|since| now.saturating_sub(since) >= needed);
@@ -402,7 +413,15 @@ impl Pace {
     }
 
     fn is_full(&self, now: Duration) -> bool {
-        self.duty() >= self.limits.max_duty && self.workers >= self.most_workers(now)
+        self.duty() >= self.most_duty() && self.workers >= self.most_workers(now)
+    }
+
+    fn most_duty(&self) -> f64 {
+        if self.company {
+            self.limits.max_duty_beside
+        } else {
+            self.limits.max_duty
+        }
     }
 }
 

@@ -38,6 +38,7 @@ const EXPECTED: &str = "\
 fn a_recorded_replica_that_falls_behind_slows_stops_and_frees_the_pace() {
     let limits = PaceLimits {
         max_duty: 1.0,
+        max_duty_beside: 1.0,
         max_workers: 1,
         first_duty: 1.0,
         first_workers: 1,
@@ -116,6 +117,7 @@ fn a_slow_replica_is_neither_left_behind_nor_is_its_capacity_left_unused() {
         };
         let mut pace = Pace::new(PaceLimits {
             max_duty: 1.0,
+            max_duty_beside: 1.0,
             max_workers: 4,
             first_duty: 1.0,
             first_workers: 2,
@@ -142,6 +144,7 @@ fn workers_that_are_worth_it_are_found_among_noise() {
         let mut random = Random(seed);
         let mut pace = Pace::new(PaceLimits {
             max_duty: 1.0,
+            max_duty_beside: 1.0,
             max_workers: 8,
             first_duty: 1.0,
             first_workers: 1,

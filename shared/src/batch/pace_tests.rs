@@ -6,6 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 const FREE: PaceLimits = PaceLimits {
     max_duty: 1.0,
+    max_duty_beside: 1.0,
     max_workers: 4,
     first_duty: 1.0,
     first_workers: 1,
@@ -207,9 +208,34 @@ fn workers_go_one_by_one_in_bad_health_and_all_but_one_at_a_stop() {
 }
 
 #[test]
+fn beside_applications_a_worker_rests_for_a_part_of_its_time() {
+    let limits = PaceLimits {
+        max_duty_beside: 0.8,
+        max_workers: 1,
+        ..FREE
+    };
+    let mut run = Run::with(limits);
+    run.observe(30, &Health::default(), 0);
+    assert!(near(run.pace.duty(), 1.0), "{:?}", run.pace);
+    run.pace.beside(true, run.now);
+    assert!(near(run.pace.duty(), 0.8), "{:?}", run.pace);
+    let full = run.observe(30, &Health::default(), 0);
+    assert!(near(full.duty(), 0.8), "{full:?}");
+    assert_eq!(full.reason().to_string(), "at full speed: 80 % allowed");
+    // What slowed it down before is no more than it was.
+    run.observe(5, &at_level(1.5), 0);
+    let slow = run.pace.duty();
+    run.pace.beside(true, run.now);
+    assert!(near(run.pace.duty(), slow), "{:?}", run.pace);
+    run.pace.beside(false, run.now);
+    assert!(near(run.observe(60, &Health::default(), 0).duty(), 1.0));
+}
+
+#[test]
 fn nonsense_in_the_limits_is_moved_into_bounds() {
     let pace = Pace::new(PaceLimits {
         max_duty: f64::NAN,
+        max_duty_beside: f64::NAN,
         max_workers: 0,
         first_duty: 7.0,
         first_workers: 9,
@@ -219,9 +245,10 @@ fn nonsense_in_the_limits_is_moved_into_bounds() {
 }
 
 fn limits() -> impl Strategy<Value = PaceLimits> {
-    (0.0..=1.0, 1_u32..12, 0.0..=1.0, 1_u32..12).prop_map(
-        |(max_duty, max_workers, first_duty, first_workers)| PaceLimits {
+    (0.0..=1.0, 0.0..=1.0, 1_u32..12, 0.0..=1.0, 1_u32..12).prop_map(
+        |(max_duty, max_duty_beside, max_workers, first_duty, first_workers)| PaceLimits {
             max_duty,
+            max_duty_beside,
             max_workers,
             first_duty,
             first_workers,

@@ -26,6 +26,10 @@ const LAG_STOP: u32 = 5;
 /// The duty to begin with where the author says none: a busy server is met gently, an idle one is at full speed soon.
 const FIRST_DUTY: f64 = 0.5;
 
+/// The most duty beside applications where the author says none: on a server of two cores, which is what one can be sure of,
+/// a worker without rests takes half of them.
+const DUTY_BESIDE: f64 = 0.8;
+
 /// Workers and their rests.
 pub(super) struct Pacer {
     started: Instant,
@@ -56,6 +60,7 @@ impl Pacer {
             started: Instant::now(),
             pace: Mutex::new(Pace::new(PaceLimits {
                 max_duty,
+                max_duty_beside: pacing.max_duty.unwrap_or(DUTY_BESIDE),
                 max_workers: most_workers,
                 first_duty: pacing.max_duty.unwrap_or(FIRST_DUTY),
                 first_workers: pacing.workers.unwrap_or(1),
