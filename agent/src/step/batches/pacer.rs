@@ -26,6 +26,9 @@ const LAG_STOP: u32 = 5;
 /// The duty to begin with where the author says none: a busy server is met gently, an idle one is at full speed soon.
 const FIRST_DUTY: f64 = 0.5;
 
+/// What is rested for where the author asks for it.
+const AUTHORS: &str = "pause";
+
 /// Workers and their rests.
 pub(super) struct Pacer {
     started: Instant,
@@ -119,7 +122,7 @@ impl Pacer {
     /// The author's pause, where that is longer than what the pace asks for.
     fn rests_for(&self, pace: &Pace, own: Duration) -> &'static str {
         if own < self.pause {
-            "pause"
+            AUTHORS
         } else {
             pace.reason().word()
         }
@@ -144,7 +147,7 @@ impl Pacer {
     pub(super) async fn rest(&self, run: &Run<'_>, batch: Duration) {
         let ended = Instant::now();
         let mut told = Duration::ZERO;
-        let mut tell = |reason, asked, duty| {
+        let mut tell = |reason, asked, duty, reading| {
             let rested = ended.elapsed();
             let more = rested.saturating_sub(told);
             metrics::rested(run.database.name(), reason, more);
@@ -154,6 +157,7 @@ impl Pacer {
                 asked,
                 duty,
                 reason,
+                reading,
                 pace,
             });
             told = rested;
@@ -161,11 +165,19 @@ impl Pacer {
         let jitter: f64 = rand::random();
         let mut changes = self.changes();
         loop {
-            let (pause, stopped, reason, duty) = {
+            let (pause, stopped, reason, duty, reading) = {
                 let pace = self.pace();
                 let own = pace.pause(batch, jitter);
                 let reason = self.rests_for(&pace, own);
-                (own.max(self.pause), pace.is_stopped(), reason, pace.duty())
+                // A pause that its author asked for is because of no signal.
+                let reading = pace.reason().reading().filter(|_| reason != AUTHORS);
+                (
+                    own.max(self.pause),
+                    pace.is_stopped(),
+                    reason,
+                    pace.duty(),
+                    reading,
+                )
             };
             let left = pause.saturating_sub(ended.elapsed());
             if !stopped && left.is_zero() {
@@ -177,7 +189,7 @@ impl Pacer {
                 () = tokio::time::sleep(nap) => {}
                 _ = changes.changed() => {}
             }
-            tell(reason, pause, duty);
+            tell(reason, pause, duty, reading);
         }
     }
 
