@@ -7,6 +7,7 @@
 use crate::error::Error;
 use opentelemetry::KeyValue;
 use runtime::telemetry::span::{self, Past};
+use shared::batch::Reading;
 use shared::lock::Blocker;
 use shared::migration::Version;
 use shared::rollout::Time;
@@ -66,6 +67,8 @@ pub(crate) struct Rest {
     pub(crate) duty: f64,
     /// What for, as metrics name it, and what the pace said.
     pub(crate) reason: &'static str,
+    /// The signal that it is because of, where it is because of one that was read.
+    pub(crate) reading: Option<Reading>,
     pub(crate) pace: String,
 }
 
@@ -163,29 +166,12 @@ impl Recorder {
 
     /// A worker rested between two batches.
     pub(crate) fn rested(&self, rest: Rest) {
+        if rest.took >= WORTH && self.lock().tells_rest(rest.reason) {
+            tell("throttle", rest.took, || rest.about());
+        }
         let Rest {
             took, reason, pace, ..
         } = rest;
-        if took >= WORTH && self.lock().tells_rest(reason) {
-            tell("throttle", took, || {
-                // The pace says nothing of a pause that its author asked for.
-                let says = if reason == "pause" {
-                    "as long as the step's `pause` asks for".to_owned()
-                } else {
-                    pace.clone()
-                };
-                vec![
-                    KeyValue::new("reason", reason),
-                    KeyValue::new("pace", says),
-                    KeyValue::new("duty", rest.duty),
-                    KeyValue::new(
-                        "pause_ms",
-                        i64::try_from(rest.asked.as_millis()).unwrap_or(i64::MAX),
-                    ),
-                    KeyValue::new("rested_ms", i64::try_from(took.as_millis()).unwrap_or(i64::MAX)),
-                ]
-            });
-        }
         let what = What::Batches {
             batches: 0,
             rows: 0,
@@ -209,6 +195,35 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Recording> {
         // No code that can panic runs while it is locked, save for a lack of memory.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rest {
+    /// For its span: the decision in numbers, and in words.
+    fn about(&self) -> Vec<KeyValue> {
+        // The pace says nothing of a pause that its author asked for.
+        let says = if self.reason == "pause" {
+            "as long as the step's `pause` asks for".to_owned()
+        } else {
+            self.pace.clone()
+        };
+        let whole = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let mut about = vec![
+            KeyValue::new("reason", self.reason),
+            KeyValue::new("pace", says),
+            KeyValue::new("duty", self.duty),
+            KeyValue::new("pause_ms", whole(self.asked)),
+            KeyValue::new("rested_ms", whole(self.took)),
+        ];
+        if let Some(Reading { signal, value, limit }) = self.reading {
+            about.extend([
+                KeyValue::new("signal", signal.word()),
+                KeyValue::new("value", value),
+                KeyValue::new("limit", limit),
+                KeyValue::new("unit", signal.unit()),
+            ]);
+        }
+        about
     }
 }
 
@@ -245,6 +260,7 @@ fn milliseconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::batch::Signal;
 
     #[test]
     fn of_many_rests_some_are_told_and_each_for_something_else() {
@@ -255,6 +271,33 @@ mod tests {
         assert!(recording.tells_rest("replica_lag"));
         assert!(!recording.tells_rest("replica_lag"));
         assert!(recording.tells_rest("duty"));
+    }
+
+    #[test]
+    fn a_rest_because_of_a_signal_is_told_in_numbers() {
+        let mut rest = Rest {
+            took: Duration::from_millis(900),
+            asked: Duration::from_secs(1),
+            duty: 0.25,
+            reason: "replica_lag",
+            reading: Some(Reading {
+                signal: Signal::ReplicaLag,
+                value: 4.2,
+                limit: 2.0,
+            }),
+            pace: "slowed to 25 %: replica lag 4.2 s, limit 2 s".to_owned(),
+        };
+        let numbers = [
+            KeyValue::new("signal", "replica_lag"),
+            KeyValue::new("value", 4.2),
+            KeyValue::new("limit", 2.0),
+            KeyValue::new("unit", "s"),
+        ];
+        let about = rest.about();
+        assert!(numbers.iter().all(|number| about.contains(number)), "{about:?}");
+        rest.reading = None;
+        let keys: Vec<_> = rest.about().into_iter().map(|of| of.key.to_string()).collect();
+        assert_eq!(keys, ["reason", "pace", "duty", "pause_ms", "rested_ms"]);
     }
 
     #[test]

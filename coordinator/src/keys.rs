@@ -4,6 +4,7 @@
 //! agent/<id>                      Agent       bound to the agent's lease
 //! lease/<database>                Lease       bound to the agent's lease; its `created` is the fence's token
 //! drain/<id>                      Drain       the agent gets no new work, with a lease or without
+//! goodbye/<id>                    nothing     the agent said goodbye, and has not come back
 //! database/<name>                 Database    who serves it, and what each says about it
 //! rollout/<id>/spec/<n>           Spec        in pieces, with all its databases
 //! rollout/<id>/course             Course      written last when founded, removed first when forgotten
@@ -24,6 +25,8 @@ pub(crate) const AGENTS: &str = "agent/";
 pub(crate) const LEASES: &str = "lease/";
 /// Drained agents.
 pub(crate) const DRAINS: &str = "drain/";
+/// Agents that said goodbye.
+pub(crate) const GOODBYES: &str = "goodbye/";
 /// Databases.
 pub(crate) const DATABASES: &str = "database/";
 /// Rollouts.
@@ -46,6 +49,10 @@ pub(crate) fn lease(database: &DatabaseName) -> String {
 
 pub(crate) fn drain(agent: &AgentId) -> String {
     format!("{DRAINS}{agent}")
+}
+
+pub(crate) fn goodbye(agent: &AgentId) -> String {
+    format!("{GOODBYES}{agent}")
 }
 
 pub(crate) fn database(database: &DatabaseName) -> String {

@@ -32,6 +32,9 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
     let agents = records::<AgentId, _>(store, keys::AGENTS).await?;
     let databases = records::<DatabaseName, _>(store, keys::DATABASES).await?;
     let drains = records::<AgentId, _>(store, keys::DRAINS).await?;
+    let goodbyes = store.list(keys::GOODBYES).await?.entries;
+    let goodbyes = goodbyes.iter().map(|entry| name(&entry.key, keys::GOODBYES));
+    let goodbyes = goodbyes.collect::<Result<_, _>>()?;
     let mut leases = BTreeMap::new();
     for entry in store.list(keys::LEASES).await?.entries {
         let database: DatabaseName = name(&entry.key, keys::LEASES)?;
@@ -40,7 +43,9 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
     }
     let fragments = parts.fragments();
     let rollouts = parts.rollouts()?;
-    let fleet = Fleet::restored(agents, databases).with_drains(drains);
+    let fleet = Fleet::restored(agents, databases)
+        .with_drains(drains)
+        .with_goodbyes(goodbyes);
     let mut book = Book::restored(rollouts.clone(), fleet);
     let mut changes = Vec::new();
     for rollout in &rollouts {

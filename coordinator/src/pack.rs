@@ -52,6 +52,11 @@ pub(crate) fn group(change: Change, fleet: &Fleet) -> Group {
             Some(drain) => put(keys::drain(&id), keys::encode(drain)),
             None => Write::Delete(keys::drain(&id)),
         }),
+        Change::Goodbye(id) => group.writes.push(if fleet.goodbyes().contains(&id) {
+            put(keys::goodbye(&id), Vec::new())
+        } else {
+            Write::Delete(keys::goodbye(&id))
+        }),
         Change::Story { of, attempt } => {
             group
                 .writes

@@ -1,10 +1,12 @@
-//! The spans of rollouts, told by the leader when it has written that they are over: the rollout, its waves, and its work
-//! on each database. What agents tell hangs below the last.
+//! The spans of rollouts, told by the leader when it has written that they are over: the rollout, its waves, what they
+//! waited for, and its work on each database. What agents tell hangs below the last.
 
 use opentelemetry::KeyValue;
 use runtime::telemetry::span::{self, Past};
 use shared::id::{DatabaseName, RolloutId};
 use shared::rollout::book::Change;
+use shared::rollout::timeline::timeline;
+use shared::rollout::view::StretchKind;
 use shared::rollout::{Assignment, Book, Effect, Phase, Rollout, Time};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -94,6 +96,41 @@ fn tell_rollout(rollout: &Rollout) {
         error,
     };
     past.tell_as(spec.place(), spec.trace);
+    tell_gates(rollout, at);
+}
+
+/// What its waves waited for.
+fn tell_gates(rollout: &Rollout, until: Time) {
+    let spec = rollout.spec();
+    for (number, stretch) in timeline(rollout, until).into_iter().enumerate() {
+        match stretch.kind {
+            StretchKind::Hours
+            | StretchKind::Soak
+            | StretchKind::Checks
+            | StretchKind::Approval
+            | StretchKind::Paused => {}
+            StretchKind::Wave
+            | StretchKind::Aborting
+            | StretchKind::Asked
+            | StretchKind::Ended
+            | StretchKind::LeftOut => continue,
+        }
+        let past = Past {
+            name: "gate",
+            from: clock(stretch.from),
+            to: clock(stretch.to.unwrap_or(until)),
+            about: vec![
+                KeyValue::new("for", stretch.kind.word()),
+                KeyValue::new("wave", stretch.wave),
+                KeyValue::new("text", stretch.text),
+            ],
+            error: None,
+        };
+        let own = spec
+            .place()
+            .below(&["gate", spec.id.as_str(), &number.to_string()]);
+        past.tell_as(own, Some(spec.place()));
+    }
 }
 
 /// The last one that has begun: it is over.

@@ -1,6 +1,7 @@
 //! A stand-in for a collector: takes spans over OTLP and keeps them.
 
 use crate::port::Port;
+use crate::tls::Certificate;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
@@ -20,12 +21,14 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinHandle;
+use tonic::transport::{Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 /// A collector; ends when dropped.
 #[derive(Debug)]
 pub struct Collector {
-    port: Port,
+    url: String,
+    _port: Port,
     taken: Arc<Taken>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -58,15 +61,31 @@ struct Taken {
 impl Collector {
     /// Starts one.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(None)
+    }
+
+    /// Starts one that speaks TLS with this certificate alone.
+    pub fn start_with_tls(certificate: &Certificate) -> anyhow::Result<Self> {
+        let identity = Identity::from_pem(certificate.chain(), certificate.key());
+        Self::start_with(Some(ServerTlsConfig::new().identity(identity)))
+    }
+
+    fn start_with(tls: Option<ServerTlsConfig>) -> anyhow::Result<Self> {
         let port = Port::claim()?;
         let taken = Arc::<Taken>::default();
         let address = SocketAddr::from(([127, 0, 0, 1], port.number()));
-        let server = tonic::transport::Server::builder()
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut builder = tonic::transport::Server::builder();
+        if let Some(tls) = tls {
+            builder = builder.tls_config(tls)?;
+        }
+        let server = builder
             .add_service(TraceServiceServer::from_arc(taken.clone()))
             .add_service(MetricsServiceServer::from_arc(taken.clone()))
             .serve(address);
         Ok(Self {
-            port,
+            url: format!("{scheme}://127.0.0.1:{}", port.number()),
+            _port: port,
             taken,
             server: tokio::spawn(server),
         })
@@ -74,7 +93,7 @@ impl Collector {
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port.number())
+        self.url.clone()
     }
 
     /// All spans so far, in the order they came.
@@ -149,6 +168,9 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
                 }) => text.clone(),
                 Some(AnyValue {
                     value: Some(Value::IntValue(number)),
+                }) => number.to_string(),
+                Some(AnyValue {
+                    value: Some(Value::DoubleValue(number)),
                 }) => number.to_string(),
                 other => format!("{other:?}"),
             };

@@ -133,6 +133,19 @@ pub fn promtool(args: &[&str], folder: &Path, input: &str) -> anyhow::Result<()>
     Ok(())
 }
 
+/// The sum of all series of one metric that have these labels (`outcome="missed"`), in a text of metrics; `None` where
+/// there is none.
+pub fn total(text: &str, metric: &str, labels: &[&str]) -> Option<f64> {
+    let values = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let of_series = series.strip_prefix(metric)?;
+        let is_it = of_series.is_empty() || of_series.starts_with('{');
+        let has = labels.iter().all(|label| of_series.contains(label));
+        (is_it && has).then(|| value.parse::<f64>().ok())?
+    });
+    values.reduce(|one, other| one + other)
+}
+
 /// What a page says: its status and its text.
 pub async fn page(port: u16, path: &str) -> anyhow::Result<(u16, String)> {
     let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await?;

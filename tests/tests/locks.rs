@@ -5,10 +5,12 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tests::directory::Directory;
 use tests::eventually;
 use tests::migrations::Migrations;
 use tests::postgres::{Database, Options, Server, Session};
 use tests::process::Confiture;
+use tests::prometheus::total;
 use tokio::task::JoinHandle;
 
 const COLUMN: &str = "up:\n  - add_column: { table: t, column: c, type: text }\n";
@@ -31,8 +33,8 @@ fn up(database: &Database, migrations: &Migrations, more: &[&str]) -> Confiture 
 #[derive(Debug)]
 struct Took {
     wait: u64,
-    stall: u64,
-    tries: u64,
+    stall: u32,
+    tries: u32,
 }
 
 fn took(events: &str) -> anyhow::Result<Took> {
@@ -44,8 +46,8 @@ fn took(events: &str) -> anyhow::Result<Took> {
     let number = |key: &str| done[key].as_u64().with_context(|| format!("{key} in {done}"));
     Ok(Took {
         wait: number("lock_wait_ms")?,
-        stall: number("stall_ms")?,
-        tries: number("lock_tries")?,
+        stall: u32::try_from(number("stall_ms")?)?,
+        tries: u32::try_from(number("lock_tries")?)?,
     })
 }
 
@@ -241,7 +243,11 @@ async fn tries_that_find_the_lock_taken_keep_to_the_stall_budget() -> anyhow::Re
         }
     });
     let readers = Readers::start(&database);
+    let folder = Directory::new()?;
+    let metrics = folder.path().join("confiture.prom");
     let ended = up(&database, &migrations, &["--lock-timeout", "12000"])
+        .arg("--metrics-file")
+        .arg(&metrics)
         .run()
         .await?;
     stop.store(true, Ordering::Relaxed);
@@ -250,11 +256,20 @@ async fn tries_that_find_the_lock_taken_keep_to_the_stall_budget() -> anyhow::Re
         writer.await??;
     }
     let stalled = watched.await??;
+    let metrics = std::fs::read_to_string(&metrics)?;
+    let tries = |outcome: &str| total(&metrics, "confiture_lock_tries_total", &[outcome]).unwrap_or_default();
+    let counted = total(&metrics, "confiture_application_stall_seconds_total", &[]).unwrap_or_default();
     // It may have found a gap; either way nobody waited for long, nor all of them together.
     match ended.code {
         Some(0) => {
             let took = took(&ended.stderr)?;
             assert!(took.stall <= 1_300, "{took:?}");
+            assert!(
+                (counted * 1_000.0 - f64::from(took.stall)).abs() < 2.0,
+                "{counted} s, {took:?}"
+            );
+            let all = tries("granted") + tries("missed");
+            assert!((all - f64::from(took.tries)).abs() < 0.5, "{all}, {took:?}");
         }
         code => {
             assert_eq!(code, Some(1), "{}", ended.stderr);
@@ -264,6 +279,8 @@ async fn tries_that_find_the_lock_taken_keep_to_the_stall_budget() -> anyhow::Re
                 "{}",
                 ended.stderr
             );
+            assert!(tries("missed") > 0.5 && tries("granted") < 0.5, "{metrics}");
+            assert!(counted > 0.0, "{metrics}");
         }
     }
     assert!(stalled < Duration::from_millis(1_500), "{stalled:?}");

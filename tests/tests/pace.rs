@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 use std::time::Duration;
+use tests::collector::{Collector, Span};
+use tests::directory::Directory;
 use tests::eventually;
 use tests::migrations::Migrations;
 use tests::postgres::{Database, Server};
 use tests::process::Confiture;
+use tests::prometheus::total;
 
 async fn table(rows: u32) -> anyhow::Result<Database> {
     let database = Server::shared().await?.fresh_database().await?;
@@ -105,7 +108,9 @@ async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Resul
     let database = table(50_000).await?;
     database.execute("CREATE TABLE halt (x int)").await?;
     let set = set("size: 100, pause: 500ms, target: 20ms")?;
+    let collector = Collector::start()?;
     let mut run = up(&database, &set)
+        .env("CONFITURE_OBSERVABILITY_OTLP_ENDPOINT", collector.url())
         .env(
             "CONFITURE_MIGRATION_THROTTLE_QUERY",
             "SELECT count(*) FROM public.halt",
@@ -127,6 +132,27 @@ async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Resul
     let status = run.wait(Duration::from_secs(10)).await?;
     assert_eq!(status.code(), Some(4), "{}", run.stderr());
     assert!(run.stderr().contains("goes on from here"), "{}", run.stderr());
+    // Its spans say so in numbers.
+    let rests: Vec<_> = (collector.spans().into_iter())
+        .filter(|span| span.name == "throttle")
+        .collect();
+    let numbers = [
+        ("reason", "operator_query"),
+        ("signal", "operator_query"),
+        ("value", "1"),
+        ("limit", "0"),
+        ("unit", "1"),
+    ];
+    let says = |span: &Span| {
+        let is = |(key, value): &(&str, &str)| span.about.get(*key).map(String::as_str) == Some(*value);
+        numbers.iter().all(is)
+    };
+    assert!(rests.iter().any(says), "{rests:#?}");
+    let authors = rests.iter().filter(|span| span.about["reason"] == "pause");
+    assert!(
+        authors.clone().count() > 0 && authors.into_iter().all(|span| !span.about.contains_key("signal")),
+        "{rests:#?}"
+    );
     Ok(())
 }
 
@@ -267,7 +293,10 @@ async fn who_waits_for_a_row_says_so_and_how_large_its_batches_are() -> anyhow::
     // A step that reads what it sets would wait for the transaction before its first batch.
     let step = "up:\n  - backfill: { table: t, set: { pad: \"'z'\" }, sync: none, batch: { size: 1000, workers: 1 } }\n";
     let set = Migrations::write(&[("1_a.yaml", step)])?;
+    let folder = Directory::new()?;
+    let metrics = folder.path().join("confiture.prom");
     let run = up(&database, &set).arg("--output").arg("json");
+    let run = run.arg("--metrics-file").arg(&metrics);
     let (ended, released) = tokio::join!(run.run(), release);
     released?;
     let ended = ended?;
@@ -282,6 +311,10 @@ async fn who_waits_for_a_row_says_so_and_how_large_its_batches_are() -> anyhow::
     assert!(waiting["retries"].as_u64() > Some(0), "{waiting}");
     let rows = waiting["batch_rows"].as_u64();
     assert!(rows > Some(0) && rows < Some(1000), "{waiting}");
+    let metrics = std::fs::read_to_string(&metrics)?;
+    let counted = total(&metrics, "confiture_batch_retries_total", &[]);
+    assert!(counted > Some(0.0), "{metrics}");
+    assert_eq!(total(&metrics, "confiture_fence_takeovers_total", &[]), Some(0.0));
     Ok(())
 }
 
@@ -293,13 +326,20 @@ async fn a_resumed_step_tells_of_all_its_lives_from_its_first_event_on() -> anyh
     batches_beyond(&database, 4).await?;
     killed.kill();
     let done = database.number("SELECT count(*) FROM t WHERE n > 0").await?;
+    let folder = Directory::new()?;
+    let metrics = folder.path().join("confiture.prom");
     let ended = up(&database, &set)
         .arg("--take-over")
+        .arg("--metrics-file")
+        .arg(&metrics)
         .arg("--output")
         .arg("json")
         .run()
         .await?;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let metrics = std::fs::read_to_string(&metrics)?;
+    let counted = total(&metrics, "confiture_fence_takeovers_total", &[]);
+    assert_eq!(counted, Some(1.0), "{metrics}");
     let told = progress(&ended.stderr);
     assert!(told.len() >= 2, "{}", ended.stderr);
     for event in &told {

@@ -7,6 +7,7 @@ use proto::convert::request::Undo;
 use proto::convert::{control, view};
 use proto::v1;
 use proto::v1::operator_server;
+use shared::rollout::timeline::timeline;
 use shared::rollout::{Time, Verb, show};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -50,6 +51,10 @@ impl operator_server::Operator for Operator {
         Ok(Response::new(v1::GetRolloutResponse {
             rollout: Some(view::rollout_to_wire(show::show_rollout(rollout, now()))),
             assignments: assignments.into_iter().map(view::assignment_to_wire).collect(),
+            timeline: timeline(rollout, now())
+                .into_iter()
+                .map(view::stretch_to_wire)
+                .collect(),
         }))
     }
 

@@ -90,6 +90,34 @@ async fn an_agent_is_told_when_its_lease_is_gone_and_gets_another_by_a_new_hello
 }
 
 #[tokio::test]
+async fn a_goodbye_is_known_to_the_next_leader_until_its_agent_is_back() {
+    let store = memory().await;
+    let coordinator = Coordinator::start(&store).await;
+    let agent = Process::new("a", &["orders"]).join(&coordinator.url).await;
+    let goodbyes = async || {
+        let entries = store.list("goodbye/").await.unwrap().entries;
+        entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    assert!(goodbyes().await.is_empty());
+    agent.agent.say(FromAgent::Leaving).await;
+    eventually("the goodbye to be stored", async || {
+        (goodbyes().await == ["goodbye/a"]).then_some(())
+    })
+    .await;
+    drop(agent);
+    coordinator.stop().await;
+    let next = Coordinator::start(&store).await;
+    next.leads().await;
+    assert_eq!(goodbyes().await, ["goodbye/a"]);
+    // One who did not know of it would not take it back.
+    let _back = Process::new("a", &["orders"]).join(&next.url).await;
+    eventually("the goodbye to be taken back", async || {
+        goodbyes().await.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_agent_that_was_started_again_loses_its_work_and_gets_it_anew() {
     let store = memory().await;
     let coordinator = Coordinator::start(&store).await;

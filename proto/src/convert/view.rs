@@ -11,7 +11,8 @@ use super::{Error, name, name_or_none, required};
 use crate::v1;
 use shared::rollout::Time;
 use shared::rollout::view::{
-    Agent, Approval, Assignment, AssignmentState, Counts, Database, Rollout, State, Wave,
+    Agent, Approval, Assignment, AssignmentState, Counts, Database, Rollout, State, Stretch, StretchKind,
+    Wave,
 };
 use shared::rollout::work::Identity;
 
@@ -144,6 +145,29 @@ pub fn rollout_from_wire(wire: v1::Rollout) -> Result<Rollout, Error> {
             .into_iter()
             .map(action_from_wire)
             .collect::<Result<_, _>>()?,
+    })
+}
+
+/// A stretch of a rollout's time, as sent.
+pub fn stretch_to_wire(stretch: Stretch) -> v1::Stretch {
+    v1::Stretch {
+        from_unix_ms: stretch.from.0,
+        to_unix_ms: time_to_wire(stretch.to),
+        what: stretch.kind.word().to_owned(),
+        wave: stretch.wave,
+        text: stretch.text,
+    }
+}
+
+/// A stretch of a rollout's time, as received; `None` where it is of a kind that this version does not know.
+pub fn stretch_from_wire(wire: v1::Stretch) -> Option<Stretch> {
+    let mut kinds = StretchKind::ALL.into_iter();
+    Some(Stretch {
+        from: Time(wire.from_unix_ms),
+        to: time_from_wire(wire.to_unix_ms),
+        kind: kinds.find(|kind| kind.word() == wire.what)?,
+        wave: wire.wave,
+        text: wire.text,
     })
 }
 
@@ -335,6 +359,21 @@ mod tests {
                 rollout
             );
         }
+    }
+
+    #[test]
+    fn a_timeline_survives_the_wire() {
+        for kind in StretchKind::ALL {
+            let stretch = Stretch {
+                from: Time(3),
+                to: (kind != StretchKind::Soak).then_some(Time(4)),
+                kind,
+                wave: "canary".to_owned(),
+                text: "it took a while".to_owned(),
+            };
+            assert_eq!(stretch_from_wire(stretch_to_wire(stretch.clone())), Some(stretch));
+        }
+        assert_eq!(stretch_from_wire(v1::Stretch::default()), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why the pace is what it is, for people.
 
 use super::health::Cause;
+use super::signal::Reading;
 use std::fmt;
 use std::time::Duration;
 
@@ -54,6 +55,17 @@ impl Reason {
             Self::Holding { by } | Self::Slowed { by, .. } | Self::Stopped { by, .. } => match by {
                 Cause::Reading(reading) => reading.signal.word(),
                 Cause::Blind(_) => "blind",
+            },
+        }
+    }
+
+    /// The signal that it is because of, where it was read.
+    pub fn reading(&self) -> Option<Reading> {
+        match self {
+            Self::Full { .. } | Self::SpeedingUp { .. } | Self::AddingWorkers { .. } => None,
+            Self::Holding { by } | Self::Slowed { by, .. } | Self::Stopped { by, .. } => match by {
+                Cause::Reading(reading) => Some(*reading),
+                Cause::Blind(_) => None,
             },
         }
     }

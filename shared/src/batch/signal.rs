@@ -110,6 +110,25 @@ impl Signal {
         }
     }
 
+    /// What its values are counted in, as UCUM writes it; `1` for plain numbers.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Probe | Self::ReplicaLag | Self::LockWait | Self::CommitLatency | Self::OldestSnapshot => {
+                "s"
+            }
+            Self::ReplicaBytes | Self::SlotRetention => "By",
+            Self::WalRate => "By/s",
+            Self::ActiveSessions
+            | Self::CommitWaiters
+            | Self::Checkpoints
+            | Self::ArchiveFailing
+            | Self::ArchiveBacklog
+            | Self::Vacuum
+            | Self::PoolWaiters
+            | Self::Operator => "1",
+        }
+    }
+
     /// Whom it hurts above its limit.
     pub fn harm(self) -> Harm {
         match self {

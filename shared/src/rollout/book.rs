@@ -42,8 +42,6 @@ pub struct Book {
     progress: BTreeMap<DatabaseName, (Holding, Progress)>,
     /// What has happened to those at work, as told last.
     stories: BTreeMap<DatabaseName, (Holding, Arc<Attempt>)>,
-    /// Agents that have said goodbye and gone.
-    left: BTreeSet<AgentId>,
     /// When something of a rollout was last seen to get anywhere.
     moved: BTreeMap<RolloutId, Time>,
     /// Since when no agent serves databases that must not hold their wave up.
@@ -70,6 +68,8 @@ pub enum Change {
     Database(DatabaseName),
     /// An agent is drained, or not any more.
     Drain(AgentId),
+    /// An agent has said goodbye, or is back.
+    Goodbye(AgentId),
     /// What happened to an assignment that has ended.
     Story {
         /// Which.
@@ -337,10 +337,13 @@ impl Book {
         let orders = hello.held.iter().map(|held| (held.clone(), Told::Work)).collect();
         let leaving = false;
         self.links.insert(hello.agent.clone(), Link { orders, leaving });
-        self.left.remove(&hello.agent);
         let before = self.fleet.agents().get(&hello.agent).cloned();
-        let databases = Arc::make_mut(&mut self.fleet).welcome(hello, lease, now);
+        let fleet = Arc::make_mut(&mut self.fleet);
+        let databases = fleet.welcome(hello, lease, now);
         let mut changes: Vec<_> = databases.into_iter().map(Change::Database).collect();
+        if fleet.take_back_goodbye(&hello.agent) {
+            changes.push(Change::Goodbye(hello.agent.clone()));
+        }
         if self.fleet.agents().get(&hello.agent) != before.as_ref() {
             changes.push(Change::Agent(hello.agent.clone()));
         }
@@ -349,17 +352,8 @@ impl Book {
 
     /// An agent's stream has ended. Its lease lives on for a while, and so does its work.
     pub fn detach(&mut self, agent: &AgentId) {
-        if self.links.remove(agent).is_some_and(|link| link.leaving) {
-            let known = self.fleet.known_agents();
-            self.left.retain(|agent| known.contains(agent));
-            self.left.insert(agent.clone());
-        }
+        self.links.remove(agent);
         self.forget_looks(agent);
-    }
-
-    /// Whether an agent that is not connected said goodbye to this leader.
-    pub(super) fn has_left(&self, agent: &AgentId) -> bool {
-        self.left.contains(agent)
     }
 
     /// Another agent is to look.
@@ -427,6 +421,8 @@ impl Book {
             FromAgent::Leaving => {
                 if let Some(link) = self.links.get_mut(agent) {
                     link.leaving = true;
+                    let changed = Arc::make_mut(&mut self.fleet).say_goodbye(agent);
+                    heard.changes.extend(changed.into_iter().map(Change::Goodbye));
                 }
                 self.forget_looks(agent);
             }

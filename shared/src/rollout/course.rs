@@ -2,6 +2,7 @@
 
 use super::phase::Phase;
 use super::time::Time;
+use super::transition::Transitions;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -20,6 +21,9 @@ pub struct Course {
     /// Whether the checks of that wave have passed, or someone goes on without them.
     #[serde(default)]
     pub checked: bool,
+    /// How it came to stand there.
+    #[serde(default)]
+    pub transitions: Transitions,
 }
 
 impl Course {
@@ -31,6 +35,7 @@ impl Course {
             over_since: None,
             approved: BTreeSet::new(),
             checked: false,
+            transitions: Transitions::default(),
         }
     }
 }

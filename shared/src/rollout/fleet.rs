@@ -33,6 +33,8 @@ pub struct Fleet {
     databases: BTreeMap<DatabaseName, Database>,
     /// Agents that get no new work, with a lease or without.
     drains: BTreeMap<AgentId, Drain>,
+    /// Agents that have said goodbye and not come back.
+    goodbyes: BTreeSet<AgentId>,
     /// Derived from the other two, on every change of them.
     conflicts: BTreeMap<DatabaseName, Conflict>,
 }
@@ -164,6 +166,7 @@ impl Fleet {
             agents,
             databases,
             drains: BTreeMap::new(),
+            goodbyes: BTreeSet::new(),
             conflicts: BTreeMap::new(),
         };
         fleet.find_conflicts();
@@ -174,6 +177,12 @@ impl Fleet {
     #[must_use]
     pub fn with_drains(self, drains: BTreeMap<AgentId, Drain>) -> Self {
         Self { drains, ..self }
+    }
+
+    /// With the goodbyes as they were stored.
+    #[must_use]
+    pub fn with_goodbyes(self, goodbyes: BTreeSet<AgentId>) -> Self {
+        Self { goodbyes, ..self }
     }
 
     /// Agents with a living lease.
@@ -192,6 +201,32 @@ impl Fleet {
             Some(drain) => self.drains.insert(agent, drain),
             None => self.drains.remove(&agent),
         };
+    }
+
+    /// Agents that have said goodbye and not come back.
+    pub fn goodbyes(&self) -> &BTreeSet<AgentId> {
+        &self.goodbyes
+    }
+
+    /// An agent says goodbye. Whose goodbye is another than before: its own, and those of agents that nobody knows any
+    /// more.
+    pub(super) fn say_goodbye(&mut self, agent: &AgentId) -> Vec<AgentId> {
+        let known = self.known_agents();
+        let forgotten = |said: &&AgentId| !known.contains(*said);
+        let mut changed: Vec<AgentId> = self.goodbyes.iter().filter(forgotten).cloned().collect();
+        let is_known = known.contains(agent);
+        for forgotten in &changed {
+            self.goodbyes.remove(forgotten);
+        }
+        if is_known && self.goodbyes.insert(agent.clone()) {
+            changed.push(agent.clone());
+        }
+        changed
+    }
+
+    /// It is back. Whether it had said goodbye.
+    pub(super) fn take_back_goodbye(&mut self, agent: &AgentId) -> bool {
+        self.goodbyes.remove(agent)
     }
 
     /// All agents with a lease, with a claim, or drained.

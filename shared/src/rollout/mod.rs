@@ -7,6 +7,7 @@
 //! | [`waves`] | which databases come first |
 //! | [`assignment`] | one database of a rollout, and its states |
 //! | [`phase`], [`course`] | the rollout as a whole, and its states |
+//! | [`transition`], [`timeline`] | what its time went into |
 //! | [`control`] | what operators may ask of it |
 //! | [`undo`] | what takes a rollout back |
 //! | [`tally`] | how many databases are where |
@@ -58,6 +59,8 @@ pub mod standing;
 pub mod story;
 pub mod tally;
 pub mod time;
+pub mod timeline;
+pub mod transition;
 pub mod undo;
 pub mod view;
 pub mod waves;

@@ -19,8 +19,7 @@ pub struct Standing {
     pub connected: u64,
     /// Agents that are connected and drained.
     pub draining: u64,
-    /// Agents that served databases which nobody serves now, and went without a goodbye; those that said goodbye to an
-    /// earlier leader are among them.
+    /// Agents that served databases which nobody serves now, and went without a goodbye.
     pub missing: u64,
     /// Databases that a connected agent reaches.
     pub reachable: u64,
@@ -58,7 +57,7 @@ impl Book {
         let lost: BTreeSet<&AgentId> = (fleet.databases().iter())
             .filter(|(name, _)| self.serving(name).next().is_none())
             .flat_map(|(_, database)| database.claims.keys())
-            .filter(|agent| !self.has_left(agent))
+            .filter(|agent| !fleet.goodbyes().contains(*agent))
             .collect();
         for agent in fleet.known_agents() {
             let counted = match (
@@ -129,8 +128,13 @@ fn state(rollout: &Rollout) -> &'static str {
 mod tests {
     use super::*;
     use crate::id::Instance;
-    use crate::rollout::message::{FromAgent, Hello};
-    use crate::rollout::sample::{agent, database};
+    use crate::rollout::book::Change;
+    use crate::rollout::drain::{Drain, Running};
+    use crate::rollout::fleet::Fleet;
+    use crate::rollout::message::{FromAgent, Hello, Located};
+    use crate::rollout::policy::Policy;
+    use crate::rollout::sample::{self, agent, database};
+    use crate::rollout::work::Identity;
     use uuid::Uuid;
 
     #[test]
@@ -165,5 +169,150 @@ mod tests {
         book.attach(&hello, 3, Time(0));
         book.detach(&agent("x"));
         assert_eq!(numbers(&book), (0, 1));
+    }
+
+    fn hello(name: &str, databases: &[String]) -> Hello {
+        let names = databases.iter().map(|name| (database(name), BTreeMap::new()));
+        Hello {
+            agent: agent(name),
+            instance: Instance(Uuid::nil()),
+            version: "1".to_owned(),
+            databases: names.collect(),
+            lease: None,
+            held: Vec::new(),
+        }
+    }
+
+    fn located(name: &str, found: Result<Identity, String>) -> Located {
+        Located {
+            database: database(name),
+            identity: found,
+            epoch: None,
+        }
+    }
+
+    fn there(number: usize) -> Identity {
+        Identity {
+            system: 7,
+            database: u32::try_from(number).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_goodbye_outlives_the_leader_that_heard_it() {
+        let hello = hello("x", &["a".to_owned()]);
+        let mut book = Book::default();
+        book.attach(&hello, 1, Time(0));
+        let said = book.hear(&agent("x"), FromAgent::Leaving, Time(0)).changes;
+        assert_eq!(said, [Change::Goodbye(agent("x"))]);
+        // What the next leader reads.
+        let stored = book.fleet();
+        let fleet = Fleet::restored(BTreeMap::new(), stored.databases().clone())
+            .with_goodbyes(stored.goodbyes().clone());
+        let mut next = Book::restored([], fleet);
+        assert_eq!(next.standing(Time(0)).missing, 0);
+        // Who comes back takes it back, once.
+        let back = next.attach(&hello, 2, Time(0));
+        assert!(back.contains(&Change::Goodbye(agent("x"))), "{back:?}");
+        let again = next.attach(&hello, 2, Time(0));
+        assert!(!again.contains(&Change::Goodbye(agent("x"))), "{again:?}");
+        next.detach(&agent("x"));
+        assert_eq!(next.standing(Time(0)).missing, 1);
+    }
+
+    #[test]
+    fn goodbyes_of_agents_that_nobody_knows_any_more_are_forgotten() {
+        let mut book = Book::default();
+        book.attach(&hello("x", &["a".to_owned()]), 1, Time(0));
+        book.hear(&agent("x"), FromAgent::Leaving, Time(0));
+        // Its next life serves nothing, and its lease ends.
+        book.attach(&hello("x", &[]), 2, Time(0));
+        book.hear(&agent("x"), FromAgent::Leaving, Time(0));
+        book.detach(&agent("x"));
+        book.attach(&hello("y", &["b".to_owned()]), 3, Time(0));
+        book.leases(&BTreeMap::from([(agent("y"), 3)]));
+        let said = book.hear(&agent("y"), FromAgent::Leaving, Time(0)).changes;
+        assert_eq!(said, [Change::Goodbye(agent("x")), Change::Goodbye(agent("y"))]);
+        assert_eq!(book.fleet().goodbyes(), &BTreeSet::from([agent("y")]));
+    }
+
+    #[test]
+    fn databases_are_counted_by_whether_a_connected_agent_reaches_them() {
+        let names = ["a", "b", "c", "d"].map(str::to_owned);
+        let mut book = Book::default();
+        book.attach(&hello("x", &names), 1, Time(0));
+        let numbers = |book: &Book| {
+            let standing = book.standing(Time(0));
+            (standing.reachable, standing.unreachable)
+        };
+        // Nobody has asked where they are yet.
+        assert_eq!(numbers(&book), (0, 4));
+        let down = Err("connection refused".to_owned());
+        let found = vec![
+            located("a", Ok(there(1))),
+            located("b", Ok(there(2))),
+            located("c", down),
+            // The same database under two names is worked on under neither.
+            located("d", Ok(there(2))),
+        ];
+        book.hear(&agent("x"), FromAgent::Inventory(found), Time(0));
+        assert_eq!(numbers(&book), (1, 3));
+        // Another agent may reach what the first one cannot.
+        book.attach(&hello("y", &names[2..3]), 2, Time(0));
+        let found = vec![located("c", Ok(there(3)))];
+        book.hear(&agent("y"), FromAgent::Inventory(found), Time(0));
+        assert_eq!(numbers(&book), (2, 2));
+        book.detach(&agent("x"));
+        assert_eq!(numbers(&book), (1, 3));
+        let agents = book.standing(Time(0));
+        assert_eq!((agents.connected, agents.draining, agents.missing), (1, 0, 1));
+    }
+
+    #[test]
+    fn drained_agents_are_counted_apart() {
+        let mut book = Book::default();
+        for (name, lease) in [("x", 1), ("y", 2)] {
+            book.attach(&hello(name, &["a".to_owned()]), lease, Time(0));
+        }
+        let drain = Drain {
+            by: "ada".to_owned(),
+            reason: String::new(),
+            at: Time(0),
+            running: Running::Finishes,
+        };
+        book.drain(&agent("x"), drain).unwrap();
+        let agents = book.standing(Time(0));
+        assert_eq!((agents.connected, agents.draining, agents.missing), (1, 1, 0));
+    }
+
+    #[test]
+    fn ten_thousand_databases_are_a_few_numbers() {
+        let names: Vec<String> = (0..10_000).map(|n| format!("db{n}")).collect();
+        let mut book = Book::default();
+        book.attach(&hello("x", &names), 1, Time(0));
+        let found = names.iter().enumerate();
+        let found = found.map(|(n, name)| located(name, Ok(there(n + 1))));
+        book.hear(&agent("x"), FromAgent::Inventory(found.collect()), Time(0));
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut spec = sample::spec(1, &all[1..], Policy::default());
+        spec.waves.insert(0, sample::wave("canary", &all[..1]));
+        book.found(spec);
+        let standing = book.standing(Time(9));
+        assert_eq!((standing.reachable, standing.unreachable), (10_000, 0));
+        let [course] = &standing.rollouts[..] else {
+            panic!("one rollout: {standing:?}")
+        };
+        assert_eq!((course.state, course.wave, course.waves), ("running", 1, 2));
+        assert_eq!((course.counts.total(), course.counts.waiting), (10_000, 10_000));
+        assert_eq!(
+            course.blocked.values().sum::<u64>(),
+            9_999,
+            "{:?}",
+            course.blocked
+        );
+        assert_eq!(course.blocked["wave"], 9_999);
+        assert_eq!(course.moved, Time(0));
+        // The words are ours: however many databases wait, they are no more than the reasons there are.
+        assert!(course.blocked.len() < 20);
     }
 }

@@ -119,6 +119,80 @@ impl State {
     }
 }
 
+/// A stretch of a rollout's time, or a moment of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stretch {
+    /// When it began.
+    pub from: Time,
+    /// When it ended; `None` while it has not.
+    pub to: Option<Time>,
+    /// What it went into.
+    #[serde(rename = "what")]
+    pub kind: StretchKind,
+    /// The name of the wave that it is about; empty where it is about all.
+    pub wave: String,
+    /// The same, for people.
+    pub text: String,
+}
+
+/// What the time of a rollout goes into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StretchKind {
+    /// A wave was at work.
+    Wave,
+    /// It was outside of the hours for work: nothing began.
+    Hours,
+    /// A wave was over, but not for long enough.
+    Soak,
+    /// It was asked whether what must hold after a wave does.
+    Checks,
+    /// A wave waited for someone's approval.
+    Approval,
+    /// Nothing began until someone said so.
+    Paused,
+    /// Nothing began any more.
+    Aborting,
+    /// Someone asked for something.
+    Asked,
+    /// It ended.
+    Ended,
+    /// It changed too often for all to be kept.
+    LeftOut,
+}
+
+impl StretchKind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Wave,
+        Self::Hours,
+        Self::Soak,
+        Self::Checks,
+        Self::Approval,
+        Self::Paused,
+        Self::Aborting,
+        Self::Asked,
+        Self::Ended,
+        Self::LeftOut,
+    ];
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Wave => "wave",
+            Self::Hours => "hours",
+            Self::Soak => "soak",
+            Self::Checks => "checks",
+            Self::Approval => "approval",
+            Self::Paused => "paused",
+            Self::Aborting => "aborting",
+            Self::Asked => "asked",
+            Self::Ended => "ended",
+            Self::LeftOut => "left_out",
+        }
+    }
+}
+
 /// Databases of a rollout by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {

@@ -146,6 +146,8 @@ pub struct Observability {
 pub struct Otlp {
     /// The URL of a collector that takes OTLP over gRPC, such as `http://127.0.0.1:4317`; nothing is sent without one.
     pub endpoint: Option<String>,
+    /// The authorities (PEM) that a collector at `https://` is trusted by; default those that the system trusts.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The metrics endpoint (`observability.prometheus:`).

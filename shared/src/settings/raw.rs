@@ -43,6 +43,7 @@ pub(super) const KEYS: &[&str] = &[
     "observability.prometheus.address",
     "observability.prometheus.port",
     "observability.otlp.endpoint",
+    "observability.otlp.ca_file",
     "observability.error_details",
 ];
 

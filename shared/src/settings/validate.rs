@@ -255,18 +255,6 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("expected an IP address with a port, such as 127.0.0.1:7070, found `{text}`"))
 }
 
-/// A URL of a collector: such as those of coordinators, but without encryption.
-fn collector_url(text: &str) -> Result<String, String> {
-    let url = url_of("collector", text)?;
-    if url.starts_with("https://") {
-        return Err(format!(
-            "`{text}` is not usable as a URL of a collector: traces and metrics are sent over http:// alone; \
-             run a collector beside this process, such as http://127.0.0.1:4317, that sends them on encrypted"
-        ));
-    }
-    Ok(url)
-}
-
 /// A URL of a coordinator.
 fn http_url(text: &str) -> Result<String, String> {
     url_of("coordinator", text)
@@ -539,6 +527,23 @@ fn migration(reader: &mut Reader) -> Migration {
     }
 }
 
+fn otlp(reader: &mut Reader) -> Otlp {
+    let endpoint = reader.parsed("observability.otlp.endpoint", |text| url_of("collector", text));
+    let ca_file = reader.path("observability.otlp.ca_file");
+    if ca_file.is_some()
+        && !endpoint
+            .as_deref()
+            .is_some_and(|endpoint| endpoint.starts_with("https://"))
+    {
+        reader.refuse(
+            "observability.otlp.ca_file",
+            "only a collector at https:// is checked against authorities",
+            Some("remove it, or set `observability.otlp.endpoint` to https://.."),
+        );
+    }
+    Otlp { endpoint, ca_file }
+}
+
 fn observability(reader: &mut Reader) -> Observability {
     let port = reader.whole("observability.prometheus.port", 9090, 1..=65_535);
     Observability {
@@ -552,9 +557,7 @@ fn observability(reader: &mut Reader) -> Observability {
                 .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: u16::try_from(port).unwrap_or(9090),
         },
-        otlp: Otlp {
-            endpoint: reader.parsed("observability.otlp.endpoint", collector_url),
-        },
+        otlp: otlp(reader),
         error_details: reader.truth("observability.error_details", false),
     }
 }

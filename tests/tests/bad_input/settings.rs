@@ -77,9 +77,10 @@ async fn settings_files() -> anyhow::Result<()> {
     )
     .await?;
     settings(
-        "observability: { otlp: { endpoint: \"https://x:4317\" } }\n",
+        "observability: { otlp: { endpoint: \"http://x:4317\", ca_file: ca.pem } }\n",
         expect![[r#"
-            error: c.yaml:1:36: `observability.otlp.endpoint`: `https://x:4317` is not usable as a URL of a collector: traces and metrics are sent over http:// alone; run a collector beside this process, such as http://127.0.0.1:4317, that sends them on encrypted
+            error: c.yaml:1:62: `observability.otlp.ca_file`: only a collector at https:// is checked against authorities
+              help: remove it, or set `observability.otlp.endpoint` to https://..
         "#]],
     )
     .await?;

@@ -1,9 +1,13 @@
 //! The flight recorder: why it was slow, without any tracing.
 
-use super::scene::{LONG, SOON, Scene, slow_set};
+use super::scene::{DATABASES, LONG, SOON, Scene, on, slow_set};
 use serde_json::Value;
+use std::time::Duration;
 use tests::eventually;
+use tests::fleet::Agent;
 use tests::migrations::Migrations;
+use tests::port::Port;
+use tests::prometheus::{page, total};
 
 /// `rollout trace` as JSON: the attempts of one database.
 async fn attempts(scene: &Scene, id: &str, database: &str) -> anyhow::Result<Vec<Value>> {
@@ -138,6 +142,100 @@ async fn what_was_done_at_once_has_nothing_to_tell_and_a_wrong_name_is_said() ->
         assert!(ended.stderr.contains(says), "{}", ended.stderr);
     }
     Ok(())
+}
+
+fn short_leases(settings: &mut Value) {
+    settings["coordinator"]["leader_lease"] = "2s".into();
+    settings["coordinator"]["agent_lease"] = "17s".into();
+}
+
+#[tokio::test]
+async fn an_agent_that_died_is_told_of_with_the_one_that_went_on() -> anyhow::Result<()> {
+    let mut scene = Scene::start_with(None, short_leases).await?;
+    let mut rollout = scene
+        .coordinator
+        .rollout(&slow_set()?)
+        .arg("--watch")
+        .start("rollout")?;
+    let id = eventually("the rollout", SOON, || async {
+        let newest = scene.coordinator.rollouts().await?.pop();
+        Ok(newest.map(|rollout| rollout.id))
+    })
+    .await?;
+    eventually("the story of a database at work", SOON, || async {
+        let told = attempts(&scene, &id, "orders").await?;
+        let batches = told.iter().any(|attempt| !moments(attempt, "batches").is_empty());
+        Ok(batches.then_some(()))
+    })
+    .await?;
+    scene.agent.kill()?;
+    let port = Port::claim()?;
+    let url = scene.coordinator.url();
+    let mut second = Agent::start_with("agent-b", &[&url], &scene.members, |settings| {
+        settings["observability"]["prometheus"] = on(&port);
+    })?;
+    let status = rollout.wait(LONG).await?;
+    assert!(status.success(), "{}", rollout.stderr());
+    let told = attempts(&scene, &id, "orders").await?;
+    let agents: Vec<_> = told.iter().map(|attempt| &attempt["agent"]).collect();
+    assert_eq!(agents, ["agent-a", "agent-b"], "{told:?}");
+    assert!(!moments(&told[0], "batches").is_empty(), "{told:?}");
+    let lost = moments(&told[0], "lost");
+    let took = lost
+        .first()
+        .map(|lost| lost["to"].as_u64() > lost["from"].as_u64());
+    assert_eq!((lost.len(), took), (1, Some(true)), "{told:?}");
+    assert!(moments(&told[1], "lost").is_empty(), "{told:?}");
+    let steps = moments(&told[1], "step");
+    assert!(
+        steps
+            .iter()
+            .any(|step| step["kind"] == "backfill" && step["done"] == true),
+        "{told:?}"
+    );
+    let page = scene
+        .coordinator
+        .command(&["rollout", "trace", &id, "orders"])
+        .succeed()
+        .await?;
+    let places = [
+        "on agent-a",
+        "nothing heard any more, until the agent's lease ended",
+        "on agent-b",
+    ]
+    .map(|part| page.find(part));
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{page}");
+    // The same in numbers, on both sides.
+    let text = page_of(&scene.ports[0]).await?;
+    assert_eq!(
+        total(&text, "confiture_lease_expirations_total", &[]),
+        Some(2.0),
+        "{text}"
+    );
+    let text = page_of(&port).await?;
+    for database in DATABASES {
+        let of = format!("database=\"{database}\"");
+        let counted = total(&text, "confiture_fence_takeovers_total", &[&of]);
+        assert_eq!(counted, Some(1.0), "{database}: {text}");
+    }
+    assert_eq!(
+        total(&text, "confiture_lease_losses_total", &[]),
+        Some(0.0),
+        "{text}"
+    );
+    // Who stands still for longer than its lease has lost it when it wakes.
+    second.freeze()?;
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    second.thaw()?;
+    eventually("the lease to be counted as lost", SOON, || async {
+        let lost = total(&page_of(&port).await?, "confiture_lease_losses_total", &[]);
+        Ok((lost > Some(0.0)).then_some(()))
+    })
+    .await
+}
+
+async fn page_of(port: &Port) -> anyhow::Result<String> {
+    Ok(page(port.number(), "/metrics").await?.1)
 }
 
 #[tokio::test]

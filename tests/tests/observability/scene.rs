@@ -32,6 +32,14 @@ pub(crate) fn on(port: &Port) -> Value {
 impl Scene {
     /// With metrics, and traces for a collector where there is one.
     pub(crate) async fn start(collector: Option<&str>) -> anyhow::Result<Self> {
+        Self::start_with(collector, |_| {}).await
+    }
+
+    /// With a coordinator whose settings are changed first.
+    pub(crate) async fn start_with(
+        collector: Option<&str>,
+        change: impl FnOnce(&mut Value),
+    ) -> anyhow::Result<Self> {
         let server = Server::start().await?;
         let members = members(&server, &DATABASES).await?;
         for member in &members {
@@ -54,8 +62,12 @@ impl Scene {
         // Metrics go to the collector every minute where nobody says otherwise.
         let program = Confiture::default().env("OTEL_METRIC_EXPORT_INTERVAL", "1000");
         let store = "file:./confiture.redb";
-        let coordinator =
-            Coordinator::start_program(&program, "coordinator", store, observed(&ports[0])).await?;
+        let watched = observed(&ports[0]);
+        let settings = |of: &mut Value| {
+            watched(of);
+            change(of);
+        };
+        let coordinator = Coordinator::start_program(&program, "coordinator", store, settings).await?;
         let url = coordinator.url();
         let agent = Agent::start_program(&program, "agent-a", &[&url], &members, observed(&ports[1]))?;
         coordinator.wait_for_databases(&DATABASES).await?;

@@ -118,6 +118,8 @@ async fn a_rollout_is_seen_by_prometheus_from_both_sides() -> anyhow::Result<()>
     let shown: BTreeSet<String> = texts.iter().flat_map(|text| names(text)).collect();
     assert!(shown.is_subset(&known), "{:?}", shown.difference(&known));
     counted_all(&texts[1]);
+    // However many databases there are, the coordinator's series are as many.
+    assert!(!texts[0].contains("database=\""), "{}", texts[0]);
     Ok(())
 }
 
@@ -269,6 +271,25 @@ async fn a_taken_port_is_said_and_work_goes_on() -> anyhow::Result<()> {
         Ok((page(port.number(), "/metrics").await?.0 == 200).then_some(()))
     })
     .await
+}
+
+#[tokio::test]
+async fn an_address_that_this_machine_has_not_is_said_and_work_goes_on() -> anyhow::Result<()> {
+    let server = Server::start().await?;
+    let members = members(&server, &["elsewhere"]).await?;
+    let coordinator = Coordinator::start("coordinator", "file:./confiture.redb").await?;
+    let port = Port::claim()?;
+    let agent = Agent::start_with("agent-a", &[&coordinator.url()], &members, |settings| {
+        settings["observability"]["prometheus"] = on(&port);
+        // Nobody has it: it is for documentation.
+        settings["observability"]["prometheus"]["address"] = "192.0.2.1".into();
+    })?;
+    agent
+        .wait_for_line("set `observability.prometheus.address` to one that it has", SOON)
+        .await?;
+    let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
+    coordinator.rollout(&set).arg("--watch").succeed().await?;
+    Ok(())
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use tests::migrations::Migrations;
 use tests::port::Port;
 use tests::postgres::Server;
 use tests::process::Confiture;
+use tests::tls::Authority;
 
 /// Of whoever runs the command.
 const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -146,6 +147,52 @@ async fn a_migration_of_one_database_is_a_trace_of_its_own() -> anyhow::Result<(
     let whole = ["migrate", "migration", "step", "try"];
     let expected = (1..=whole.len()).map(|n| whole[..n].iter().map(ToString::to_string).collect());
     assert_eq!(lines, expected.collect());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_collector_behind_tls_is_checked_before_it_is_told_anything() -> anyhow::Result<()> {
+    let (ours, other) = (Authority::new()?, Authority::new()?);
+    let collector = Collector::start_with_tls(&ours.sign("collector", &["127.0.0.1"])?)?;
+    let server = Server::start().await?;
+    let database = server.database("encrypted").await?;
+    let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
+    let files = Directory::new()?;
+    files.write("ours.pem", ours.pem())?;
+    files.write("other.pem", other.pem())?;
+    files.write("key.pem", "no certificate")?;
+    let up = |ca_file: Option<&str>| {
+        let up = Confiture::new(["migrate", "up", "--migrations"])
+            .arg(set.path())
+            .env("DATABASE_URL", database.url())
+            .env("CONFITURE_OBSERVABILITY_OTLP_ENDPOINT", collector.url());
+        match ca_file {
+            Some(name) => up.env("CONFITURE_OBSERVABILITY_OTLP_CA_FILE", files.path().join(name)),
+            None => up,
+        }
+    };
+    for (unusable, says) in [
+        (
+            "missing.pem",
+            "`observability.otlp.ca_file` cannot be used: cannot read",
+        ),
+        ("key.pem", "holds no certificate"),
+    ] {
+        let ended = up(Some(unusable)).run().await?;
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+    }
+    // The system trusts neither.
+    for stranger in [Some("other.pem"), None] {
+        let ended = up(stranger).run().await?;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let says = "the OTLP collector takes nothing";
+        assert!(ended.stderr.contains(says), "{}", ended.stderr);
+        assert!(collector.spans().is_empty() && collector.metrics().is_empty());
+    }
+    up(Some("ours.pem")).succeed().await?;
+    assert!(collector.spans().iter().any(|span| span.name == "migrate"));
+    assert!(!collector.metrics().is_empty());
     Ok(())
 }
 

@@ -96,7 +96,9 @@ impl Fleet {
     }
 
     async fn show(&self, id: &str) -> anyhow::Result<(Rollout, Vec<Assignment>)> {
-        let GetRolloutResponse { rollout, assignments } = self.coordinator.show(id).await?;
+        let GetRolloutResponse {
+            rollout, assignments, ..
+        } = self.coordinator.show(id).await?;
         Ok((rollout.unwrap_or_default(), assignments))
     }
 
@@ -271,7 +273,7 @@ async fn a_pause_stops_between_two_batches_and_outlives_the_coordinator() -> any
 
 #[tokio::test]
 async fn a_wave_soaks_and_the_next_waits_for_approval() -> anyhow::Result<()> {
-    let fleet = Fleet::start(&["wave_1", "wave_2", "wave_3"]).await?;
+    let mut fleet = Fleet::start(&["wave_1", "wave_2", "wave_3"]).await?;
     let policy = "
 waves:
   - { name: first, databases: [wave_1], soak: 2s }
@@ -302,6 +304,51 @@ waves:
     );
     assert!(ended("wave_2", &shown) <= ended("wave_3", &shown), "{shown:?}");
     assert_eq!(done.waves.len(), 3);
+    // What its time went into can be read afterwards, of a coordinator that has just begun too.
+    fleet.coordinator.kill()?;
+    fleet.coordinator.restart().await?;
+    let told = eventually("the coordinator to answer again", SOON, || async {
+        let told = fleet.ask(&["trace", &id, "--output", "json"]).await?;
+        Ok(Some(serde_json::from_str::<serde_json::Value>(&told)?))
+    })
+    .await?;
+    let timeline = told["timeline"].as_array().cloned().unwrap_or_default();
+    let rows: Vec<_> = timeline
+        .iter()
+        .map(|stretch| {
+            let text = |key: &str| stretch[key].as_str().unwrap_or_default().to_owned();
+            (text("what"), text("wave"))
+        })
+        .collect();
+    let expected = [
+        ("wave", "first"),
+        ("soak", "first"),
+        ("approval", "second"),
+        ("asked", ""),
+        ("wave", "second"),
+        ("wave", "rest"),
+        ("ended", ""),
+    ]
+    .map(|(what, wave)| (what.to_owned(), wave.to_owned()));
+    assert_eq!(rows, expected, "{timeline:#?}");
+    let took = |stretch: &serde_json::Value| {
+        stretch["to"].as_u64().unwrap_or(0) - stretch["from"].as_u64().unwrap_or(0)
+    };
+    assert_eq!(took(&timeline[1]), 2_000, "{timeline:#?}");
+    assert!(
+        timeline.iter().all(|stretch| stretch["to"].is_u64()),
+        "{timeline:#?}"
+    );
+    let page = fleet.ask(&["trace", &id]).await?;
+    for part in [
+        "wave first soaked, for 2 s at least",
+        "wave second waited for approval",
+        "approve second asked for by",
+        ": looks good",
+        "the rollout ended: done",
+    ] {
+        assert!(page.contains(part), "`{part}` is not in\n{page}");
+    }
     Ok(())
 }
 

@@ -30,6 +30,9 @@ const FIRST_DUTY: f64 = 0.5;
 /// a worker without rests takes half of them.
 const DUTY_BESIDE: f64 = 0.8;
 
+/// What is rested for where the author asks for it.
+const AUTHORS: &str = "pause";
+
 /// Workers and their rests.
 pub(super) struct Pacer {
     started: Instant,
@@ -124,7 +127,7 @@ impl Pacer {
     /// The author's pause, where that is longer than what the pace asks for.
     fn rests_for(&self, pace: &Pace, own: Duration) -> &'static str {
         if own < self.pause {
-            "pause"
+            AUTHORS
         } else {
             pace.reason().word()
         }
@@ -149,7 +152,7 @@ impl Pacer {
     pub(super) async fn rest(&self, run: &Run<'_>, batch: Duration) {
         let ended = Instant::now();
         let mut told = Duration::ZERO;
-        let mut tell = |reason, asked, duty| {
+        let mut tell = |reason, asked, duty, reading| {
             let rested = ended.elapsed();
             let more = rested.saturating_sub(told);
             metrics::rested(run.database.name(), reason, more);
@@ -159,6 +162,7 @@ impl Pacer {
                 asked,
                 duty,
                 reason,
+                reading,
                 pace,
             });
             told = rested;
@@ -166,11 +170,19 @@ impl Pacer {
         let jitter: f64 = rand::random();
         let mut changes = self.changes();
         loop {
-            let (pause, stopped, reason, duty) = {
+            let (pause, stopped, reason, duty, reading) = {
                 let pace = self.pace();
                 let own = pace.pause(batch, jitter);
                 let reason = self.rests_for(&pace, own);
-                (own.max(self.pause), pace.is_stopped(), reason, pace.duty())
+                // A pause that its author asked for is because of no signal.
+                let reading = pace.reason().reading().filter(|_| reason != AUTHORS);
+                (
+                    own.max(self.pause),
+                    pace.is_stopped(),
+                    reason,
+                    pace.duty(),
+                    reading,
+                )
             };
             let left = pause.saturating_sub(ended.elapsed());
             if !stopped && left.is_zero() {
@@ -182,7 +194,7 @@ impl Pacer {
                 () = tokio::time::sleep(nap) => {}
                 _ = changes.changed() => {}
             }
-            tell(reason, pause, duty);
+            tell(reason, pause, duty, reading);
         }
     }
 

@@ -1,6 +1,6 @@
 //! `confiture rollout pause|resume|abort|retry|skip|approve`: what may be asked of a rollout.
 
-use super::{not_understood, required, text, view, whole};
+use super::{Whole, not_understood, required, text, view, whole};
 use crate::context::{self, Global};
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
@@ -148,7 +148,7 @@ impl Approve {
             // By its name, so that a question asked twice for want of an answer approves one wave only.
             let mut operator = Operator::new(&self.ask.at, global)?;
             let doing = format!("approve rollout {}", self.ask.rollout);
-            let (rollout, _) = whole(&mut operator, &doing, self.ask.rollout.clone()).await?;
+            let Whole { rollout, .. } = whole(&mut operator, &doing, self.ask.rollout.clone()).await?;
             let mut ahead = rollout.waves.into_iter().filter(|wave| !wave.begun);
             let next = ahead.find(|wave| wave.approval != Approval::NotNeeded);
             wave = next.map(|wave| wave.name);

@@ -22,7 +22,7 @@ use crate::operator::Operator;
 use clap::Subcommand;
 use proto::{convert, v1};
 use shared::rollout::Verb;
-use shared::rollout::view::{Assignment, Rollout as Shown};
+use shared::rollout::view::{Assignment, Rollout as Shown, Stretch};
 use shared::rollout::work::Exit;
 
 /// `confiture rollout start|plan|list|show|trace|report|watch|pause|resume|abort|retry|skip|approve|undo`
@@ -79,12 +79,16 @@ impl Rollout {
     }
 }
 
-/// A rollout by its id, or the beginning of it, with all its databases.
-async fn whole(
-    operator: &mut Operator,
-    doing: &str,
-    id: String,
-) -> Result<(Shown, Vec<Assignment>), Failure> {
+/// A rollout with all its databases.
+struct Whole {
+    rollout: Shown,
+    assignments: Vec<Assignment>,
+    /// What its time went into.
+    timeline: Vec<Stretch>,
+}
+
+/// A rollout by its id, or the beginning of it.
+async fn whole(operator: &mut Operator, doing: &str, id: String) -> Result<Whole, Failure> {
     let request = v1::GetRolloutRequest { id };
     let answer = operator
         .ask(doing, async |mut client| {
@@ -99,7 +103,12 @@ async fn whole(
         .map(convert::view::assignment_from_wire)
         .collect::<Result<_, _>>()
         .map_err(|error| not_understood(&error))?;
-    Ok((rollout, assignments))
+    let timeline = answer.timeline.into_iter();
+    Ok(Whole {
+        rollout,
+        assignments,
+        timeline: timeline.filter_map(convert::view::stretch_from_wire).collect(),
+    })
 }
 
 /// An answer that is not as the protocol says: most likely of a newer coordinator.

@@ -1,6 +1,6 @@
 //! `confiture rollout report`: what a rollout did and cost, to be kept.
 
-use super::{text, view, whole};
+use super::{Whole, text, view, whole};
 use crate::context::Global;
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
@@ -42,7 +42,11 @@ impl Report {
         });
         let mut operator = Operator::new(&self.at, global)?;
         let doing = format!("report on rollout {}", self.rollout);
-        let (rollout, mut assignments) = whole(&mut operator, &doing, self.rollout).await?;
+        let Whole {
+            rollout,
+            mut assignments,
+            ..
+        } = whole(&mut operator, &doing, self.rollout).await?;
         let place = |wave: &str| rollout.waves.iter().position(|of| of.name == wave);
         assignments.sort_by_cached_key(|of| (place(&of.wave), of.database.clone()));
         match form {

@@ -1,6 +1,6 @@
 //! `confiture rollout show`.
 
-use super::{text, view, whole};
+use super::{Whole, text, view, whole};
 use crate::context::Global;
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
@@ -24,7 +24,9 @@ impl Show {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let mut operator = Operator::new(&self.at, global)?;
         let doing = format!("show rollout {}", self.rollout);
-        let (rollout, assignments) = whole(&mut operator, &doing, self.rollout).await?;
+        let Whole {
+            rollout, assignments, ..
+        } = whole(&mut operator, &doing, self.rollout).await?;
         match global.output {
             Format::Json => output::json(&view::with_databases(&rollout, assignments.iter())),
             Format::Text => output::data(&page(&rollout, &assignments)),

@@ -1,6 +1,6 @@
 //! `confiture rollout trace`: the flight recorder of a rollout.
 
-use super::{not_understood, text, whole};
+use super::{Whole, not_understood, text, whole};
 use crate::context::Global;
 use crate::failure::Failure;
 use crate::operator::{At, Operator};
@@ -9,7 +9,7 @@ use proto::{convert, v1};
 use serde_json::{Value, json};
 use shared::rollout::Time;
 use shared::rollout::story::{Moment, Story, What};
-use shared::rollout::view::{Assignment, AssignmentState, Rollout};
+use shared::rollout::view::{Assignment, AssignmentState, Rollout, Stretch};
 use shared::rollout::work::Exit;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,12 +21,13 @@ const SHOWN: usize = 20;
 const WIDTH: usize = 24;
 
 const HELP: &str = "\
-Told are attempts with something to tell: locks that were waited for, batches, troubles, or more than a second of time. Each
-line begins with the time since the attempt began and how long it took; the bar is its place in the attempt.
+First comes the rollout itself: its waves, and what the next one waited for. Then attempts with something to tell: locks
+that were waited for, batches, troubles, or more than a second of time. Each line begins with the time since the rollout, or the
+attempt, began and how long it took; the bar is its place in that time.
 
-JSON (--output json): rollout, databases[] {database, wave, state, attempts[] {agent, attempt, running, left_out,
-moments[] {from, to (ms since 1970), version, step, what, ..}}}. `what` is one of step, at_work, lost, wait, tries, batches,
-trouble.";
+JSON (--output json): rollout, timeline[] {from, to (ms since 1970; null while it goes on), what, wave, text}, databases[] {database, wave, state, attempts[] {agent, attempt, running, left_out,
+moments[] {from, to (ms since 1970), version, step, what, ..}}}. `what` of a timeline is one of wave, hours, soak,
+checks, approval, paused, aborting, asked, ended, left_out; of a moment: step, at_work, lost, wait, tries, batches, trouble.";
 
 /// `confiture rollout trace ID [DATABASE..]`
 #[derive(Debug, clap::Args)]
@@ -54,7 +55,11 @@ impl Trace {
     pub(super) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let mut operator = Operator::new(&self.at, global)?;
         let doing = format!("trace rollout {}", self.rollout);
-        let (rollout, assignments) = whole(&mut operator, &doing, self.rollout.clone()).await?;
+        let Whole {
+            rollout,
+            assignments,
+            timeline,
+        } = whole(&mut operator, &doing, self.rollout.clone()).await?;
         let attempts = self.ask(&mut operator, &doing).await?;
         let named = |assignment: &&Assignment| {
             let name = assignment.database.as_str();
@@ -62,14 +67,14 @@ impl Trace {
         };
         let assignments: Vec<&Assignment> = assignments.iter().filter(named).collect();
         match global.output {
-            Format::Json => output::json(&as_json(&rollout, &assignments, &attempts)),
+            Format::Json => output::json(&as_json(&rollout, &timeline, &assignments, &attempts)),
             Format::Text => {
                 let most = if self.databases.is_empty() {
                     SHOWN
                 } else {
                     usize::MAX
                 };
-                output::data(&page(&rollout, &assignments, &attempts, most));
+                output::data(&page(&rollout, &timeline, &assignments, &attempts, most));
             }
         }
         Ok(Exit::Done)
@@ -114,6 +119,7 @@ impl Trace {
 
 fn as_json(
     rollout: &Rollout,
+    timeline: &[Stretch],
     assignments: &[&Assignment],
     attempts: &BTreeMap<String, Vec<Attempt>>,
 ) -> Value {
@@ -138,17 +144,20 @@ fn as_json(
     };
     json!({
         "rollout": rollout.id,
+        "timeline": timeline,
         "databases": assignments.iter().map(database).collect::<Vec<_>>(),
     })
 }
 
 fn page(
     rollout: &Rollout,
+    timeline: &[Stretch],
     assignments: &[&Assignment],
     attempts: &BTreeMap<String, Vec<Attempt>>,
     most: usize,
 ) -> String {
     let mut parts = vec![text::standing(rollout)];
+    parts.extend(course(timeline, Time::since_1970(runtime::unix_now())));
     let mut told: Vec<(&Assignment, &Vec<Attempt>)> = assignments
         .iter()
         .filter_map(|assignment| Some((*assignment, attempts.get(assignment.database.as_str())?)))
@@ -191,6 +200,30 @@ fn page(
         ));
     }
     parts.join("\n")
+}
+
+/// The rollout itself until `now`; nothing where that is not known.
+fn course(timeline: &[Stretch], now: Time) -> Option<String> {
+    let from = timeline.iter().map(|stretch| stretch.from).min()?;
+    let to = timeline.iter().map(|stretch| stretch.to.unwrap_or(now)).max()?;
+    let rows: Vec<_> = timeline
+        .iter()
+        .map(|stretch| {
+            let took = match stretch.to {
+                Some(to) if to == stretch.from => String::new(),
+                Some(to) => text::elapsed(stretch.from.until(to)),
+                None => format!("{} so far", text::elapsed(stretch.from.until(now))),
+            };
+            vec![
+                format!("  +{}", text::elapsed(from.until(stretch.from))),
+                took,
+                bar(from, to, stretch.from, stretch.to.unwrap_or(now)),
+                one_line(&stretch.text),
+            ]
+        })
+        .collect();
+    let table = output::table(&["  AFTER", "TOOK", "", ""], &rows);
+    Some(format!("\nthe rollout itself, from {from}\n{table}"))
 }
 
 /// `orders (wave canary): attempt 1 on agent-a, from 2026-11-23T03:12:01Z, 12.3 s`
@@ -240,7 +273,7 @@ fn lines(story: &Story) -> String {
             vec![
                 format!("  +{}", text::elapsed(from.until(moment.from))),
                 text::elapsed(moment.from.until(moment.to)),
-                bar(from, to, moment),
+                bar(from, to, moment.from, moment.to),
                 step,
                 what(&moment.what),
             ]
@@ -255,14 +288,14 @@ fn lines(story: &Story) -> String {
     table
 }
 
-/// A moment's place in its attempt.
-fn bar(from: Time, to: Time, moment: &Moment) -> String {
+/// The place of what began and ended then, in all of it.
+fn bar(from: Time, to: Time, began: Time, ended: Time) -> String {
     let whole = from.until(to).as_millis().max(1);
     let place = |at: Time| {
         let place = from.until(at).as_millis() * WIDTH as u128 / whole;
         usize::try_from(place).unwrap_or(WIDTH).min(WIDTH - 1)
     };
-    let (start, end) = (place(moment.from), place(moment.to));
+    let (start, end) = (place(began), place(ended));
     let cell = |at: usize| if (start..=end).contains(&at) { '#' } else { '.' };
     (0..WIDTH).map(cell).collect()
 }
@@ -340,6 +373,7 @@ fn ordinal(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::rollout::view::StretchKind;
 
     fn moment(from: u64, to: u64, what: What) -> Moment {
         Moment {
@@ -393,6 +427,53 @@ mod tests {
                 &format!("  +2.1 s  9.9 s   ....####################  0001 step 1  {batches}"),
             ]
         );
+    }
+
+    #[test]
+    fn what_a_rollout_waited_for_is_told_as_a_timeline() {
+        let stretch = |from, to: Option<u64>, kind, text: &str| Stretch {
+            from: Time(from),
+            to: to.map(Time),
+            kind,
+            wave: String::new(),
+            text: text.to_owned(),
+        };
+        let timeline = [
+            stretch(
+                0,
+                Some(2_000),
+                StretchKind::Wave,
+                "wave canary at work: 1 database",
+            ),
+            stretch(2_000, Some(8_000), StretchKind::Soak, "wave canary soaked"),
+            stretch(
+                7_000,
+                Some(7_000),
+                StretchKind::Asked,
+                "approve rest asked for by ada",
+            ),
+            stretch(
+                8_000,
+                None,
+                StretchKind::Approval,
+                "wave rest waited\nfor approval",
+            ),
+        ];
+        let told = course(&timeline, Time(12_000)).unwrap();
+        let told: Vec<&str> = told.lines().collect();
+        assert_eq!(
+            told,
+            [
+                "",
+                "the rollout itself, from 1970-01-01T00:00:00Z",
+                "  AFTER   TOOK",
+                "  +0 ms   2.0 s         #####...................  wave canary at work: 1 database",
+                "  +2.0 s  6.0 s         ....#############.......  wave canary soaked",
+                "  +7.0 s                ..............#.........  approve rest asked for by ada",
+                "  +8.0 s  4.0 s so far  ................########  wave rest waited; for approval",
+            ]
+        );
+        assert_eq!(course(&[], Time(0)), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use prometheus::Registry;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,14 +66,24 @@ async fn listen(address: SocketAddr) -> TcpListener {
                 return listener;
             }
             Err(error) if !told => {
-                tracing::warn!(
-                    %address, %error,
-                    "cannot serve metrics there, trying again; choose another with `observability.prometheus.port`"
-                );
+                tracing::warn!(%address, %error, "cannot serve metrics there, trying again; {}", advice(error.kind()));
                 told = true;
             }
             Err(_) => {}
         }
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// What to do about an address that cannot be had.
+fn advice(why: ErrorKind) -> &'static str {
+    match why {
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: set `observability.prometheus.address` to one that it has, to 127.0.0.1 for itself alone, or to 0.0.0.0 for all"
+        }
+        ErrorKind::PermissionDenied => {
+            "ports below 1024 take a right that this process has not: choose another with `observability.prometheus.port`"
+        }
+        _ => "choose another with `observability.prometheus.port`",
     }
 }

@@ -22,7 +22,9 @@ pub use log::{Details, Error as LogError, Format, VARIABLE};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::{Instrument, PeriodicReader, SdkMeterProvider, Stream};
+use opentelemetry_sdk::metrics::{
+    Instrument, MeterProviderBuilder, PeriodicReader, SdkMeterProvider, Stream,
+};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use shared::settings::Observability;
@@ -57,6 +59,15 @@ pub enum Error {
         /// Why not.
         #[source]
         source: opentelemetry_otlp::ExporterBuildError,
+    },
+    /// The authorities that the collector is trusted by.
+    #[error("`observability.otlp.ca_file` cannot be used")]
+    CaFile(#[source] crate::files::Error),
+    /// Others than certificates.
+    #[error("`observability.otlp.ca_file`: `{}` holds no certificate\n  help: name a PEM file of the authority that signed the collector's certificate", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
     },
     /// A file of metrics.
     #[error("cannot write the metrics to `{}`: {source}\n  help: give --metrics-file a file in a folder that is there and that you may write to", path.display())]
@@ -123,11 +134,12 @@ pub fn start(
             opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         ])
         .build();
-    let endpoint = settings.otlp.endpoint.as_deref();
-    let tracers = endpoint
-        .map(|endpoint| {
+    let collector = otlp::Collector::of(&settings.otlp)?;
+    let tracers = collector
+        .as_ref()
+        .map(|collector| {
             let built = SdkTracerProvider::builder()
-                .with_batch_exporter(otlp::spans(endpoint)?)
+                .with_batch_exporter(collector.spans()?)
                 .with_id_generator(ids::Ids)
                 .with_resource(resource.clone())
                 .build();
@@ -135,25 +147,11 @@ pub fn start(
         })
         .transpose()?;
     let registry = (kept == Kept::Metrics).then(Registry::new);
-    let mut meters = SdkMeterProvider::builder()
-        .with_resource(resource)
-        .with_view(|_: &Instrument| Stream::builder().with_cardinality_limit(MOST_SERIES).build().ok());
-    if let Some(registry) = &registry {
-        let exporter = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            // Names are what GUIDE and dashboards say, whole.
-            .without_units()
-            .without_counter_suffixes()
-            .without_target_info()
-            .scope_info_enabled(false)
-            .build()
-            .map_err(Error::Metrics)?;
-        meters = meters.with_reader(exporter);
+    let mut meters = meters(registry.as_ref())?.with_resource(resource);
+    if let Some(collector) = &collector {
+        meters = meters.with_reader(PeriodicReader::builder(collector.metrics()?).build());
     }
-    if let Some(endpoint) = endpoint {
-        meters = meters.with_reader(PeriodicReader::builder(otlp::metrics(endpoint)?).build());
-    }
-    let meters = (registry.is_some() || endpoint.is_some()).then(|| meters.build());
+    let meters = (registry.is_some() || collector.is_some()).then(|| meters.build());
     if let Some(meters) = &meters {
         opentelemetry::global::set_meter_provider(meters.clone());
     }
@@ -176,6 +174,25 @@ pub fn start(
         meters,
         tracers,
     })
+}
+
+/// What keeps the numbers, within bounds, for a registry where there is one.
+fn meters(registry: Option<&Registry>) -> Result<MeterProviderBuilder, Error> {
+    let meters = SdkMeterProvider::builder()
+        .with_view(|_: &Instrument| Stream::builder().with_cardinality_limit(MOST_SERIES).build().ok());
+    let Some(registry) = registry else {
+        return Ok(meters);
+    };
+    let exporter = opentelemetry_prometheus::exporter()
+        .with_registry(registry.clone())
+        // Names are what GUIDE and dashboards say, whole.
+        .without_units()
+        .without_counter_suffixes()
+        .without_target_info()
+        .scope_info_enabled(false)
+        .build()
+        .map_err(Error::Metrics)?;
+    Ok(meters.with_reader(exporter))
 }
 
 /// Of which all instruments of this process are made.
@@ -250,4 +267,44 @@ fn text(registry: &Registry) -> Vec<u8> {
         tracing::error!(%error, "the metrics cannot be written down");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::KeyValue;
+    use opentelemetry::metrics::MeterProvider as _;
+
+    #[test]
+    fn ten_thousand_databases_are_series_within_a_bound_and_no_count_is_lost() {
+        let registry = Registry::new();
+        let provider = meters(Some(&registry)).unwrap().build();
+        let counter = provider
+            .meter(SCOPE)
+            .u64_counter("confiture_ended_total")
+            .with_description("By database, kind and outcome.")
+            .build();
+        for n in 0..10_000 {
+            for kind in ["up", "down"] {
+                for outcome in ["done", "failed", "stopped"] {
+                    let labels = [
+                        KeyValue::new("database", format!("db{n}")),
+                        KeyValue::new("kind", kind),
+                        KeyValue::new("outcome", outcome),
+                    ];
+                    counter.add(1, &labels);
+                }
+            }
+        }
+        let text = String::from_utf8(text(&registry)).unwrap();
+        let values: Vec<f64> = text
+            .lines()
+            .filter(|line| line.starts_with("confiture_ended_total{"))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
+            .collect();
+        assert!(values.len() <= MOST_SERIES + 1, "{}", values.len());
+        assert!(values.len() > 10_000, "{}", values.len());
+        let sum: f64 = values.iter().sum();
+        assert!((sum - 60_000.0).abs() < 0.5, "{sum}");
+    }
 }

@@ -1,35 +1,76 @@
 //! The way to a collector. That it does not answer is logged once, and once that it does again.
 
 use super::Error;
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::trace::SpanData;
+use shared::settings::Otlp;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long one message may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn spans(endpoint: &str) -> Result<Told<SpanExporter>, Error> {
-    let built = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .with_timeout(TIMEOUT)
-        .build();
-    Told::new(endpoint, "traces", built)
+/// A collector, and how it is reached.
+pub(super) struct Collector {
+    endpoint: String,
+    tls: Option<ClientTlsConfig>,
 }
 
-pub(super) fn metrics(endpoint: &str) -> Result<Told<MetricExporter>, Error> {
-    let built = MetricExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .with_timeout(TIMEOUT)
-        .build();
-    Told::new(endpoint, "metrics", built)
+impl Collector {
+    /// That of the settings, where there is one.
+    pub(super) fn of(settings: &Otlp) -> Result<Option<Self>, Error> {
+        let Some(endpoint) = settings.endpoint.clone() else {
+            return Ok(None);
+        };
+        let tls = if endpoint.starts_with("https://") {
+            Some(match &settings.ca_file {
+                Some(file) => ClientTlsConfig::new().ca_certificate(authorities(file)?),
+                None => ClientTlsConfig::new().with_native_roots(),
+            })
+        } else {
+            None
+        };
+        Ok(Some(Self { endpoint, tls }))
+    }
+
+    pub(super) fn spans(&self) -> Result<Told<SpanExporter>, Error> {
+        let builder = SpanExporter::builder().with_tonic();
+        let built = self.reached(builder).build();
+        Told::new(&self.endpoint, "traces", built)
+    }
+
+    pub(super) fn metrics(&self) -> Result<Told<MetricExporter>, Error> {
+        let builder = MetricExporter::builder().with_tonic();
+        let built = self.reached(builder).build();
+        Told::new(&self.endpoint, "metrics", built)
+    }
+
+    fn reached<B: WithExportConfig + WithTonicConfig>(&self, builder: B) -> B {
+        let builder = builder.with_endpoint(&self.endpoint).with_timeout(TIMEOUT);
+        match &self.tls {
+            Some(tls) => builder.with_tls_config(tls.clone()),
+            None => builder,
+        }
+    }
+}
+
+/// The certificates of a file. One without any would trust nobody, and say so at each message only.
+fn authorities(file: &Path) -> Result<Certificate, Error> {
+    let pem = crate::files::read(file).map_err(Error::CaFile)?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if !pem.windows(begin.len()).any(|text| text == begin) {
+        return Err(Error::NoCertificate {
+            path: file.to_owned(),
+        });
+    }
+    Ok(Certificate::from_pem(pem))
 }
 
 /// An exporter whose troubles are told.

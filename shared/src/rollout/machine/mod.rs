@@ -18,6 +18,7 @@ use crate::rollout::policy::Hours;
 use crate::rollout::spec::Spec;
 use crate::rollout::tally::{Counts, Tally};
 use crate::rollout::time::Time;
+use crate::rollout::transition::Before;
 use crate::rollout::waves::Wave;
 use crate::rollout::work::{Failure, Finish, Newer, Progress, Summary};
 use std::collections::BTreeMap;
@@ -224,6 +225,19 @@ impl Rollout {
     /// # Errors
     /// When the event does not fit, as a late or repeated message does not; then nothing has changed.
     pub fn apply(&mut self, event: Event, now: Time) -> Result<Vec<Effect>, Error> {
+        let before = Before::of(&self.course);
+        let mut effects = self.change(event, now)?;
+        if self.course.note(&before, now) {
+            for effect in &mut effects {
+                if let Effect::Course(course) = effect {
+                    course.clone_from(&self.course);
+                }
+            }
+        }
+        Ok(effects)
+    }
+
+    fn change(&mut self, event: Event, now: Time) -> Result<Vec<Effect>, Error> {
         match event {
             Event::Asked { verb, by, reason } => self.asked(Action {
                 verb,

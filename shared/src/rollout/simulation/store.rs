@@ -26,6 +26,7 @@ pub(super) struct Store {
     pub(super) agents: BTreeMap<AgentId, fleet::Agent>,
     databases: BTreeMap<DatabaseName, fleet::Database>,
     drains: BTreeMap<AgentId, Drain>,
+    goodbyes: BTreeSet<AgentId>,
 }
 
 impl Store {
@@ -37,8 +38,9 @@ impl Store {
     /// What a new leader reads, and what it must write before anything else.
     pub(super) fn read(&self, now: Time) -> (Book, Vec<Change>) {
         let rollouts: Vec<_> = self.specs.values().map(|spec| self.rollout(spec)).collect();
-        let fleet =
-            Fleet::restored(self.agents.clone(), self.databases.clone()).with_drains(self.drains.clone());
+        let fleet = Fleet::restored(self.agents.clone(), self.databases.clone())
+            .with_drains(self.drains.clone())
+            .with_goodbyes(self.goodbyes.clone());
         let mut book = Book::restored(rollouts, fleet);
         let mut changes = Vec::new();
         for ((rollout, database), record) in &self.records {
@@ -86,7 +88,7 @@ impl Store {
                     .assignments()
                     .iter()
                     .all(|(name, assignment)| same(name, assignment))
-        })
+        }) && self.goodbyes == *book.fleet().goodbyes()
     }
 
     /// Writes one change of a leader of this term, all or nothing: its leases that were granted, with their tokens, or
@@ -118,6 +120,13 @@ impl Store {
                 Some(drain) => drop(self.drains.insert(id.clone(), drain.clone())),
                 None => drop(self.drains.remove(id)),
             },
+            Change::Goodbye(id) => {
+                if fleet.goodbyes().contains(id) {
+                    self.goodbyes.insert(id.clone());
+                } else {
+                    self.goodbyes.remove(id);
+                }
+            }
             // Nothing is decided by stories.
             Change::Story { .. } => {}
             Change::Rollout { rollout, effects } => {
