@@ -5,6 +5,7 @@
 //! lease/<database>                Lease       bound to the agent's lease; its `created` is the fence's token
 //! drain/<id>                      Drain       the agent gets no new work, with a lease or without
 //! database/<name>                 Database    who serves it, and what each says about it
+//! forgotten/<name>                Forgotten   it was taken out of the inventory, and has not come back
 //! rollout/<id>/spec/<n>           Spec        in pieces, with all its databases
 //! rollout/<id>/course             Course      written last when founded, removed first when forgotten
 //! rollout/<id>/action/<n>         Action      what someone asked of it
@@ -24,6 +25,8 @@ pub(crate) const AGENTS: &str = "agent/";
 pub(crate) const LEASES: &str = "lease/";
 /// Drained agents.
 pub(crate) const DRAINS: &str = "drain/";
+/// Databases that were taken out of the inventory.
+pub(crate) const FORGOTTEN: &str = "forgotten/";
 /// Databases.
 pub(crate) const DATABASES: &str = "database/";
 /// Rollouts.
@@ -50,6 +53,10 @@ pub(crate) fn drain(agent: &AgentId) -> String {
 
 pub(crate) fn database(database: &DatabaseName) -> String {
     format!("{DATABASES}{database}")
+}
+
+pub(crate) fn forgotten(database: &DatabaseName) -> String {
+    format!("{FORGOTTEN}{database}")
 }
 
 pub(crate) fn rollout(rollout: &RolloutId) -> String {

@@ -32,6 +32,7 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
     let agents = records::<AgentId, _>(store, keys::AGENTS).await?;
     let databases = records::<DatabaseName, _>(store, keys::DATABASES).await?;
     let drains = records::<AgentId, _>(store, keys::DRAINS).await?;
+    let forgotten = records::<DatabaseName, _>(store, keys::FORGOTTEN).await?;
     let mut leases = BTreeMap::new();
     for entry in store.list(keys::LEASES).await?.entries {
         let database: DatabaseName = name(&entry.key, keys::LEASES)?;
@@ -40,7 +41,9 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
     }
     let fragments = parts.fragments();
     let rollouts = parts.rollouts()?;
-    let fleet = Fleet::restored(agents, databases).with_drains(drains);
+    let fleet = Fleet::restored(agents, databases)
+        .with_drains(drains)
+        .with_forgotten(forgotten);
     let mut book = Book::restored(rollouts.clone(), fleet);
     let mut changes = Vec::new();
     for rollout in &rollouts {

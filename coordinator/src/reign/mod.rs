@@ -328,7 +328,11 @@ impl Reign {
 fn touched(changes: &[Change]) -> BTreeSet<RolloutId> {
     let rollout = |change: &Change| match change {
         Change::Rollout { rollout, .. } => Some(rollout.clone()),
-        Change::Agent(_) | Change::Database(_) | Change::Drain(_) | Change::Story { .. } => None,
+        Change::Agent(_)
+        | Change::Database(_)
+        | Change::Drain(_)
+        | Change::Forgotten(_)
+        | Change::Story { .. } => None,
     };
     changes.iter().filter_map(rollout).collect()
 }

@@ -155,15 +155,15 @@ mod tests {
         let mut book = Book::default();
         book.attach(&hello, 1, Time(0));
         assert_eq!(numbers(&book), (1, 0));
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         assert_eq!(numbers(&book), (0, 1));
         book.attach(&hello, 2, Time(0));
         book.hear(&agent("x"), FromAgent::Leaving, Time(0));
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         assert_eq!(numbers(&book), (0, 0));
         // Whoever comes back may be lost again.
         book.attach(&hello, 3, Time(0));
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         assert_eq!(numbers(&book), (0, 1));
     }
 }

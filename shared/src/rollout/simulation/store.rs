@@ -118,8 +118,8 @@ impl Store {
                 Some(drain) => drop(self.drains.insert(id.clone(), drain.clone())),
                 None => drop(self.drains.remove(id)),
             },
-            // Nothing is decided by stories.
-            Change::Story { .. } => {}
+            // Nothing is decided by stories, and the simulation's operators forget nothing.
+            Change::Story { .. } | Change::Forgotten(_) => {}
             Change::Rollout { rollout, effects } => {
                 let courses = effects
                     .iter()
