@@ -2,6 +2,7 @@
 
 use crate::database::Database;
 use crate::error::Error;
+use shared::inquiry::Checked;
 use shared::sql::{Commit, Limits, Tag, assertion as texts};
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -16,8 +17,9 @@ const LIMITS: Limits = Limits {
 /// It claims nothing.
 const TAG: Tag = Tag::OF_NO_RUN;
 
-/// Whether a query that must give one row with one boolean gives true. NULL is no answer; errors are for people.
-pub(crate) async fn holds(database: &Database, query: &str) -> Result<bool, String> {
+/// Whether a query that must give one row with one boolean gives true. NULL is no answer; errors are for people, and may
+/// pass.
+pub(crate) async fn holds(database: &Database, query: &str) -> Result<Checked, String> {
     let mut session = database.session().await.map_err(|error| problem(&error))?;
     let opening = "opening a transaction";
     let begun = session
@@ -27,11 +29,21 @@ pub(crate) async fn holds(database: &Database, query: &str) -> Result<bool, Stri
     let statement = format!("{TAG}{}", texts::assertion(query));
     let rows = session.client().query_typed(&statement, &[]).await;
     session.rollback(&TAG).await;
-    let rows = rows.map_err(Error::statement("the query"));
-    match truth(&rows.map_err(|error| problem(&error))?)? {
-        Some(holds) => Ok(holds),
+    let rows = match rows.map_err(Error::statement("the query")) {
+        Ok(rows) => rows,
+        Err(error) if error.sqlstate().is_some_and(is_wrong) => return Ok(Checked::Wrong(problem(&error))),
+        Err(error) => return Err(problem(&error)),
+    };
+    match truth(&rows)? {
+        Some(true) => Ok(Checked::Holds),
+        Some(false) => Ok(Checked::Fails),
         None => Err("its query gives no row, or NULL".to_owned()),
     }
+}
+
+/// Whether an error lies in the text of the query: class 42, syntax error or access rule violation.
+fn is_wrong(sqlstate: &str) -> bool {
+    sqlstate.starts_with("42")
 }
 
 /// What [`texts::assertion`] gave: `None` for no row, and for NULL.

@@ -6,6 +6,7 @@
 //! drain/<id>                      Drain       the agent gets no new work, with a lease or without
 //! goodbye/<id>                    nothing     the agent said goodbye, and has not come back
 //! database/<name>                 Database    who serves it, and what each says about it
+//! forgotten/<name>                Forgotten   it was taken out of the inventory, and has not come back
 //! rollout/<id>/spec/<n>           Spec        in pieces, with all its databases
 //! rollout/<id>/course             Course      written last when founded, removed first when forgotten
 //! rollout/<id>/action/<n>         Action      what someone asked of it
@@ -27,6 +28,8 @@ pub(crate) const LEASES: &str = "lease/";
 pub(crate) const DRAINS: &str = "drain/";
 /// Agents that said goodbye.
 pub(crate) const GOODBYES: &str = "goodbye/";
+/// Databases that were taken out of the inventory.
+pub(crate) const FORGOTTEN: &str = "forgotten/";
 /// Databases.
 pub(crate) const DATABASES: &str = "database/";
 /// Rollouts.
@@ -57,6 +60,10 @@ pub(crate) fn goodbye(agent: &AgentId) -> String {
 
 pub(crate) fn database(database: &DatabaseName) -> String {
     format!("{DATABASES}{database}")
+}
+
+pub(crate) fn forgotten(database: &DatabaseName) -> String {
+    format!("{FORGOTTEN}{database}")
 }
 
 pub(crate) fn rollout(rollout: &RolloutId) -> String {

@@ -35,6 +35,7 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
     let goodbyes = store.list(keys::GOODBYES).await?.entries;
     let goodbyes = goodbyes.iter().map(|entry| name(&entry.key, keys::GOODBYES));
     let goodbyes = goodbyes.collect::<Result<_, _>>()?;
+    let forgotten = records::<DatabaseName, _>(store, keys::FORGOTTEN).await?;
     let mut leases = BTreeMap::new();
     for entry in store.list(keys::LEASES).await?.entries {
         let database: DatabaseName = name(&entry.key, keys::LEASES)?;
@@ -45,7 +46,8 @@ pub(crate) async fn load(store: &dyn Store, now: Time) -> Result<Loaded, Error> 
     let rollouts = parts.rollouts()?;
     let fleet = Fleet::restored(agents, databases)
         .with_drains(drains)
-        .with_goodbyes(goodbyes);
+        .with_goodbyes(goodbyes)
+        .with_forgotten(forgotten);
     let mut book = Book::restored(rollouts.clone(), fleet);
     let mut changes = Vec::new();
     for rollout in &rollouts {

@@ -57,6 +57,13 @@ pub(crate) fn group(change: Change, fleet: &Fleet) -> Group {
         } else {
             Write::Delete(keys::goodbye(&id))
         }),
+        Change::Forgotten(name) => match fleet.forgotten().get(&name) {
+            Some(forgotten) => group.writes.extend([
+                Write::Delete(keys::database(&name)),
+                put(keys::forgotten(&name), keys::encode(forgotten)),
+            ]),
+            None => group.writes.push(Write::Delete(keys::forgotten(&name))),
+        },
         Change::Story { of, attempt } => {
             group
                 .writes

@@ -27,9 +27,20 @@ pub enum Answer {
     /// See [`Inquiry::Plan`].
     Plan(Outlook),
     /// See [`Inquiry::Check`].
-    Check(bool),
+    Check(Checked),
     /// See [`Inquiry::Pools`].
     Pools(pool::Pools),
+}
+
+/// What came of a check on one database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// The query gives true.
+    Holds,
+    /// It gives false.
+    Fails,
+    /// The query itself is wrong there, and will be when it is asked again: what the server said.
+    Wrong(String),
 }
 
 /// Which of the agents that serve a database are to answer.

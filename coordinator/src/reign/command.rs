@@ -6,7 +6,7 @@ use shared::inquiry::Inquiry;
 use shared::migration::Version;
 use shared::rollout::book::AskError;
 use shared::rollout::message::{FromAgent, Hello, ToAgent};
-use shared::rollout::{Bundle, Policy, Selector, Verb, drain, show, undo, view, waves};
+use shared::rollout::{Bundle, Policy, Selector, Verb, drain, forget, show, undo, view, waves};
 use shared::trace::Place;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +60,13 @@ pub(crate) enum Command {
         reason: String,
         reply: oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
     },
+    /// A database is to be taken out of the inventory.
+    Forget {
+        database: DatabaseName,
+        by: String,
+        reason: String,
+        reply: oneshot::Sender<Result<Forgot, forget::Error>>,
+    },
     /// Something is asked about databases.
     Inquire {
         inquiry: u64,
@@ -85,6 +92,14 @@ pub(crate) struct Drained {
     pub(crate) outcome: drain::Outcome,
     /// What the agent is at work on.
     pub(crate) running: Vec<DatabaseName>,
+}
+
+/// A database is not in the inventory any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forgot {
+    /// As it is recorded.
+    pub(crate) forgotten: forget::Forgotten,
+    pub(crate) outcome: drain::Outcome,
 }
 
 /// The store has a later epoch.

@@ -1,7 +1,7 @@
 //! What comes in: agents and their messages, wishes of operators. Changes the book; nothing is written or said here.
 
 use super::command::{
-    Attach, Attached, Command, Drained, Founded, FoundedBy, NoControl, Recovered, Refusal, Wish,
+    Attach, Attached, Command, Drained, Forgot, Founded, FoundedBy, NoControl, Recovered, Refusal, Wish,
 };
 use super::found::{self, Finding};
 use super::sessions::Claim;
@@ -9,9 +9,10 @@ use super::tell::Answer;
 use super::{Reign, Round};
 use crate::pack::{self, Group};
 use crate::store;
-use shared::id::{AgentId, RolloutId};
+use shared::id::{AgentId, DatabaseName, RolloutId};
 use shared::rollout::book::{Change, Heard};
 use shared::rollout::drain::{self, Drain};
+use shared::rollout::forget::{self, Forgotten};
 use shared::rollout::message::{FromAgent, Welcome};
 use shared::rollout::{Course, Time, Verb, release, undo};
 use std::time::Instant;
@@ -27,7 +28,7 @@ impl Reign {
                 if self.sessions.is_present(&agent, stream) {
                     tracing::info!(%agent, "disconnected");
                     self.sessions.end(&agent);
-                    self.book.detach(&agent);
+                    self.book.detach(&agent, now);
                 }
             }
             Command::Said {
@@ -86,6 +87,15 @@ impl Reign {
                 reason,
                 reply,
             } => self.undrain(&agent, &by, &reason, reply, round),
+            Command::Forget {
+                database,
+                by,
+                reason,
+                reply,
+            } => {
+                let forgotten = Forgotten { by, reason, at: now };
+                self.forget_database(&database, forgotten, reply, round);
+            }
             Command::Inquire {
                 inquiry,
                 databases,
@@ -182,6 +192,30 @@ impl Reign {
             }
             // Whoever asked may have gone.
             Err(unknown) => drop(reply.send(Err(unknown))),
+        }
+    }
+
+    fn forget_database(
+        &mut self,
+        database: &DatabaseName,
+        forgotten: Forgotten,
+        reply: oneshot::Sender<Result<Forgot, forget::Error>>,
+        round: &mut Round,
+    ) {
+        match self.book.forget_database(database, forgotten) {
+            Ok((outcome, changes)) => {
+                // It is forgotten now, whether by this request or an earlier one.
+                let Some(forgotten) = self.book.fleet().forgotten().get(database).cloned() else {
+                    return;
+                };
+                tracing::info!(%database, by = forgotten.by, reason = forgotten.reason, ?outcome, "forgotten");
+                round.changes.extend(changes);
+                round
+                    .answers
+                    .push(Answer::Forgot(reply, Forgot { forgotten, outcome }));
+            }
+            // Whoever asked may have gone.
+            Err(error) => drop(reply.send(Err(error))),
         }
     }
 

@@ -332,6 +332,7 @@ fn touched(changes: &[Change]) -> BTreeSet<RolloutId> {
         | Change::Database(_)
         | Change::Drain(_)
         | Change::Goodbye(_)
+        | Change::Forgotten(_)
         | Change::Story { .. } => None,
     };
     changes.iter().filter_map(rollout).collect()

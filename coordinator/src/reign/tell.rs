@@ -1,12 +1,14 @@
 //! What goes out, once it is written: answers, and what agents do not know yet.
 
-use super::command::{Attached, Controlled, Drained, Founded, FoundedBy, NoControl, Recovered, Refusal};
+use super::command::{
+    Attached, Controlled, Drained, Forgot, Founded, FoundedBy, NoControl, Recovered, Refusal,
+};
 use super::sessions::Sent;
 use super::{BUNDLE_AGAIN, Reign};
 use crate::chain::chain;
 use shared::id::{AgentId, Digest, RolloutId};
 use shared::rollout::message::{Holding, ToAgent, Welcome};
-use shared::rollout::{Time, drain, instruct, show};
+use shared::rollout::{Time, drain, forget, instruct, show};
 use tokio::sync::oneshot;
 
 /// To be said after the commit.
@@ -20,6 +22,7 @@ pub(super) enum Answer {
         oneshot::Sender<Result<drain::Outcome, drain::Unknown>>,
         drain::Outcome,
     ),
+    Forgot(oneshot::Sender<Result<Forgot, forget::Error>>, Forgot),
     Recovered(oneshot::Sender<Recovered>, Recovered),
     Controlled(RolloutId, bool, oneshot::Sender<Result<Controlled, NoControl>>),
 }
@@ -29,12 +32,13 @@ impl Reign {
     pub(super) fn answer(&mut self, answers: Vec<Answer>, now: Time) {
         for answer in answers {
             match answer {
-                Answer::Welcome(agent, welcome) => self.say(&agent, ToAgent::Welcome(welcome)),
+                Answer::Welcome(agent, welcome) => self.say(&agent, ToAgent::Welcome(welcome), now),
                 Answer::Attached(reply, attached) => drop(reply.send(attached)),
                 Answer::Drained(reply, drained) => drop(reply.send(Ok(drained))),
                 Answer::Undrained(reply, outcome) => drop(reply.send(Ok(outcome))),
+                Answer::Forgot(reply, forgot) => drop(reply.send(Ok(forgot))),
                 Answer::Recovered(reply, recovered) => drop(reply.send(recovered)),
-                Answer::Acknowledge(agent, of) => self.say(&agent, ToAgent::Acknowledged(of)),
+                Answer::Acknowledge(agent, of) => self.say(&agent, ToAgent::Acknowledged(of), now),
                 Answer::Founded(id, by, reply) => {
                     if let Some(rollout) = self.book.rollouts().get(&id) {
                         let rollout = show::show_rollout(rollout, now);
@@ -51,10 +55,10 @@ impl Reign {
         }
     }
 
-    fn say(&mut self, agent: &AgentId, message: ToAgent) {
+    fn say(&mut self, agent: &AgentId, message: ToAgent, now: Time) {
         match self.sessions.say(agent, message) {
             Sent::Yes => {}
-            Sent::Later | Sent::Gone => self.book.detach(agent),
+            Sent::Later | Sent::Gone => self.book.detach(agent, now),
         }
     }
 

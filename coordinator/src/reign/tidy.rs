@@ -26,6 +26,7 @@ impl Reign {
         } = loaded;
         self.book = book;
         let now = Time::since_1970(runtime::unix_now());
+        self.book.await_agents(now);
         let stray = stray_leases
             .iter()
             .map(|database| Group::of(Write::Delete(keys::lease(database))));

@@ -5,7 +5,7 @@ use crate::reign::{Command, Founded, FoundedBy, Wish};
 use crate::seat::{Reigning, Seat};
 use proto::convert::request::Create;
 use proto::{convert, v1};
-use shared::ledger::{DataLoss, last_keeps_data};
+use shared::ledger::{DataLoss, newest_keep_data};
 use shared::migration::{Set, Version};
 use shared::rollout::{Bundle, undo};
 use shared::trace::Place;
@@ -114,11 +114,12 @@ impl Context {
         {
             return Ok(());
         }
+        let newest = undo::most_migrations(rollout);
         let bundle = self.bundles.fetch(rollout.spec().bundle).await;
         let bundle = bundle.map_err(|error| status::of_bundle(&error))?;
         let judged = tokio::task::spawn_blocking(move || {
             let set = Set::parse(Some(bundle.set.clone()), &bundle.files).ok()?;
-            last_keeps_data(&set).err()
+            newest_keep_data(&set, newest).err()
         });
         match judged.await {
             Ok(None) => Ok(()),

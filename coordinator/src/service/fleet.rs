@@ -6,7 +6,7 @@ use futures_util::stream::BoxStream;
 use proto::convert::fleet;
 use proto::v1;
 use proto::v1::fleet_server;
-use shared::id::AgentId;
+use shared::id::{AgentId, DatabaseName};
 use shared::rollout::drain::Outcome;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -40,6 +40,31 @@ impl fleet_server::Fleet for Fleet {
             drain: Some(fleet::drain_to_wire(drained.drain)),
             changed: drained.outcome == Outcome::Changed,
             running: drained.running.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn forget_database(
+        &self,
+        request: Request<v1::ForgetDatabaseRequest>,
+    ) -> Result<Response<v1::ForgetDatabaseResponse>, Status> {
+        let request = request.into_inner();
+        let database =
+            DatabaseName::try_from(request.database).map_err(|error| status::invalid(&error.to_string()))?;
+        let (by, reason) = (create::clip(request.requested_by), create::clip(request.reason));
+        let (reigning, asked) = (self.0.reigning()?, database.clone());
+        let forgot = self
+            .0
+            .ask(&reigning, |reply| Command::Forget {
+                database: asked,
+                by,
+                reason,
+                reply,
+            })
+            .await?
+            .map_err(|error| status::of_forget(&error))?;
+        Ok(Response::new(v1::ForgetDatabaseResponse {
+            forgotten: Some(fleet::forgotten_to_wire(database, forgot.forgotten)),
+            changed: forgot.outcome == Outcome::Changed,
         }))
     }
 

@@ -6,6 +6,7 @@
 //! | [`watch`] | the stream of one watched rollout |
 //! | [`create`] | what is done with a new rollout before the reign sees it |
 //! | [`read`] | where reads come from |
+//! | [`forward`] | reads that go on to the leader |
 //! | [`fleet`] | the service for agents and databases themselves, whatever rollouts do |
 //! | [`inquire`] | one question about many databases: who is asked, and the answers |
 //! | [`survey`], [`plan`] | what databases look like, and what would be done |
@@ -19,6 +20,7 @@
 
 mod create;
 mod fleet;
+mod forward;
 mod heartbeat;
 mod inquire;
 mod lease;

@@ -1,10 +1,11 @@
 //! The service for operators and platform tooling.
 
+use super::forward::Leader;
 use super::{Context, create, status, watch};
 use crate::reign::{Command, Controlled, Founded, FoundedBy};
 use futures_util::stream::BoxStream;
 use proto::convert::request::Undo;
-use proto::convert::{control, view};
+use proto::convert::{control, fleet, view};
 use proto::v1;
 use proto::v1::operator_server;
 use shared::rollout::timeline::timeline;
@@ -43,6 +44,10 @@ impl operator_server::Operator for Operator {
         &self,
         request: Request<v1::GetRolloutRequest>,
     ) -> Result<Response<v1::GetRolloutResponse>, Status> {
+        let ask = |mut leader: Leader, request| async move { leader.get_rollout(request).await };
+        if let Some(answer) = self.0.by_leader(&request, ask).await {
+            return answer;
+        }
         let book = self.0.book().await?;
         let rollout = book
             .find(&request.into_inner().id)
@@ -72,6 +77,10 @@ impl operator_server::Operator for Operator {
         request: Request<v1::WatchRolloutRequest>,
     ) -> Result<Response<Self::WatchRolloutStream>, Status> {
         let seat = self.0.seat.borrow().clone();
+        let ask = |mut leader: Leader, request| async move { leader.watch_rollout(request).await };
+        if let Some(answer) = self.0.by_leader(&request, ask).await {
+            return answer.map(|stream| Response::new(self.0.passed_on(seat, stream.into_inner())));
+        }
         let book = self.0.book().await?;
         let rollout = book
             .find(&request.into_inner().id)
@@ -166,17 +175,31 @@ impl operator_server::Operator for Operator {
 
     async fn list_databases(
         &self,
-        _request: Request<v1::ListDatabasesRequest>,
+        request: Request<v1::ListDatabasesRequest>,
     ) -> Result<Response<v1::ListDatabasesResponse>, Status> {
-        let databases = self.0.book().await?.show_databases();
-        let databases = databases.into_iter().map(view::database_to_wire).collect();
-        Ok(Response::new(v1::ListDatabasesResponse { databases }))
+        let ask = |mut leader: Leader, request| async move { leader.list_databases(request).await };
+        if let Some(answer) = self.0.by_leader(&request, ask).await {
+            return answer;
+        }
+        let book = self.0.book().await?;
+        let databases = book.show_databases().into_iter().map(view::database_to_wire);
+        let forgotten = book.fleet().forgotten().iter();
+        Ok(Response::new(v1::ListDatabasesResponse {
+            databases: databases.collect(),
+            forgotten: forgotten
+                .map(|(name, of)| fleet::forgotten_to_wire(name.clone(), of.clone()))
+                .collect(),
+        }))
     }
 
     async fn list_agents(
         &self,
-        _request: Request<v1::ListAgentsRequest>,
+        request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let ask = |mut leader: Leader, request| async move { leader.list_agents(request).await };
+        if let Some(answer) = self.0.by_leader(&request, ask).await {
+            return answer;
+        }
         let agents = self.0.book().await?.show_agents();
         let agents = agents.into_iter().map(view::agent_to_wire).collect();
         Ok(Response::new(v1::ListAgentsResponse { agents }))

@@ -5,7 +5,7 @@ use crate::chain::chain;
 use crate::reign::{NoControl, Refusal};
 use crate::store::Error as StoreError;
 use shared::retry::Retryability;
-use shared::rollout::{drain, show};
+use shared::rollout::{drain, forget, show};
 use tonic::{Code, Status};
 
 /// The trailer with the leader's URL.
@@ -96,6 +96,13 @@ pub(super) fn of_control(error: &NoControl) -> Status {
 
 pub(super) fn of_agent(unknown: &drain::Unknown) -> Status {
     missing(&unknown.to_string())
+}
+
+pub(super) fn of_forget(error: &forget::Error) -> Status {
+    match error {
+        forget::Error::Unknown { .. } => missing(&error.to_string()),
+        forget::Error::Served { .. } | forget::Error::Unfinished { .. } => refused(&error.to_string()),
+    }
 }
 
 /// Something that was named is not there.

@@ -43,7 +43,9 @@ async fn work_of_an_agent_whose_lease_ran_out_goes_to_another() {
     let shown = coordinator
         .wait_for(&rollout, "orders", AssignmentState::Running)
         .await;
-    assert!(shown.error.contains("agent a lost its lease"), "{}", shown.error);
+    assert_eq!(shown.error, "", "a lost lease is no error");
+    let said = &shown.interrupted;
+    assert!(said.contains("agent a lost its lease"), "{said}");
 
     // The frozen one comes back: what it says is acknowledged, and changes nothing.
     first

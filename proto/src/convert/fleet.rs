@@ -2,8 +2,10 @@
 
 use super::{Error, name};
 use crate::v1;
+use shared::id::DatabaseName;
 use shared::rollout::Time;
 use shared::rollout::drain::{Drain, Running};
+use shared::rollout::forget::Forgotten;
 use shared::survey::schema::Part;
 use shared::survey::{Detail, Schema, Survey, Versions};
 
@@ -25,6 +27,27 @@ pub fn drain_from_wire(wire: v1::Drain) -> Drain {
         at: Time(wire.at_unix_ms),
         running: running_from_wire(wire.now),
     }
+}
+
+/// As sent.
+pub fn forgotten_to_wire(database: DatabaseName, forgotten: Forgotten) -> v1::Forgotten {
+    v1::Forgotten {
+        database: database.into(),
+        by: forgotten.by,
+        reason: forgotten.reason,
+        at_unix_ms: forgotten.at.0,
+    }
+}
+
+/// As received.
+pub fn forgotten_from_wire(wire: v1::Forgotten) -> Result<(DatabaseName, Forgotten), Error> {
+    let database = name("forgotten.database", wire.database)?;
+    let forgotten = Forgotten {
+        by: wire.by,
+        reason: wire.reason,
+        at: Time(wire.at_unix_ms),
+    };
+    Ok((database, forgotten))
 }
 
 /// What becomes of work in progress, by a request's `now`.

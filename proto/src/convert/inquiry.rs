@@ -5,7 +5,7 @@ use super::pool::{pools_from_wire, pools_to_wire};
 use super::{Error, name, required};
 use crate::v1::{self, inquiry_report, inquiry_request};
 use shared::id::DatabaseName;
-use shared::inquiry::{Answer, Inquiry};
+use shared::inquiry::{Answer, Checked, Inquiry};
 use shared::plan::{MigrationOutlook, Outlook, StepOutlook, Work};
 use shared::survey::Detail;
 use std::time::Duration;
@@ -43,7 +43,9 @@ pub(super) fn report_to_wire(
         result: Some(match result {
             Ok(Answer::Survey(survey)) => inquiry_report::Result::Survey(survey_to_wire(survey)),
             Ok(Answer::Plan(outlook)) => inquiry_report::Result::Plan(outlook_to_wire(outlook)),
-            Ok(Answer::Check(holds)) => inquiry_report::Result::Check(holds),
+            Ok(Answer::Check(Checked::Holds)) => inquiry_report::Result::Check(true),
+            Ok(Answer::Check(Checked::Fails)) => inquiry_report::Result::Check(false),
+            Ok(Answer::Check(Checked::Wrong(why))) => inquiry_report::Result::WrongCheck(why),
             Ok(Answer::Pools(pools)) => inquiry_report::Result::Pools(pools_to_wire(&pools)),
             Err(problem) => inquiry_report::Result::Problem(problem),
         }),
@@ -56,7 +58,9 @@ pub(super) fn answer_from_wire(
     Ok(match required("inquiry.result", wire)? {
         inquiry_report::Result::Survey(survey) => Ok(Answer::Survey(survey_from_wire(survey)?)),
         inquiry_report::Result::Plan(outlook) => Ok(Answer::Plan(outlook_from_wire(outlook)?)),
-        inquiry_report::Result::Check(holds) => Ok(Answer::Check(holds)),
+        inquiry_report::Result::Check(true) => Ok(Answer::Check(Checked::Holds)),
+        inquiry_report::Result::Check(false) => Ok(Answer::Check(Checked::Fails)),
+        inquiry_report::Result::WrongCheck(why) => Ok(Answer::Check(Checked::Wrong(why))),
         inquiry_report::Result::Pools(pools) => Ok(Answer::Pools(pools_from_wire(pools)?)),
         inquiry_report::Result::Problem(problem) => Err(problem),
     })
@@ -164,7 +168,9 @@ mod tests {
             Ok(Answer::Survey(survey())),
             Ok(Answer::Plan(planned)),
             Ok(Answer::Plan(refused)),
-            Ok(Answer::Check(false)),
+            Ok(Answer::Check(Checked::Holds)),
+            Ok(Answer::Check(Checked::Fails)),
+            Ok(Answer::Check(Checked::Wrong("no such column".to_owned()))),
             Ok(Answer::Pools(crate::convert::pool::tests::pools())),
             Err("server down".to_owned()),
         ] {

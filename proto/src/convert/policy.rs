@@ -1,9 +1,10 @@
 //! How a rollout may go about its work, on the wire.
 
-use super::{Error, name};
+use super::{Error, millis, name};
 use crate::v1;
 use shared::rollout::Policy;
 use shared::rollout::policy::{self, Asks, Budget, Check, Condition, Rule, Take, Unreachable, Window};
+use shared::settings::duration::WithUnit;
 use std::time::Duration;
 
 /// A policy, as sent.
@@ -15,6 +16,8 @@ pub fn policy_to_wire(policy: Policy) -> v1::Policy {
     v1::Policy {
         max_in_flight: policy.max_in_flight,
         max_attempts: policy.max_attempts,
+        initial_retry_delay_ms: millis(policy.initial_retry_delay.0),
+        max_retry_delay_ms: millis(policy.max_retry_delay.0),
         max_per_server: policy.max_per_server,
         max_per_agent: policy.max_per_agent.unwrap_or(0),
         failure_budget: policy.failure_budget.to_string(),
@@ -29,6 +32,10 @@ pub fn policy_to_wire(policy: Policy) -> v1::Policy {
 /// A policy, as received; what is not given is the default.
 pub fn policy_from_wire(wire: v1::Policy) -> Result<Policy, Error> {
     let or = |given: u32, default: u32| if given == 0 { default } else { given };
+    let delay = |given: u32, default: Duration| match given {
+        0 => WithUnit(default),
+        given => WithUnit(Duration::from_millis(given.into())),
+    };
     let unreachable = match v1::UnreachablePolicy::try_from(wire.unreachable) {
         Ok(v1::UnreachablePolicy::Unspecified | v1::UnreachablePolicy::Wait) => Unreachable::Wait,
         Ok(v1::UnreachablePolicy::Skip) => Unreachable::Skip,
@@ -44,6 +51,8 @@ pub fn policy_from_wire(wire: v1::Policy) -> Result<Policy, Error> {
         max_per_server: or(wire.max_per_server, Policy::DEFAULT_MAX_PER_SERVER),
         max_per_agent: Some(wire.max_per_agent).filter(|limit| *limit > 0),
         max_attempts: or(wire.max_attempts, Policy::DEFAULT_MAX_ATTEMPTS),
+        initial_retry_delay: delay(wire.initial_retry_delay_ms, Policy::DEFAULT_INITIAL_RETRY_DELAY),
+        max_retry_delay: delay(wire.max_retry_delay_ms, Policy::DEFAULT_MAX_RETRY_DELAY),
         failure_budget: budget_from_wire("policy.failure_budget", &wire.failure_budget)?
             .unwrap_or(Policy::DEFAULT_FAILURE_BUDGET),
         ramp_up: wire.ramp_up,

@@ -188,6 +188,9 @@ pub fn assignment_to_wire(assignment: Assignment) -> v1::Assignment {
         attempt: assignment.attempt,
         blocked: assignment.blocked,
         error: assignment.error,
+        interrupted: assignment.interrupted,
+        progress_unknown: assignment.progress_unknown,
+        agent_gone_since_unix_ms: time_to_wire(assignment.agent_gone_since),
         progress: assignment.progress.map(progress_to_wire),
         started_at_unix_ms: time_to_wire(assignment.started_at),
         ended_at_unix_ms: time_to_wire(assignment.ended_at),
@@ -220,6 +223,9 @@ pub fn assignment_from_wire(wire: v1::Assignment) -> Result<Assignment, Error> {
         attempt: wire.attempt,
         blocked: wire.blocked,
         error: wire.error,
+        interrupted: wire.interrupted,
+        progress_unknown: wire.progress_unknown,
+        agent_gone_since: time_from_wire(wire.agent_gone_since_unix_ms),
         progress: wire.progress.map(progress_from_wire).transpose()?,
         started_at: time_from_wire(wire.started_at_unix_ms),
         ended_at: time_from_wire(wire.ended_at_unix_ms),
@@ -395,6 +401,9 @@ mod tests {
                 attempt: 2,
                 blocked: "no agent".to_owned(),
                 error: "line\nline".to_owned(),
+                interrupted: "stopped".to_owned(),
+                progress_unknown: true,
+                agent_gone_since: Some(Time(8)),
                 progress: Some(Progress {
                     rows: 4,
                     ..Default::default()
@@ -415,6 +424,7 @@ mod tests {
             );
             let bare = Assignment {
                 agent: None,
+                agent_gone_since: None,
                 progress: None,
                 started_at: None,
                 token: None,

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 pub use conflict::{Conflict, Extent};
 pub use next::{Begun, Goal, Order, Todo, Work, next};
 pub use status::{Line, status};
-pub use undo::{DataLoss, NotUndone, last_keeps_data};
+pub use undo::{DataLoss, NotUndone, newest_keep_data};
 
 /// The ledger of one database, of one set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

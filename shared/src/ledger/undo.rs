@@ -124,15 +124,17 @@ pub(super) fn undo<'a>(
     Ok(history.way_down(todos))
 }
 
-/// Passes when the last migration of a set can be taken back without loss. An order runs what is pending up to the last,
-/// so the last is part of whatever is taken back; whether those before it are, each ledger says.
+/// Passes when so many of the last migrations of a set can be taken back without loss. An order runs what is pending up to
+/// the last, so what a rollout has completed on a database are always the last ones; which they are, its ledger says.
 ///
 /// # Errors
-/// When its way down loses data.
-pub fn last_keeps_data(set: &Set) -> Result<(), Conflict> {
-    let Some(migration) = set.migrations.last() else {
-        return Ok(());
-    };
+/// When the way down of one loses data: the newest such.
+pub fn newest_keep_data(set: &Set, newest: usize) -> Result<(), Conflict> {
+    let mut newest = set.migrations.iter().rev().take(newest);
+    newest.try_for_each(migration_keeps_data)
+}
+
+fn migration_keeps_data(migration: &Migration) -> Result<(), Conflict> {
     let steps = match &migration.down {
         Some(down) => Cow::Borrowed(&down.steps[..]),
         // One without any way down is told so by each database.

@@ -19,7 +19,7 @@
 //! cannot be part of it. Read back, a `Leasing` whose lease exists is granted, and one whose lease is gone has lost it.
 
 use super::Time;
-use super::work::{Failure, Summary};
+use super::work::{Failure, Progress, Summary};
 use crate::id::{AgentId, Holder};
 use serde::{Deserialize, Serialize};
 
@@ -196,11 +196,17 @@ pub enum Setback {
     Stopped {
         /// Who stopped.
         agent: AgentId,
+        /// How far it was, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reached: Option<Box<Progress>>,
     },
     /// The agent's lease ended: it died, or was cut off.
     LeaseLost {
         /// Whose.
         agent: AgentId,
+        /// How far it was, as last heard.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reached: Option<Box<Progress>>,
     },
 }
 
@@ -228,8 +234,24 @@ impl Setback {
         match self {
             Self::Failed { agent, .. }
             | Self::Replaced { agent, .. }
-            | Self::Stopped { agent }
-            | Self::LeaseLost { agent } => agent,
+            | Self::Stopped { agent, .. }
+            | Self::LeaseLost { agent, .. } => agent,
+        }
+    }
+
+    /// How far the work was, where that is known.
+    pub fn reached(&self) -> Option<&Progress> {
+        match self {
+            Self::Stopped { reached, .. } | Self::LeaseLost { reached, .. } => reached.as_deref(),
+            Self::Failed { .. } | Self::Replaced { .. } => None,
+        }
+    }
+
+    /// The error that was met, if it was one.
+    pub fn error(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed { failure, .. } => Some(failure),
+            Self::Replaced { .. } | Self::Stopped { .. } | Self::LeaseLost { .. } => None,
         }
     }
 }
@@ -242,11 +264,13 @@ impl std::fmt::Display for Setback {
                 f,
                 "agent {agent} was replaced by {by} and changed nothing after that"
             ),
-            Self::Stopped { agent } => write!(
-                f,
-                "agent {agent} stopped at a safe point; the work will be continued"
-            ),
-            Self::LeaseLost { agent } => {
+            Self::Stopped { agent, .. } => {
+                write!(
+                    f,
+                    "agent {agent} stopped between two batches or steps; it goes on from there"
+                )
+            }
+            Self::LeaseLost { agent, .. } => {
                 write!(
                     f,
                     "agent {agent} lost its lease: it died, was cut off or was started again; the work will be continued where its ledger says"
@@ -298,6 +322,17 @@ impl Assignment {
             | Self::Aborted { spent, .. } => *spent,
             Self::Leasing(work) | Self::Running { work, .. } => work.spent,
             Self::Done { summary, .. } => *summary,
+        }
+    }
+
+    /// How the last attempt ended that came to nothing, where it may go on from there.
+    pub fn last(&self) -> Option<&Setback> {
+        match self {
+            Self::Waiting { last, .. } | Self::Skipped { last, .. } | Self::Aborted { last, .. } => {
+                last.as_ref()
+            }
+            Self::Leasing(work) | Self::Running { work, .. } => work.last.as_ref(),
+            Self::Done { .. } | Self::Failed { .. } => None,
         }
     }
 

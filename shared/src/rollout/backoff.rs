@@ -3,20 +3,25 @@
 use crate::id::{DatabaseName, RolloutId};
 use std::time::Duration;
 
-/// After the first failure; doubles with each further one.
-const FIRST: Duration = Duration::from_secs(1);
+/// How long to wait after errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure; doubles with each further one.
+    pub initial: Duration,
+    /// The longest wait.
+    pub longest: Duration,
+}
 
-/// The longest wait: a person who has repaired something should not wait longer than this to see it work.
-pub const LONGEST: Duration = Duration::from_secs(30);
-
-/// The wait after this many failures (from 1): 1, 2, 4, .. 30 s, each a fifth more or less, so that databases that
-/// failed together (their server restarted) do not all come back together.
-pub fn after(failures: u32, seed: u64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(10);
-    let base = FIRST.saturating_mul(1 << doublings).min(LONGEST);
-    // The top 32 bits of a well-mixed seed, as a fraction.
-    let fraction = f64::from(u32::try_from(mix(seed) >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX);
-    base.mul_f64(0.8 + 0.4 * fraction).min(LONGEST)
+impl Backoff {
+    /// The wait after this many failures (from 1): 1, 2, 4, .. 30 s by default, each a fifth more or less, so that
+    /// databases that failed together (their server restarted) do not all come back together.
+    pub fn after(self, failures: u32, seed: u64) -> Duration {
+        let doublings = failures.saturating_sub(1).min(20);
+        let base = self.initial.saturating_mul(1 << doublings).min(self.longest);
+        // The top 32 bits of a well-mixed seed, as a fraction.
+        let fraction = f64::from(u32::try_from(mix(seed) >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX);
+        base.mul_f64(0.8 + 0.4 * fraction).min(self.longest)
+    }
 }
 
 /// The seed of one attempt: the same on every coordinator and after every restart.
@@ -46,14 +51,19 @@ pub(super) fn mix(seed: u64) -> u64 {
 mod tests {
     use super::*;
 
+    const DEFAULT: Backoff = Backoff {
+        initial: Duration::from_secs(1),
+        longest: Duration::from_secs(30),
+    };
+
     #[test]
     fn waits_double_up_to_a_bound() {
         for seed in 0..1000 {
             for (failures, base) in [(1, 1.0), (2, 2.0), (3, 4.0), (5, 16.0)] {
-                let wait = after(failures, seed).as_secs_f64();
+                let wait = DEFAULT.after(failures, seed).as_secs_f64();
                 assert!((base * 0.8..=base * 1.2).contains(&wait), "{failures} {wait}");
             }
-            assert!(after(u32::MAX, seed) <= LONGEST);
+            assert!(DEFAULT.after(u32::MAX, seed) <= DEFAULT.longest);
         }
     }
 
@@ -62,7 +72,7 @@ mod tests {
         let rollout = RolloutId::from_random(1);
         let waits: std::collections::BTreeSet<_> = (0..100)
             .map(|n| seed(&rollout, &DatabaseName::try_from(format!("db{n}")).unwrap(), 1))
-            .map(|seed| after(1, seed).as_millis() / 40)
+            .map(|seed| DEFAULT.after(1, seed).as_millis() / 40)
             .collect();
         assert!(waits.len() >= 8, "{waits:?}");
     }

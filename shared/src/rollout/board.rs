@@ -7,7 +7,6 @@
 //! comes first.
 
 use super::assignment::Assignment;
-use super::backoff;
 use super::course::NextWave;
 use super::decision::{Decision, Halt};
 use super::fleet::{Fleet, Place};
@@ -190,7 +189,7 @@ impl<'a> Board<'a> {
             return blocked(Blocked::Hours { until: *until });
         }
         // A moment further away than any wait can be means that the clock was set back: try now.
-        if not_before > self.now && self.now.until(not_before) <= backoff::LONGEST {
+        if not_before > self.now && self.now.until(not_before) <= rollout.longest_wait() {
             let failures = rollout
                 .assignments()
                 .get(database)
@@ -205,7 +204,19 @@ impl<'a> Board<'a> {
         if let Some(conflict) = self.snapshot.fleet.conflict(database) {
             return blocked(Blocked::Conflict(conflict.clone()));
         }
-        self.agents(database)
+        match self.agents(database) {
+            Gate::Blocked(Blocked::NoAgent { known, .. }) => {
+                let left_out = match rollout.spec().policy.unreachable {
+                    Unreachable::Wait => None,
+                    Unreachable::Skip => {
+                        let since = self.snapshot.unserved.get(database).copied();
+                        Some(since.unwrap_or(self.now).after(UNSERVED_PATIENCE))
+                    }
+                };
+                blocked(Blocked::NoAgent { known, left_out })
+            }
+            gate => gate,
+        }
     }
 
     /// The rollout that one takes back, while that lives: nothing of it may be at work any more.
@@ -252,7 +263,8 @@ impl<'a> Board<'a> {
             .into_iter()
             .flat_map(|database| database.claims.keys().cloned())
             .collect();
-        Gate::Blocked(unlocated.map_or(Blocked::NoAgent { known }, Blocked::Unlocated))
+        let left_out = None;
+        Gate::Blocked(unlocated.map_or(Blocked::NoAgent { known, left_out }, Blocked::Unlocated))
     }
 
     /// Why a waiting database waits.

@@ -276,6 +276,7 @@ fn without_a_connected_agent_a_database_waits_and_names_those_it_knows() {
     assert!(scene.decided(NOW).is_empty());
     let known = Blocked::NoAgent {
         known: vec![agent("x")],
+        left_out: None,
     };
     assert_eq!(scene.blocked("a", NOW), Some(known.clone()));
     assert!(known.to_string().contains('x'));

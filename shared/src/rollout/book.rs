@@ -42,6 +42,10 @@ pub struct Book {
     progress: BTreeMap<DatabaseName, (Holding, Progress)>,
     /// What has happened to those at work, as told last.
     stories: BTreeMap<DatabaseName, (Holding, Arc<Attempt>)>,
+    /// Whether it was read by one who does not lead, and lacks what only the leader knows.
+    from_afar: bool,
+    /// Since when agents are not connected that were, or have a lease.
+    gone: BTreeMap<AgentId, Time>,
     /// When something of a rollout was last seen to get anywhere.
     moved: BTreeMap<RolloutId, Time>,
     /// Since when no agent serves databases that must not hold their wave up.
@@ -70,6 +74,8 @@ pub enum Change {
     Drain(AgentId),
     /// An agent has said goodbye, or is back.
     Goodbye(AgentId),
+    /// A database is taken out of the inventory, or is back.
+    Forgotten(DatabaseName),
     /// What happened to an assignment that has ended.
     Story {
         /// Which.
@@ -232,6 +238,7 @@ impl Book {
     /// The book as one who does not lead sees it: it takes every agent with a lease for connected to the leader.
     #[must_use]
     pub fn from_afar(mut self) -> Self {
+        self.from_afar = true;
         self.links = self
             .fleet
             .agents()
@@ -239,6 +246,11 @@ impl Book {
             .map(|agent| (agent.clone(), Link::default()))
             .collect();
         self
+    }
+
+    /// Whether it lacks what only the leader knows.
+    pub(super) fn is_from_afar(&self) -> bool {
+        self.from_afar
     }
 
     /// The number for the next rollout.
@@ -333,14 +345,16 @@ impl Book {
 
     /// An agent is connected, with this lease.
     pub fn attach(&mut self, hello: &Hello, lease: i64, now: Time) -> Vec<Change> {
-        self.detach(&hello.agent);
+        self.detach(&hello.agent, now);
+        self.gone.remove(&hello.agent);
         let orders = hello.held.iter().map(|held| (held.clone(), Told::Work)).collect();
         let leaving = false;
         self.links.insert(hello.agent.clone(), Link { orders, leaving });
         let before = self.fleet.agents().get(&hello.agent).cloned();
         let fleet = Arc::make_mut(&mut self.fleet);
+        let mut changes: Vec<_> = fleet.remember(hello).into_iter().map(Change::Forgotten).collect();
         let databases = fleet.welcome(hello, lease, now);
-        let mut changes: Vec<_> = databases.into_iter().map(Change::Database).collect();
+        changes.extend(databases.into_iter().map(Change::Database));
         if fleet.take_back_goodbye(&hello.agent) {
             changes.push(Change::Goodbye(hello.agent.clone()));
         }
@@ -351,9 +365,22 @@ impl Book {
     }
 
     /// An agent's stream has ended. Its lease lives on for a while, and so does its work.
-    pub fn detach(&mut self, agent: &AgentId) {
-        self.links.remove(agent);
+    pub fn detach(&mut self, agent: &AgentId, now: Time) {
+        if self.links.remove(agent).is_some() {
+            self.gone.insert(agent.clone(), now);
+        }
         self.forget_looks(agent);
+    }
+
+    /// A leader begins: of agents with a lease it knows only that none has come to it yet.
+    pub fn await_agents(&mut self, now: Time) {
+        let agents = self.fleet.agents().keys();
+        self.gone = agents.map(|agent| (agent.clone(), now)).collect();
+    }
+
+    /// Since when an agent is not connected; `None` where it is, or that is not known.
+    pub(super) fn gone_since(&self, agent: &AgentId) -> Option<Time> {
+        self.gone.get(agent).copied()
     }
 
     /// Another agent is to look.
@@ -369,6 +396,7 @@ impl Book {
         let same = |(id, agent): (&AgentId, &super::fleet::Agent)| leases.get(id) == Some(&agent.lease);
         if !self.fleet.agents().iter().all(same) {
             Arc::make_mut(&mut self.fleet).retain(leases);
+            self.gone.retain(|agent, _| leases.contains_key(agent));
         }
     }
 
@@ -412,6 +440,7 @@ impl Book {
                         database: of.database.clone(),
                         token: of.token,
                         finish,
+                        progress: self.progress(&of.rollout, &of.database).cloned(),
                     };
                     self.apply(&of.rollout, event, now, &mut heard);
                 }

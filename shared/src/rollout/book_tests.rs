@@ -221,7 +221,7 @@ fn an_end_with_another_token_or_by_another_agent_changes_nothing() {
 #[test]
 fn work_goes_on_over_a_reconnect_and_is_given_again_only_where_it_is_not_known() {
     let (mut book, of) = at_work();
-    book.detach(&agent("x"));
+    book.detach(&agent("x"), Time(0));
     assert_eq!(turn(&mut book, 0), []);
     assert!(
         book.attach(&hello(Some(1), vec![of.clone()]), 1, NOW).is_empty(),

@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn an_agent_that_is_away_can_be_drained_and_undrained() {
         let mut book = book(&["x"]);
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         book.leases(&BTreeMap::new());
         assert_eq!(
             book.drain(&agent("x"), drain("ada", Running::Finishes))

@@ -87,6 +87,8 @@ pub enum Event {
         token: i64,
         /// How.
         finish: Finish,
+        /// How far it was, as last heard.
+        progress: Option<Progress>,
     },
     /// The agent's lease is gone, and with it the lease of the database.
     LeaseLost {

@@ -5,6 +5,7 @@
 //! then neither is worked on, since "each database once" could not be kept.
 
 use super::drain::Drain;
+use super::forget::Forgotten;
 use super::message::{Hello, Located};
 use super::time::Time;
 use super::work::Identity;
@@ -35,6 +36,8 @@ pub struct Fleet {
     drains: BTreeMap<AgentId, Drain>,
     /// Agents that have said goodbye and not come back.
     goodbyes: BTreeSet<AgentId>,
+    /// Databases that were taken out of the inventory, and have not come back.
+    forgotten: BTreeMap<DatabaseName, Forgotten>,
     /// Derived from the other two, on every change of them.
     conflicts: BTreeMap<DatabaseName, Conflict>,
 }
@@ -167,6 +170,7 @@ impl Fleet {
             databases,
             drains: BTreeMap::new(),
             goodbyes: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
             conflicts: BTreeMap::new(),
         };
         fleet.find_conflicts();
@@ -185,6 +189,12 @@ impl Fleet {
         Self { goodbyes, ..self }
     }
 
+    /// With the databases that were taken out of the inventory, as stored.
+    #[must_use]
+    pub fn with_forgotten(self, forgotten: BTreeMap<DatabaseName, Forgotten>) -> Self {
+        Self { forgotten, ..self }
+    }
+
     /// Agents with a living lease.
     pub fn agents(&self) -> &BTreeMap<AgentId, Agent> {
         &self.agents
@@ -193,6 +203,27 @@ impl Fleet {
     /// Agents that get no new work; also such as have no lease now.
     pub fn drains(&self) -> &BTreeMap<AgentId, Drain> {
         &self.drains
+    }
+
+    /// Databases that were taken out of the inventory, and have not come back.
+    pub fn forgotten(&self) -> &BTreeMap<DatabaseName, Forgotten> {
+        &self.forgotten
+    }
+
+    /// Takes a database out of the inventory.
+    pub(super) fn forget(&mut self, database: &DatabaseName, forgotten: Forgotten) {
+        if self.databases.remove(database).is_some() {
+            self.forgotten.insert(database.clone(), forgotten);
+            self.find_conflicts();
+        }
+    }
+
+    /// Forgotten databases that an agent serves again are as any other. Which.
+    pub(super) fn remember(&mut self, hello: &Hello) -> Vec<DatabaseName> {
+        let back = self
+            .forgotten
+            .extract_if(.., |name, _| hello.databases.contains_key(name));
+        back.map(|(name, _)| name).collect()
     }
 
     /// Drains an agent, or ends that.

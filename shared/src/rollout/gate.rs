@@ -47,6 +47,8 @@ pub enum Blocked {
     NoAgent {
         /// Who did, or will be back: these have claimed it.
         known: Vec<AgentId>,
+        /// When it is left out, where the policy says so.
+        left_out: Option<Time>,
     },
     /// Those that are connected and serve it are drained.
     Draining(Vec<AgentId>),
@@ -100,6 +102,10 @@ impl Blocked {
     }
 }
 
+fn names(agents: &[AgentId]) -> String {
+    agents.iter().map(AgentId::as_str).collect::<Vec<_>>().join(", ")
+}
+
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -108,25 +114,35 @@ impl fmt::Display for Blocked {
             Self::Wave(wave) => write!(f, "wave {wave} has not begun"),
             Self::Hours { until } => write!(f, "outside the hours for work; they begin {until}"),
             Self::Earlier(rollout) => write!(f, "waiting for rollout {rollout}, which came first"),
-            Self::Backoff { until, attempt, of } => write!(f, "attempt {attempt} of {of} at {until}"),
+            Self::Backoff { until, attempt, of } => {
+                write!(f, "next try at {until} (attempt {attempt} of {of})")
+            }
             Self::Conflict(conflict) => conflict.fmt(f),
-            Self::NoAgent { known } if known.is_empty() => f.write_str(
-                "no agent serves it: name it in an agent's settings, or leave it out with `confiture rollout skip`",
+            Self::NoAgent {
+                known,
+                left_out: Some(at),
+            } => {
+                f.write_str("no agent that serves it is connected")?;
+                if !known.is_empty() {
+                    write!(f, " (known: {})", names(known))?;
+                }
+                write!(f, ": it will be left out at {at}, as the policy says, unless one is by then")
+            }
+            Self::NoAgent { known, .. } if known.is_empty() => f.write_str(
+                "no agent serves it: name it in an agent's settings, or leave it out with `confiture rollout skip`; one that is gone, forget then with `confiture fleet forget`",
             ),
-            Self::NoAgent { known } => {
-                let known: Vec<_> = known.iter().map(AgentId::as_str).collect();
+            Self::NoAgent { known, .. } => {
                 write!(
                     f,
-                    "no agent that serves it is connected (known: {})",
-                    known.join(", ")
+                    "no agent that serves it is connected (known: {}): start one, or leave it out with `confiture rollout skip`, or each such one with `unreachable: skip` in the policy; one that is gone, forget then with `confiture fleet forget`",
+                    names(known)
                 )
             }
             Self::Draining(agents) => {
-                let agents: Vec<_> = agents.iter().map(AgentId::as_str).collect();
                 write!(
                     f,
                     "only drained agents serve it ({}): `confiture agent undrain` gives them work again",
-                    agents.join(", ")
+                    names(agents)
                 )
             }
             Self::Unlocated(agent) => write!(f, "agent {agent} has not asked yet where it is"),

@@ -16,6 +16,7 @@
 //! | [`backoff`] | how long to wait after an error |
 //! | [`fleet`] | databases and agents, and identity conflicts |
 //! | [`drain`] | agents that get no new work |
+//! | [`forget`] | databases that are gone for good |
 //! | [`release`] | which versions work together |
 //! | [`gate`] | why a database waits |
 //! | [`board`], [`decision`] | the scheduler: what is to be done next |
@@ -37,6 +38,7 @@ pub mod decision;
 pub mod drain;
 pub mod event;
 pub mod fleet;
+pub mod forget;
 pub mod gate;
 pub mod instruct;
 pub mod invariant;

@@ -94,7 +94,10 @@ impl std::fmt::Display for Pause {
                 }
                 write!(f, " is {budget}")
             }
-            Self::Check { wave, why } => write!(f, "after wave {wave}, {why}"),
+            Self::Check { wave, why } => write!(
+                f,
+                "after wave {wave}, {why}: `confiture rollout resume` asks again, with `--ignore-checks` it goes on without"
+            ),
         }
     }
 }

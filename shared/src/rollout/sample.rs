@@ -94,6 +94,7 @@ pub(crate) fn finished(name: &str, token: i64, finish: Finish) -> Event {
         database: database(name),
         token,
         finish,
+        progress: None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The book as people and programs read it.
 
-use super::assignment::{Assignment, Setback, Work};
+use super::assignment::{Assignment, Work};
 use super::book::Book;
+use super::course::NextWave;
 use super::fleet::{Claim, Place};
 use super::machine::Rollout;
 use super::phase::{Pause, Phase, Why};
@@ -76,14 +77,11 @@ impl Book {
             if let Some(by) = board.blocked(rollout, database) {
                 shown.blocked = by.to_string();
             }
-            shown.progress = match shown.state {
-                view::AssignmentState::Running => self.progress(&rollout.spec().id, database).cloned(),
-                view::AssignmentState::Waiting
-                | view::AssignmentState::Done
-                | view::AssignmentState::Failed
-                | view::AssignmentState::Skipped
-                | view::AssignmentState::Aborted => None,
-            };
+            if let Some(work) = assignment.work() {
+                shown.progress = self.progress(&rollout.spec().id, database).cloned();
+                shown.progress_unknown = self.is_from_afar() && shown.progress.is_none();
+                shown.agent_gone_since = self.gone_since(&work.agent);
+            }
             shown
         };
         rollout.assignments().iter().map(show).collect()
@@ -186,7 +184,8 @@ impl Book {
             .map(|(agent, claim)| (agent, &claim.place))
             .collect();
         if places.is_empty() {
-            return "no agent that serves it is connected".to_owned();
+            return "no agent that serves it is connected: start one, or forget a database that is gone with `confiture fleet forget`"
+                .to_owned();
         }
         let unreachable = places.iter().map(|(agent, place)| match place {
             Place::Unreachable { problem, .. } => Some(format!("agent {agent}: {problem}")),
@@ -248,8 +247,16 @@ fn waves(rollout: &Rollout, now: Time) -> Vec<view::Wave> {
             (true, true) => view::Approval::Given,
         },
         // The wave after the last one that has begun is the one that waits for something.
-        blocked: match rollout.next_wave(now) {
-            Some(wait) if place == current + 1 && !rollout.phase().is_ended() => wait.to_string(),
+        blocked: match (rollout.next_wave(now), rollout.phase()) {
+            (Some(NextWave::Checking { wave }), Phase::Paused { pause }) if place == current + 1 => {
+                match pause {
+                    Pause::Check { .. } => format!("a check of wave {wave} did not pass"),
+                    Pause::Asked { .. } | Pause::Budget { .. } => {
+                        format!("the checks of wave {wave} are asked once the rollout goes on")
+                    }
+                }
+            }
+            (Some(wait), _) if place == current + 1 && !rollout.phase().is_ended() => wait.to_string(),
             _ => String::new(),
         },
         databases: counts(rollout.counts_of(place)),
@@ -296,9 +303,9 @@ fn counts(of: &Counts) -> view::Counts {
     }
 }
 
-fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::Assignment {
-    let error = |last: &Option<Setback>| last.as_ref().map(ToString::to_string).unwrap_or_default();
-    let blank = |state| view::Assignment {
+/// What nothing more is known of.
+fn blank(database: &DatabaseName, state: view::AssignmentState) -> view::Assignment {
+    view::Assignment {
         database: database.clone(),
         wave: String::new(),
         state,
@@ -306,26 +313,30 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
         attempt: 0,
         blocked: String::new(),
         error: String::new(),
+        interrupted: String::new(),
         progress: None,
+        progress_unknown: false,
+        agent_gone_since: None,
         started_at: None,
         ended_at: None,
         summary: Summary::default(),
         token: None,
-    };
+    }
+}
+
+fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::Assignment {
     let at_work = |work: &Work, token| view::Assignment {
         agent: Some(work.agent.clone()),
         attempt: work.attempt(),
-        error: error(&work.last),
         started_at: Some(work.started_at),
         token,
-        ..blank(view::AssignmentState::Running)
+        ..blank(database, view::AssignmentState::Running)
     };
     let shown = match assignment {
         Assignment::Waiting { failures, last, .. } => view::Assignment {
             agent: last.as_ref().map(|setback| setback.agent().clone()),
             attempt: *failures,
-            error: error(last),
-            ..blank(view::AssignmentState::Waiting)
+            ..blank(database, view::AssignmentState::Waiting)
         },
         Assignment::Leasing(work) => at_work(work, None),
         Assignment::Running { work, token } => at_work(work, Some(*token)),
@@ -340,7 +351,7 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             attempt: *attempt,
             started_at: *started_at,
             ended_at: Some(*ended_at),
-            ..blank(view::AssignmentState::Done)
+            ..blank(database, view::AssignmentState::Done)
         },
         Assignment::Failed {
             agent,
@@ -356,43 +367,51 @@ fn show_assignment(database: &DatabaseName, assignment: &Assignment) -> view::As
             error: failure.message.clone(),
             started_at: *started_at,
             ended_at: Some(*ended_at),
-            ..blank(view::AssignmentState::Failed)
+            ..blank(database, view::AssignmentState::Failed)
         },
         Assignment::Skipped {
             skip,
             agent,
             attempt,
             ended_at,
-            last,
+            last: _,
             spent: _,
         } => view::Assignment {
             agent: agent.clone(),
             attempt: *attempt,
             blocked: skip.to_string(),
-            error: error(last),
             ended_at: Some(*ended_at),
-            ..blank(view::AssignmentState::Skipped)
+            ..blank(database, view::AssignmentState::Skipped)
         },
         Assignment::Aborted {
             agent,
             attempt,
             started_at,
             ended_at,
-            last,
+            last: _,
             spent: _,
         } => view::Assignment {
             agent: agent.clone(),
             attempt: *attempt,
-            error: error(last),
             started_at: *started_at,
             ended_at: Some(*ended_at),
-            ..blank(view::AssignmentState::Aborted)
+            ..blank(database, view::AssignmentState::Aborted)
         },
     };
-    view::Assignment {
+    let mut shown = view::Assignment {
         summary: assignment.spent(),
         ..shown
+    };
+    if let Some(last) = assignment.last() {
+        match last.error() {
+            Some(failure) => shown.error.clone_from(&failure.message),
+            None => shown.interrupted = last.to_string(),
+        }
+        if assignment.work().is_none() {
+            shown.progress = last.reached().cloned();
+        }
     }
+    shown
 }
 
 #[cfg(test)]

@@ -159,15 +159,15 @@ mod tests {
         let mut book = Book::default();
         book.attach(&hello, 1, Time(0));
         assert_eq!(numbers(&book), (1, 0));
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         assert_eq!(numbers(&book), (0, 1));
         book.attach(&hello, 2, Time(0));
         book.hear(&agent("x"), FromAgent::Leaving, Time(0));
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         assert_eq!(numbers(&book), (0, 0));
         // Whoever comes back may be lost again.
         book.attach(&hello, 3, Time(0));
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         assert_eq!(numbers(&book), (0, 1));
     }
 
@@ -216,7 +216,7 @@ mod tests {
         assert!(back.contains(&Change::Goodbye(agent("x"))), "{back:?}");
         let again = next.attach(&hello, 2, Time(0));
         assert!(!again.contains(&Change::Goodbye(agent("x"))), "{again:?}");
-        next.detach(&agent("x"));
+        next.detach(&agent("x"), Time(0));
         assert_eq!(next.standing(Time(0)).missing, 1);
     }
 
@@ -228,7 +228,7 @@ mod tests {
         // Its next life serves nothing, and its lease ends.
         book.attach(&hello("x", &[]), 2, Time(0));
         book.hear(&agent("x"), FromAgent::Leaving, Time(0));
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         book.attach(&hello("y", &["b".to_owned()]), 3, Time(0));
         book.leases(&BTreeMap::from([(agent("y"), 3)]));
         let said = book.hear(&agent("y"), FromAgent::Leaving, Time(0)).changes;
@@ -262,7 +262,7 @@ mod tests {
         let found = vec![located("c", Ok(there(3)))];
         book.hear(&agent("y"), FromAgent::Inventory(found), Time(0));
         assert_eq!(numbers(&book), (2, 2));
-        book.detach(&agent("x"));
+        book.detach(&agent("x"), Time(0));
         assert_eq!(numbers(&book), (1, 3));
         let agents = book.standing(Time(0));
         assert_eq!((agents.connected, agents.draining, agents.missing), (1, 0, 1));

@@ -56,6 +56,21 @@ pub enum Error {
     Untouched,
 }
 
+/// The most migrations that a rollout has completed on one of its databases; 1 where it is at work, and may have.
+pub fn most_migrations(rollout: &Rollout) -> usize {
+    let completed = |assignment: &Assignment| match assignment {
+        Assignment::Done { summary, .. } => summary.migrations,
+        Assignment::Leasing(_) | Assignment::Running { .. } => 1,
+        // Not up to the last.
+        Assignment::Waiting { .. }
+        | Assignment::Failed { .. }
+        | Assignment::Skipped { .. }
+        | Assignment::Aborted { .. } => 0,
+    };
+    let most = rollout.assignments().values().map(completed).max();
+    usize::try_from(most.unwrap_or(0)).unwrap_or(usize::MAX)
+}
+
 impl Book {
     /// A rollout that takes another back; that must have been aborted, or have ended.
     ///

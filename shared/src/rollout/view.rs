@@ -229,8 +229,14 @@ pub struct Assignment {
     pub blocked: String,
     /// The last error, whole; empty when there was none.
     pub error: String,
-    /// How far the running attempt is, where that is known.
+    /// How the last attempt ended where it met no error: it was stopped, replaced, or lost its lease; else empty.
+    pub interrupted: String,
+    /// How far the running attempt is, or an attempt that was stopped or lost its lease was; where that is known.
     pub progress: Option<Progress>,
+    /// Whether only the leader knows how far it is, and another coordinator answered.
+    pub progress_unknown: bool,
+    /// Since when the agent that works on it is not connected, where it is not: its lease ends soon.
+    pub agent_gone_since: Option<Time>,
     /// When the last attempt began.
     pub started_at: Option<Time>,
     /// When it ended for good.

@@ -132,6 +132,34 @@ pub fn plan(
     if errors.is_empty() { Ok(waves) } else { Err(errors) }
 }
 
+/// What someone may not have meant about waves that were planned, given with their names and sizes: a rule that found
+/// nothing left to take, and a first one that took everything, so that nothing waits for it.
+pub fn remarks<'a>(policy: &Policy, planned: impl IntoIterator<Item = (&'a str, usize)>) -> Vec<String> {
+    let planned: Vec<_> = planned.into_iter().collect();
+    let names = policy
+        .waves
+        .iter()
+        .enumerate()
+        .map(|(place, rule)| rule.name_at(place));
+    let mut remarks: Vec<_> = names
+        .filter(|name| !planned.iter().any(|(planned, _)| planned == name))
+        .map(|name| format!("wave {name} is empty: the waves before it have all databases"))
+        .collect();
+    if let ([(first, size)], false) = (planned.as_slice(), policy.waves.is_empty())
+        && *first != Rule::REST
+    {
+        let all = if *size == 1 {
+            "the only database".to_owned()
+        } else {
+            format!("all {size} databases")
+        };
+        remarks.push(format!(
+            "wave {first} has {all}: no later wave waits for it, so a failure there protects nothing"
+        ));
+    }
+    remarks
+}
+
 /// Takes up to `count` of the databases left.
 fn draw(left: &BTreeSet<&DatabaseName>, count: usize, seed: &str) -> BTreeSet<DatabaseName> {
     let mut drawn: Vec<_> = left
@@ -192,6 +220,17 @@ mod tests {
             [one("canary", 1), one("wave 2", 3), one("rest", 6)]
         );
         assert_eq!(sizes("[{count: 5}, {count: 5}]", 4), [one("wave 1", 4)]);
+    }
+
+    #[test]
+    fn a_wave_that_is_empty_and_one_that_has_everything_are_remarked_on() {
+        let policy = policy("[{name: canary, count: 5}, {name: more, count: 5}]");
+        let said = remarks(&policy, [("canary", 4)]);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("wave more is empty"), "{said:?}");
+        assert!(said[1].starts_with("wave canary has all 4 databases"), "{said:?}");
+        assert!(remarks(&policy, [("canary", 5), ("more", 1)]).is_empty());
+        assert!(remarks(&Policy::default(), [("rest", 3)]).is_empty());
     }
 
     #[test]

@@ -172,6 +172,17 @@ pub struct Progress {
     pub migrations: u32,
 }
 
+impl Progress {
+    /// With what is known at the end of the rows of the step that was left open; reports come only now and then.
+    #[must_use]
+    pub fn with_open_rows(self, open_rows: u64) -> Self {
+        Self {
+            rows: self.rows.max(open_rows),
+            ..self
+        }
+    }
+}
+
 /// How the work on one database ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {

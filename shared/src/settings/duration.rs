@@ -14,6 +14,10 @@ pub struct Milliseconds(pub Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub Duration);
 
+/// A duration that says its unit: where nothing tells which one a plain number would be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WithUnit(pub Duration);
+
 /// The text was not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a duration: write a number with a unit, such as 500ms, 30s, 5min or 1h")]
@@ -73,8 +77,8 @@ pub fn bounded(duration: Duration, zero: Zero) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A number or a text, as YAML has it; plain numbers are of the unit.
-struct Written(Duration);
+/// A number or a text, as YAML has it; plain numbers are of the unit, where there is one.
+struct Written(Option<Duration>);
 
 impl<'de> Visitor<'de> for Written {
     type Value = Duration;
@@ -84,7 +88,11 @@ impl<'de> Visitor<'de> for Written {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
-        parse(text, self.0).map_err(E::custom)
+        let has_unit = text.trim().ends_with(|c: char| c.is_ascii_alphabetic());
+        match self.0 {
+            None if !has_unit => Err(E::custom(Error(text.to_owned()))),
+            plain => parse(text, plain.unwrap_or_default()).map_err(E::custom),
+        }
     }
 
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Duration, E> {
@@ -107,7 +115,28 @@ impl<'de> Visitor<'de> for Written {
 impl<'de> Deserialize<'de> for Milliseconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer
-            .deserialize_newtype_struct(SCALAR, Written(Duration::from_millis(1)))
+            .deserialize_newtype_struct(SCALAR, Written(Some(Duration::from_millis(1))))
+            .map(Self)
+    }
+}
+
+/// With its unit, as it is read.
+impl Serialize for WithUnit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for WithUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0.as_secs_f64())
+    }
+}
+
+impl<'de> Deserialize<'de> for WithUnit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_newtype_struct(SCALAR, Written(None))
             .map(Self)
     }
 }
@@ -122,7 +151,7 @@ impl Serialize for Seconds {
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer
-            .deserialize_newtype_struct(SCALAR, Written(Duration::from_secs(1)))
+            .deserialize_newtype_struct(SCALAR, Written(Some(Duration::from_secs(1))))
             .map(Self)
     }
 }

@@ -192,8 +192,8 @@ async fn rollouts() -> anyhow::Result<()> {
         .says(
             2,
             expect![[r#"
-        error: policy.yaml: max_in_flight is 20000, but at most 10000 is possible
-        policy.yaml: two waves are named `a`: give each a name of its own
+        error: policy.yaml:1:16: max_in_flight is 20000, but at most 10000 is possible
+        policy.yaml:2:32: two waves are named `a`: give each a name of its own
     "#]],
         )
         .await?;

@@ -4,6 +4,7 @@ use super::{Fleet, HAS_LEDGER, SOON};
 use proto::v1::RolloutState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tests::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -50,6 +51,15 @@ checks:
         "check_2 was touched"
     );
 
+    let shown = fleet.ask(&["show", &id]).await?;
+    for part in [
+        "a check of wave first did not pass",
+        "rollout resume",
+        "--ignore-checks",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+
     // It is asked again, and holds.
     fleet
         .member("check_1")
@@ -77,6 +87,25 @@ waves: [{ name: first, databases: [check_1], checks: [{ name: unclear, sql: SELE
         shown.contains("resume --ignore-checks") && shown.contains("it is known"),
         "{shown}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_check_whose_query_is_wrong_pauses_at_once_with_the_servers_words() -> anyhow::Result<()> {
+    let fleet = fleet(&["wrong"]).await?;
+    let policy = "checks: [{ name: typo, sql: SELECT count(*) = 3 FROM tt }]";
+    let began = Instant::now();
+    let id = fleet.rollout(FILL, policy).await?;
+    let paused = fleet.is(&id, RolloutState::Paused).await?;
+    // Tried again it would have taken longer.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for part in [
+        "the query of check `typo` is wrong on wrong",
+        "relation \"tt\" does not exist",
+        "42P01",
+    ] {
+        assert!(paused.reason.contains(part), "{part}: {}", paused.reason);
+    }
     Ok(())
 }
 

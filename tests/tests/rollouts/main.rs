@@ -1,7 +1,10 @@
 //! Rollouts as their operators steer them: waves, approval, failure budgets, limits, pauses.
 
+mod away;
 mod checks;
+mod limits;
 mod plan;
+mod two;
 mod undo;
 
 use proto::v1::{Assignment, AssignmentState, GetRolloutResponse, Rollout, RolloutState};
@@ -37,7 +40,7 @@ const VERIFIED: &[(&str, &str)] = &[(
 struct Fleet {
     members: Vec<Member>,
     coordinator: Coordinator,
-    _agent: Agent,
+    agent: Agent,
 }
 
 impl Fleet {
@@ -49,8 +52,20 @@ impl Fleet {
         Ok(Self {
             members,
             coordinator,
-            _agent: agent,
+            agent,
         })
+    }
+
+    /// Gives each database a table of many rows, none of them counted.
+    async fn fill(&self) -> anyhow::Result<()> {
+        for member in &self.members {
+            let create = format!(
+                "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0);
+                 INSERT INTO t (n) SELECT 0 FROM generate_series(1, {ROWS})"
+            );
+            member.database.execute(&create).await?;
+        }
+        Ok(())
     }
 
     /// Makes a migration fail on these databases.
@@ -186,6 +201,17 @@ async fn a_spent_budget_begins_nothing_more_and_failures_can_be_left_out() -> an
         "skip", &id, "budget_1", "budget_2", "budget_3", "--reason", "retired",
     ];
     fleet.ask(&skip).await?;
+    fleet.is(&id, RolloutState::Paused).await?;
+    let again = fleet
+        .coordinator
+        .command(&["rollout", "skip", &id, "budget_1", "--reason", "x"]);
+    let again = again.run().await?;
+    assert!(
+        again.stderr.contains("the rollout stays paused"),
+        "{}",
+        again.stderr
+    );
+    fleet.ask(&["resume", &id]).await?;
     let done = fleet.is(&id, RolloutState::Done).await?;
     assert_eq!((done.done_databases, done.skipped_databases), (2, 3));
     assert_eq!(fleet.number("budget_3", HAS_LEDGER).await?, 0);
@@ -221,11 +247,7 @@ async fn a_failed_rollout_is_opened_again_by_a_retry() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_pause_stops_between_two_batches_and_outlives_the_coordinator() -> anyhow::Result<()> {
     let mut fleet = Fleet::start(&["paused"]).await?;
-    let create = format!(
-        "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0);
-         INSERT INTO t (n) SELECT 0 FROM generate_series(1, {ROWS})"
-    );
-    fleet.members[0].database.execute(&create).await?;
+    fleet.fill().await?;
     let id = fleet.rollout(COUNT, "{}").await?;
     let counted = "SELECT count(*) FROM t WHERE n = 1";
     eventually("some batches", SOON, || async {
@@ -248,6 +270,7 @@ async fn a_pause_stops_between_two_batches_and_outlives_the_coordinator() -> any
         "{at_pause} {stopped}"
     );
     let text = fleet.says(&id, "the rollout is paused (paused by").await?;
+    assert!(!text.contains("error"), "a pause is no error: {text}");
     assert!(text.contains("lunch"), "{text}");
     let changed = |shown: &[Assignment]| shown[0].summary.map_or(0, |of| of.rows.cast_signed());
     let (_, assignments) = fleet.show(&id).await?;

@@ -138,3 +138,27 @@ async fn an_undo_aborts_the_rollout_first_and_leaves_what_is_half_done() -> anyh
     assert!(left > 0 && left < ROWS, "{left}");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_undo_is_refused_ahead_for_any_of_its_migrations_that_loses_data() -> anyhow::Result<()> {
+    let fleet = Fleet::start(&["undo_ahead"]).await?;
+    let table = "CREATE TABLE t (id bigint PRIMARY KEY)";
+    fleet.member("undo_ahead").database.execute(table).await?;
+    let index = (
+        "002_index.yaml",
+        "up:\n  - create_index: { table: fresh, columns: [id], name: later }\n",
+    );
+    let files: Vec<_> = ADD.iter().copied().chain([index]).collect();
+    let id = fleet.rollout(&files, "{}").await?;
+    fleet.is(&id, RolloutState::Done).await?;
+    let careful = fleet.coordinator.command(&["rollout", "undo", &id]).run().await?;
+    assert_eq!(careful.code, Some(3), "{}", careful.stderr);
+    let why = "nothing was done, as the way down of migration 001";
+    assert!(careful.stderr.contains(why), "{}", careful.stderr);
+    assert_eq!(
+        fleet.coordinator.rollouts().await?.len(),
+        1,
+        "nothing was founded"
+    );
+    Ok(())
+}

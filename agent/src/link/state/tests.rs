@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use shared::fence::Fence;
 use shared::id::{Digest, Holder, RolloutId, SetName};
-use shared::inquiry::{Answer, Inquiry};
+use shared::inquiry::{Answer, Checked, Inquiry};
 use shared::rollout::Bundle as Content;
 use shared::rollout::message::{Located, Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::story::Story;
@@ -599,7 +599,7 @@ fn a_question_is_answered_on_the_stream_it_was_asked_on() {
         database: "a".try_into().unwrap(),
         what: what(),
     };
-    let answer = || Ok(Answer::Check(true));
+    let answer = || Ok(Answer::Check(Checked::Holds));
     assert_eq!(
         scene.on(Event::Answered(question(1), answer())),
         ["1: inquiry 7 a: answered"]

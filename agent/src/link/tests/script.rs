@@ -5,7 +5,7 @@ use crate::work::Control;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use shared::id::{DatabaseName, StoreId};
-use shared::inquiry::{Answer, Inquiry};
+use shared::inquiry::{Answer, Checked, Inquiry};
 use shared::migration::Set;
 use shared::rollout::message::Located;
 use shared::rollout::work::{Aim, Finish, Identity, Look, Order, Progress};
@@ -128,7 +128,7 @@ impl Worker for Script {
         _: Inquiry,
         _: Option<Arc<Set>>,
     ) -> BoxFuture<'_, Result<Answer, String>> {
-        async { Ok(Answer::Check(true)) }.boxed()
+        async { Ok(Answer::Check(Checked::Holds)) }.boxed()
     }
 
     fn look(&self, _: DatabaseName, set: Arc<Set>, _: Aim, _: StoreId) -> BoxFuture<'_, Look> {

@@ -1,5 +1,6 @@
 //! `confiture fleet`: what the coordinators know of databases and agents.
 
+mod forget;
 mod status;
 mod surveyed;
 
@@ -14,64 +15,99 @@ use shared::rollout::drain::{Drain, Running};
 use shared::rollout::view::{Agent, Database};
 use shared::rollout::work::Exit;
 
-/// `confiture fleet databases|agents|status`
+/// `confiture fleet databases|agents|forget|status`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Fleet {
     /// List all databases that agents serve or have served
     #[command(
         after_long_help = "JSON (--output json), a list of: name, labels{}, agents[], system_identifier (text: it exceeds what many JSON readers hold), \
-        database_oid, rollout, problem. What is not known is null."
+        database_oid, rollout, problem. What is not known is null.\n\n\
+        With --forgotten, a list of: name, by, reason, at_unix_ms."
     )]
-    Databases(At),
+    Databases(Databases),
     /// List all agents
     #[command(
         after_long_help = "JSON (--output json), a list of: id, version, connected, connected_at_unix_ms, \
         databases[], running[], drained {by, reason, at_unix_ms, now}, note. What is not known, or not so, is null."
     )]
     Agents(At),
+    /// Take a database that is gone out of the inventory
+    Forget(forget::Forget),
     /// Ask every database which versions it has and which shape, and name what differs
     Status(status::Status),
+}
+
+/// `confiture fleet databases`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Databases {
+    /// Those that were taken out of the inventory, by whom and why, instead
+    #[arg(long)]
+    forgotten: bool,
+    #[command(flatten)]
+    at: At,
 }
 
 impl Fleet {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         match self {
-            Self::Databases(at) => databases(&at, global).await,
+            Self::Databases(databases) => databases.run(global).await,
             Self::Agents(at) => agents(&at, global).await,
+            Self::Forget(forget) => forget.run(global).await,
             Self::Status(status) => status.run(global).await,
         }
     }
 }
 
-async fn databases(at: &At, global: &Global) -> Result<Exit, Failure> {
-    let answer = Operator::new(at, global)?
-        .ask("list the databases", async |mut client| {
-            client.list_databases(v1::ListDatabasesRequest {}).await
-        })
-        .await?;
-    let databases = read(answer.databases, convert::view::database_from_wire)?;
-    print(
-        global.output,
-        &databases,
-        database_json,
-        &["DATABASE", "LABELS", "AGENTS", "ROLLOUT", "PROBLEM"],
-        |of| {
-            let labels: Vec<_> = of
-                .labels
-                .iter()
-                .map(|(label, value)| format!("{label}={value}"))
-                .collect();
-            vec![
-                of.name.to_string(),
-                or_dash(labels.join(",")),
-                or_dash(joined(&of.agents)),
-                or_dash(of.rollout.as_ref().map(ToString::to_string).unwrap_or_default()),
-                of.problem.lines().next().unwrap_or_default().to_owned(),
-            ]
-        },
-        "no agent has offered a database yet",
-    );
-    Ok(Exit::Done)
+impl Databases {
+    async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let answer = Operator::new(&self.at, global)?
+            .ask("list the databases", async |mut client| {
+                client.list_databases(v1::ListDatabasesRequest {}).await
+            })
+            .await?;
+        if self.forgotten {
+            let forgotten = read(answer.forgotten, convert::fleet::forgotten_from_wire)?;
+            print(
+                global.output,
+                &forgotten,
+                |(name, of)| forget::json_of(name, of),
+                &["DATABASE", "SINCE", "BY", "REASON"],
+                |(name, of)| {
+                    vec![
+                        name.to_string(),
+                        of.at.to_string(),
+                        of.by.clone(),
+                        of.reason.clone(),
+                    ]
+                },
+                "no database was forgotten",
+            );
+            return Ok(Exit::Done);
+        }
+        let databases = read(answer.databases, convert::view::database_from_wire)?;
+        print(
+            global.output,
+            &databases,
+            database_json,
+            &["DATABASE", "LABELS", "AGENTS", "ROLLOUT", "PROBLEM"],
+            |of| {
+                let labels: Vec<_> = of
+                    .labels
+                    .iter()
+                    .map(|(label, value)| format!("{label}={value}"))
+                    .collect();
+                vec![
+                    of.name.to_string(),
+                    or_dash(labels.join(",")),
+                    or_dash(joined(&of.agents)),
+                    or_dash(of.rollout.as_ref().map(ToString::to_string).unwrap_or_default()),
+                    of.problem.lines().next().unwrap_or_default().to_owned(),
+                ]
+            },
+            "no agent has offered a database yet",
+        );
+        Ok(Exit::Done)
+    }
 }
 
 async fn agents(at: &At, global: &Global) -> Result<Exit, Failure> {

@@ -176,6 +176,10 @@ fn note(verb: &Verb, rollout: &Rollout, changed: bool) -> Option<String> {
         Verb::Resume | Verb::IgnoreChecks if !changed => {
             Some("it was not paused: nothing was changed".to_owned())
         }
+        Verb::Skip { .. } | Verb::Retry { .. } if rollout.state == State::Paused => Some(format!(
+            "the rollout stays paused: `confiture rollout resume {}` lets it go on, and lets no failure so far count any more",
+            rollout.id
+        )),
         Verb::Approve { .. } if !changed => {
             Some("that wave is approved already: nothing was changed".to_owned())
         }

@@ -13,6 +13,7 @@ use proto::v1;
 use serde_json::{Value, json};
 use shared::plan::{Outlook, StepOutlook, Strategy, Work};
 use shared::rollout::Policy;
+use shared::rollout::waves;
 use shared::rollout::work::Exit;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,6 +68,13 @@ impl Plan {
                 "databases": planned.values().map(as_json).collect::<Vec<_>>(),
             })),
             Format::Text => print(&set, &planned, &limits),
+        }
+        let mut sizes: BTreeMap<_, (&str, usize)> = BTreeMap::new();
+        for ((place, _), of) in &planned {
+            sizes.entry(place).or_insert((of.wave.as_str(), 0)).1 += 1;
+        }
+        for remark in waves::remarks(&limits, sizes.into_values()) {
+            output::note(&remark);
         }
         let outlooks = || planned.values().map(|of| of.outlook.as_ref());
         let refused = outlooks().any(|of| of.is_ok_and(|outlook| outlook.refused.is_some()));

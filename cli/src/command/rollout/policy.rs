@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use shared::migration::Problems;
 use shared::rollout::Policy;
-use shared::rollout::policy::{Budget, Error, Rule, Take};
+use shared::rollout::policy::{Budget, Rule, Take};
 use std::path::PathBuf;
 
 /// The flags of `rollout start` that are about its policy.
@@ -40,6 +40,8 @@ Policy file (--policy), each key optional:
   max_per_server: 2         # .. on one server
   max_per_agent: 4          # .. by one agent
   max_attempts: 8           # per database
+  initial_retry_delay: 1s   # before the second attempt; doubles with each, a fifth more or less
+  max_retry_delay: 30s      # .. up to this
   failure_budget: 5%        # or a number: so many failed databases, and nothing new begins
   ramp_up: true             # a wave begins with one database; each that is done makes room for one more
   unreachable: wait         # or skip: what becomes of databases that no agent serves
@@ -79,7 +81,7 @@ impl Flags {
         policy.failure_budget = self.failure_budget.unwrap_or(policy.failure_budget);
         policy
             .check()
-            .map_err(|Error(wrong)| Failure::usage(wrong.join("\n")))?;
+            .map_err(|error| Failure::usage(error.texts().join("\n")))?;
         Ok(policy)
     }
 }

@@ -144,13 +144,19 @@ fn page(rollout: &Rollout, assignments: &[Assignment]) -> Page {
     if several {
         let rows = rollout.waves.iter().map(|wave| {
             let counts = &wave.databases;
-            let numbers = [counts.total, counts.done, counts.failed, counts.skipped];
+            let numbers = [
+                counts.total,
+                counts.done,
+                counts.failed,
+                counts.skipped,
+                counts.aborted,
+            ];
             let numbers = numbers.iter().map(ToString::to_string);
             std::iter::once(wave.name.clone()).chain(numbers).collect()
         });
         tables.push(Table {
             title: "Waves",
-            head: vec!["WAVE", "DATABASES", "DONE", "FAILED", "LEFT OUT"],
+            head: vec!["WAVE", "DATABASES", "DONE", "FAILED", "LEFT OUT", "ABORTED"],
             rows: rows.collect(),
         });
     }

@@ -53,7 +53,7 @@ fn page(rollout: &Rollout, assignments: &[Assignment]) -> String {
     parts.extend(rollout.actions.iter().map(action));
     let several = rollout.waves.len() > 1;
     if several {
-        let head = ["WAVE", "DATABASES", "DONE", "FAILED", "LEFT OUT", ""];
+        let head = ["WAVE", "DATABASES", "DONE", "FAILED", "LEFT OUT", "ABORTED", ""];
         let rows: Vec<_> = rollout.waves.iter().map(wave).collect();
         parts.push(String::new());
         parts.push(output::table(&head, &rows));
@@ -100,6 +100,7 @@ fn wave(of: &Wave) -> Vec<String> {
     let standing = match (of.begun, counts.waiting + counts.running) {
         (true, 0) => "over".to_owned(),
         (true, _) => "begun".to_owned(),
+        (false, _) if of.blocked.is_empty() => "not begun".to_owned(),
         (false, _) => of.blocked.clone(),
     };
     vec![
@@ -108,6 +109,7 @@ fn wave(of: &Wave) -> Vec<String> {
         counts.done.to_string(),
         counts.failed.to_string(),
         counts.skipped.to_string(),
+        counts.aborted.to_string(),
         standing,
     ]
 }

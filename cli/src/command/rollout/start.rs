@@ -12,6 +12,7 @@ use proto::convert;
 use proto::convert::request::Create;
 use shared::id::RequestId;
 use shared::rollout::view::{Rollout, State};
+use shared::rollout::waves;
 use shared::rollout::work::Exit;
 use tracing::Instrument as _;
 
@@ -97,6 +98,13 @@ pub(super) async fn tell(
     follow: &Follow,
     global: &Global,
 ) -> Result<Exit, Failure> {
+    let planned = rollout.waves.iter().map(|wave| {
+        let size = usize::try_from(wave.databases.total).unwrap_or(usize::MAX);
+        (wave.name.as_str(), size)
+    });
+    for remark in waves::remarks(&rollout.policy, planned) {
+        output::note(&remark);
+    }
     if follow.watch {
         output::note(&founded(rollout, created));
         return watch::to_the_end(operator, rollout.id.as_str(), Display::new(global.output)).await;

@@ -34,7 +34,7 @@ pub(super) fn elapsed(time: Duration) -> String {
 
 /// What was done: `2 migrations, 5 steps, 1,000 rows`.
 pub(super) fn summary(of: &Summary) -> String {
-    if of.migrations == 0 && of.steps == 0 {
+    if of.migrations == 0 && of.steps == 0 && of.rows == 0 {
         return "nothing to do".to_owned();
     }
     let mut parts = vec![
@@ -98,16 +98,19 @@ pub(super) fn pace(of: &Progress) -> String {
 /// What there is to say about one database in one line, besides its state.
 pub(super) fn detail(of: &Assignment) -> String {
     match of.state {
-        AssignmentState::Waiting if of.error.is_empty() => of.blocked.clone(),
-        AssignmentState::Waiting => format!("{}; last error: {}", of.blocked, first_line(&of.error)),
-        AssignmentState::Running => of
-            .progress
-            .as_ref()
-            .map_or_else(|| "beginning".to_owned(), progress),
+        AssignmentState::Waiting => {
+            let last = match (of.error.is_empty(), of.interrupted.is_empty()) {
+                (false, _) => format!("; last error: {}", first_line(&of.error)),
+                (true, false) => format!("; {}{}", of.interrupted, reached(of)),
+                (true, true) => String::new(),
+            };
+            format!("{}{last}", of.blocked)
+        }
+        AssignmentState::Running => running(of),
         AssignmentState::Done => summary(&of.summary),
         AssignmentState::Failed => first_line(&of.error),
         AssignmentState::Skipped => of.blocked.clone(),
-        AssignmentState::Aborted => aborted(of).to_owned(),
+        AssignmentState::Aborted => aborted(of),
     }
 }
 
@@ -128,13 +131,51 @@ pub(super) fn name(of: &Rollout) -> String {
     }
 }
 
-/// What an abort left behind. A database that was stopped is whole between two batches or steps.
-pub(super) fn aborted(of: &Assignment) -> &'static str {
-    if of.started_at.is_none() && of.error.is_empty() {
-        "not begun"
-    } else {
-        "stopped on the way; the next rollout of these migrations, or `migrate up`, goes on from there"
+/// How far a database at work is, and whether its agent is there.
+pub(super) fn running(of: &Assignment) -> String {
+    let far = match &of.progress {
+        Some(progress) => self::progress(progress),
+        None if of.progress_unknown => {
+            "progress unknown: a coordinator answered that does not lead".to_owned()
+        }
+        None => "beginning".to_owned(),
+    };
+    match of.agent_gone_since {
+        Some(since) => format!(
+            "its agent is not connected since {since}: when its lease ends, another goes on; last known: {far}"
+        ),
+        None => far,
     }
+}
+
+/// How far an attempt was that was stopped: ` (at 002 totals: step 2 of 3: ..)`.
+fn reached(of: &Assignment) -> String {
+    let known = of.progress.as_ref().filter(|progress| progress.version.is_some());
+    known.map_or(String::new(), |known| {
+        // How fast its batches went is of no interest any more.
+        let known = Progress {
+            workers: 0,
+            pace: String::new(),
+            ..known.clone()
+        };
+        format!(" (at {})", progress(&known))
+    })
+}
+
+/// What an abort left behind. A database that was stopped is whole between two batches or steps.
+pub(super) fn aborted(of: &Assignment) -> String {
+    let untouched = of.started_at.is_none() && of.error.is_empty() && of.interrupted.is_empty();
+    if untouched {
+        return "not begun".to_owned();
+    }
+    let done = match of.summary {
+        summary if summary.steps == 0 && summary.rows == 0 => String::new(),
+        summary => format!(", after {}", self::summary(&summary)),
+    };
+    format!(
+        "stopped on the way{}{done}; the next rollout of these migrations, or `migrate up`, goes on from there",
+        reached(of)
+    )
 }
 
 /// How a rollout stands, in one line: `rollout abc done in 4.2 s: 12 of 12 databases done`.
@@ -179,7 +220,12 @@ pub(super) fn policy(of: &Policy) -> String {
         of.max_per_agent
             .map_or(String::new(), |limit| format!(", {limit} by one agent")),
     )];
-    parts.push(format!("{} each", count(of.max_attempts.into(), "attempt")));
+    parts.push(format!(
+        "{} each, {} to {} apart",
+        count(of.max_attempts.into(), "attempt"),
+        of.initial_retry_delay,
+        of.max_retry_delay
+    ));
     parts.push(format!("failure budget {}", of.failure_budget));
     if of.ramp_up {
         parts.push("each wave ramps up".to_owned());

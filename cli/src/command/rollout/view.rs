@@ -17,7 +17,9 @@ JSON (--output json), one object:
   waves[]: name, begun, blocked, approval (not_needed, awaited, given), and the same counts,
   actions[]: verb, databases[], wave, rollout (by which it is undone), by, reason, at_unix_ms
 With its databases, `databases[]` of:
-  database, wave, state (waiting, running, done, failed, skipped, aborted), agent, attempt, blocked, error, version, migration, step,
+  database, wave, state (waiting, running, done, failed, skipped, aborted), agent, agent_gone_since_unix_ms (while it works and is not
+  connected), attempt, blocked, error, interrupted (how the last attempt ended without an error), progress_unknown (a coordinator
+  answered that does not lead), version, migration, step,
   steps, title, step_rows, estimated_rows, workers, batch_rows, step_retries, pace, started_at_unix_ms, ended_at_unix_ms, migrations_done,
   steps_done, changed_rows, worked_ms, batches, retries, lock_wait_ms, stall_ms, wal_bytes, verified_rows, differing_rows, token
 With `totals` of the same numbers: `report`.
@@ -115,6 +117,9 @@ fn assignment(of: &Assignment) -> Value {
         "attempt": of.attempt,
         "blocked": text(&of.blocked),
         "error": text(&of.error),
+        "interrupted": text(&of.interrupted),
+        "progress_unknown": of.progress_unknown,
+        "agent_gone_since_unix_ms": unix_ms(of.agent_gone_since),
         "version": progress.and_then(|progress| progress.version.as_ref()),
         "migration": progress.map(|progress| &progress.migration),
         "step": progress.map(|progress| progress.step),

@@ -177,7 +177,7 @@ fn verdict(board: &Board) -> Result<Exit, Failure> {
         ))),
         State::Paused => Err(Failure {
             message: format!(
-                "the rollout is paused ({}), {} of {} are done{errors}\n  help: mend the cause and use `confiture rollout retry {id}`, leave databases out with `confiture rollout skip {id} DATABASE`, go on all the same with `confiture rollout resume {id}` (which asks a check that did not pass again, unless you say --ignore-checks), or end it with `confiture rollout abort {id}`",
+                "the rollout is paused ({}), {} of {} are done{errors}\n  help: mend the cause and use `confiture rollout retry {id}`, leave databases out with `confiture rollout skip {id} DATABASE` and then, or all the same, go on with `confiture rollout resume {id}` (which asks a check that did not pass again, unless you say --ignore-checks), or end it with `confiture rollout abort {id}`",
                 rollout.reason,
                 rollout.databases.done,
                 text::count(rollout.databases.total.into(), "database"),

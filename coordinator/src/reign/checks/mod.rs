@@ -9,7 +9,7 @@ use super::{Reign, Round};
 use crate::chain::chain;
 use crate::inquiries::{self, Asking, Found};
 use shared::id::{DatabaseName, RolloutId};
-use shared::inquiry::{Answer, Inquiry};
+use shared::inquiry::{Answer, Checked, Inquiry};
 use shared::rollout::Time;
 use shared::rollout::book::Checks;
 use shared::rollout::event::Verdict;
@@ -39,7 +39,7 @@ pub(super) struct Asked {
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
-    /// One does not hold.
+    /// One does not hold, or its query is wrong.
     Fails(String),
     /// All hold that have an answer.
     NoAnswer(String),
@@ -157,10 +157,15 @@ async fn ask(questions: Vec<(Question, Check)>) -> Outcome {
 
 fn of_agents(check: &str, found: Vec<Found>) -> Outcome {
     let (mut failing, mut silent, mut why) = (Vec::new(), Vec::new(), None);
+    let (mut wrong, mut mistake) = (Vec::new(), None);
     for Found { database, result, .. } in found {
         match result {
-            Ok(Answer::Check(true)) => {}
-            Ok(Answer::Check(false)) => failing.push(database),
+            Ok(Answer::Check(Checked::Holds)) => {}
+            Ok(Answer::Check(Checked::Fails)) => failing.push(database),
+            Ok(Answer::Check(Checked::Wrong(said))) => {
+                mistake.get_or_insert(said);
+                wrong.push(database);
+            }
             Ok(Answer::Survey(_) | Answer::Plan(_) | Answer::Pools(_)) => silent.push(database),
             Err(problem) => {
                 why.get_or_insert(problem);
@@ -171,6 +176,14 @@ fn of_agents(check: &str, found: Vec<Found>) -> Outcome {
     if !failing.is_empty() {
         return Outcome::Fails(format!("check `{check}` does not hold on {}", names(&failing)));
     }
+    // Asked again it would be as wrong.
+    if let Some(said) = mistake {
+        let said = in_one_line(&said);
+        return Outcome::Fails(format!(
+            "the query of check `{check}` is wrong on {}: {said}",
+            names(&wrong)
+        ));
+    }
     if silent.is_empty() {
         return Outcome::Passed;
     }
@@ -179,6 +192,10 @@ fn of_agents(check: &str, found: Vec<Found>) -> Outcome {
         "check `{check}` has no answer from {}{why}",
         names(&silent)
     ))
+}
+
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn names(databases: &[DatabaseName]) -> String {
@@ -194,10 +211,11 @@ mod tests {
     use super::*;
 
     fn found(database: &str, result: Result<bool, &str>) -> Found {
+        let checked = |holds| if holds { Checked::Holds } else { Checked::Fails };
         Found {
             database: database.try_into().unwrap(),
             agent: None,
-            result: result.map(Answer::Check).map_err(str::to_owned),
+            result: (result.map(checked).map(Answer::Check)).map_err(str::to_owned),
         }
     }
 
@@ -206,6 +224,14 @@ mod tests {
         let all = vec![found("a", Ok(true)), found("b", Ok(true))];
         assert_eq!(of_agents("whole", all), Outcome::Passed);
         assert_eq!(of_agents("whole", Vec::new()), Outcome::Passed);
+    }
+
+    #[test]
+    fn a_query_that_is_wrong_is_not_asked_again() {
+        let mut some = vec![found("a", Err("down")), found("b", Ok(true))];
+        some[1].result = Ok(Answer::Check(Checked::Wrong("no such table (42P01)".to_owned())));
+        let fails = "the query of check `whole` is wrong on b: no such table (42P01)".to_owned();
+        assert_eq!(of_agents("whole", some), Outcome::Fails(fails));
     }
 
     #[test]

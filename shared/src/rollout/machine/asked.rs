@@ -137,7 +137,6 @@ impl Rollout {
             // Failed, Aborted -> Waiting: someone has mended what was wrong.
             effects.extend(self.record(database, waiting, []));
         }
-        effects.extend(self.forgive());
         self.course.over_since = None;
         self.course.checked = false;
         effects.extend(self.go_on());
@@ -196,27 +195,28 @@ impl Rollout {
         }
         let mut effects = Vec::new();
         for (database, assignment) in skipped {
-            // Waiting, Failed -> Skipped: someone asked.
+            // Waiting, Failed -> Skipped: someone asked. A rollout that is paused stays so until it is resumed.
             effects.extend(self.record(database, assignment, []));
         }
-        effects.extend(self.go_on());
         Ok(effects)
     }
 
-    /// A rollout whose failures are gone goes on, unless someone paused it.
+    /// After a retry: goes on, unless someone paused it, or as many others failed as may.
     fn go_on(&mut self) -> Vec<Effect> {
-        let goes_on = match &self.course.phase {
-            Phase::Failed { .. } => true,
+        let paused_by_budget = matches!(
+            self.course.phase,
             Phase::Paused {
-                pause: Pause::Budget { .. },
-            } => self.spent().is_none(),
-            _ => false,
-        };
-        if goes_on {
-            // Failed, Paused -> Running: what failed is tried again, or left out.
-            self.go(Phase::Running)
-        } else {
-            vec![Effect::Course(self.course.clone())]
+                pause: Pause::Budget { .. }
+            }
+        );
+        let ended = self.course.phase.is_ended();
+        let runs = matches!(self.course.phase, Phase::Running);
+        match self.spent() {
+            // Failed, Paused -> Running: what failed is tried again.
+            None if ended || paused_by_budget => self.go(Phase::Running),
+            // Failed, Running -> Paused: as many others failed as may, and they count until someone resumes.
+            Some(pause) if ended || runs => self.go(Phase::Paused { pause }),
+            None | Some(_) => vec![Effect::Course(self.course.clone())],
         }
     }
 

@@ -164,6 +164,11 @@ impl Rollout {
         self.waves.get(database).is_some_and(|wave| *wave <= last)
     }
 
+    /// The longest time for which a database waits before it is tried again.
+    pub fn longest_wait(&self) -> Duration {
+        self.spec.policy.backoff().longest.max(PAUSE)
+    }
+
     /// How many databases may be at work now.
     pub fn most_in_flight(&self) -> usize {
         let most = usize::try_from(self.spec.policy.max_in_flight).unwrap_or(usize::MAX);
@@ -286,7 +291,8 @@ impl Rollout {
                 database,
                 token,
                 finish,
-            } => self.finished(database, token, finish, now),
+                progress,
+            } => self.finished(database, token, finish, progress, now),
             Event::LeaseLost { database, progress } => self.lease_lost(database, progress.as_ref(), now),
             Event::Abandoned { database } => self.abandoned(database, now),
             Event::Ended => self.ended(now),
@@ -388,6 +394,7 @@ impl Rollout {
         database: DatabaseName,
         token: i64,
         finish: Finish,
+        progress: Option<Progress>,
         now: Time,
     ) -> Result<Vec<Effect>, Error> {
         let assignment = self.find(&database)?;
@@ -449,6 +456,7 @@ impl Rollout {
                 work.spent = work.spent.with(spent, worked);
                 let setback = Setback::Stopped {
                     agent: work.agent.clone(),
+                    reached: progress.map(|progress| Box::new(progress.with_open_rows(spent.open_rows))),
                 };
                 self.set_back(database, work, setback, now, release)
             }
@@ -473,6 +481,7 @@ impl Rollout {
         work.spent = (work.spent).with(known.unwrap_or(nothing), work.started_at.until(now));
         let setback = Setback::LeaseLost {
             agent: work.agent.clone(),
+            reached: progress.cloned().map(Box::new),
         };
         let dropped = [Effect::Drop(database.clone())];
         Ok(self.set_back(database, work, setback, now, dropped))
@@ -631,7 +640,8 @@ impl Rollout {
         let stops = failure.retry == Retryability::StopRollout;
         let next = match self.course.phase {
             Phase::Running | Phase::Paused { .. } if again => {
-                let wait = backoff::after(failures, backoff::seed(&self.spec.id, &database, failures));
+                let seed = backoff::seed(&self.spec.id, &database, failures);
+                let wait = self.spec.policy.backoff().after(failures, seed);
                 // -> Waiting: the error may pass, and attempts are left.
                 let last = Some(Setback::Failed { agent, failure });
                 Assignment::Waiting {

@@ -448,6 +448,40 @@ fn what_a_failure_stopped_is_taken_up_again_with_it() {
 }
 
 #[test]
+fn a_retry_forgives_only_what_it_tries_again_and_a_skip_resumes_nothing() {
+    let names = ["a", "b", "c", "d"];
+    let limits = Policy {
+        failure_budget: crate::rollout::policy::Budget::Count(2),
+        ..policy(8, 3)
+    };
+    let mut rollout = with_failed(sample(1, &names, limits), &["a", "b"]);
+    assert!(matches!(rollout.phase(), Phase::Paused { .. }));
+    let skip = Verb::Skip {
+        databases: named(&["a", "b"]),
+    };
+    let mut skipped = rollout.clone();
+    skipped.apply(asked(skip), NOW).unwrap();
+    assert!(
+        matches!(skipped.phase(), Phase::Paused { .. }),
+        "nobody has resumed it"
+    );
+
+    let retry = |name| {
+        asked(Verb::Retry {
+            databases: named(&[name]),
+        })
+    };
+    rollout.apply(retry("a"), NOW).unwrap();
+    assert_eq!(rollout.phase(), &Phase::Running);
+    assert_eq!(rollout.counts().failed, 1, "b counts on");
+    rollout.apply(look_failed("a"), NOW).unwrap();
+    assert!(
+        matches!(rollout.phase(), Phase::Paused { .. }),
+        "the budget is spent again"
+    );
+}
+
+#[test]
 fn a_skipped_database_is_neither_done_nor_failed() {
     let mut rollout = with_failed(sample(1, &["a", "b", "c"], policy(8, 3)), &["a"]);
     let skip = || Verb::Skip {

@@ -32,7 +32,8 @@ pub enum Asks {
 }
 
 /// What a number must fulfil: `< 0.01`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Condition {
     compare: Compare,
     /// Finite.
@@ -115,6 +116,19 @@ impl Check {
             }
         }
         Ok(self)
+    }
+}
+
+/// The text compares with nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no condition: write one such as `< 0.01`, with <, <=, >, >=, == or !=")]
+pub struct NoCondition(String);
+
+impl TryFrom<String> for Condition {
+    type Error = NoCondition;
+
+    fn try_from(given: String) -> Result<Self, NoCondition> {
+        Self::parse(&given).ok_or(NoCondition(given))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::check::Check;
 use crate::id::DatabaseName;
-use crate::settings::duration::Seconds;
+use crate::settings::duration::WithUnit;
 use crate::yaml::Text;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,16 +87,8 @@ impl Rule {
             Take::Labels(labels) if labels.is_empty() => return Err(Error::Empty),
             Take::Count(_) | Take::Percent(_) | Take::Databases(_) | Take::Labels(_) => {}
         }
-        let fits = |name: &String| {
-            let length = name.chars().count();
-            (1..=Self::LONGEST_NAME).contains(&length) && !name.chars().any(char::is_control)
-        };
-        if !self.name.iter().all(fits) {
-            return Err(Error::Name);
-        }
-        if self.soak > Self::LONGEST_SOAK {
-            return Err(Error::Soak);
-        }
+        self.name.clone().map(Name::try_from).transpose()?;
+        Soak::try_from(WithUnit(self.soak))?;
         Ok(self)
     }
 
@@ -145,6 +137,67 @@ fn percent(text: &str) -> Result<Take, Error> {
         .ok_or_else(|| Error::Percent(text.to_owned()))
 }
 
+/// The name of a wave.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Name;
+
+/// How many databases a wave takes.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "u32")]
+pub(super) struct Count;
+
+/// Which share a wave takes.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Text")]
+pub(super) struct Share;
+
+/// How long a wave soaks.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "WithUnit")]
+pub(super) struct Soak;
+
+impl TryFrom<String> for Name {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self, Error> {
+        let fits = (1..=Rule::LONGEST_NAME).contains(&name.chars().count());
+        if fits && !name.chars().any(char::is_control) {
+            Ok(Self)
+        } else {
+            Err(Error::Name)
+        }
+    }
+}
+
+impl TryFrom<u32> for Count {
+    type Error = Error;
+
+    fn try_from(count: u32) -> Result<Self, Error> {
+        if count == 0 { Err(Error::Count) } else { Ok(Self) }
+    }
+}
+
+impl TryFrom<Text> for Share {
+    type Error = Error;
+
+    fn try_from(Text(share): Text) -> Result<Self, Error> {
+        percent(&share).map(|_| Self)
+    }
+}
+
+impl TryFrom<WithUnit> for Soak {
+    type Error = Error;
+
+    fn try_from(WithUnit(soak): WithUnit) -> Result<Self, Error> {
+        if soak > Rule::LONGEST_SOAK {
+            Err(Error::Soak)
+        } else {
+            Ok(Self)
+        }
+    }
+}
+
 /// A wave as it is written.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -160,7 +213,7 @@ struct Written {
     #[serde(skip_serializing_if = "Option::is_none")]
     select: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    soak: Option<Seconds>,
+    soak: Option<WithUnit>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     approval: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,7 +249,7 @@ impl From<Rule> for Written {
     fn from(rule: Rule) -> Self {
         let written = Self {
             name: rule.name,
-            soak: Some(Seconds(rule.soak)).filter(|soak| !soak.0.is_zero()),
+            soak: Some(WithUnit(rule.soak)).filter(|soak| !soak.0.is_zero()),
             approval: rule.approval,
             failure_budget: rule.failure_budget,
             checks: rule.checks,

@@ -1,5 +1,5 @@
 //! A seeded random fleet: several rollouts, planned as real ones, agents that die, freeze, join, are drained and come back,
-//! leaders with clocks of their own that are lost at any moment,
+//! leaders that are lost at any moment, each with a clock of its own as agents have,
 //! messages that are lost, doubled, late and out of order. After every step the invariants must hold; once the
 //! faults stop, every rollout must end, and what it calls done must be done.
 //!
@@ -27,12 +27,15 @@ use crate::rollout::undo::{self, Wish};
 use crate::rollout::waves;
 use crate::rollout::work::{Aim, Finish, Identity, Look, Newer, Order, Summary};
 use crate::rollout::{Course, Policy, Time, invariant, sample};
+use crate::settings::duration::WithUnit;
+use clock::Clock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 use uuid::Uuid;
 
+mod clock;
 mod store;
 
 const ONE_SEED: Option<u64> = None;
@@ -45,7 +48,7 @@ const STEPS: u64 = 250;
 const CALM_STEPS: u64 = 4_000;
 
 /// States and outcomes that some seed must reach.
-const MUST_BE_SEEN: [&str; 36] = [
+const MUST_BE_SEEN: [&str; 39] = [
     "rollout done",
     "rollout failed",
     "rollout aborted",
@@ -82,6 +85,9 @@ const MUST_BE_SEEN: [&str; 36] = [
     "clock set back",
     "kept to its hours",
     "limit of an agent reached",
+    "lease ran out",
+    "stopped by its own clock",
+    "worked beyond its lease",
 ];
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
@@ -150,11 +156,16 @@ struct Process {
     frozen: bool,
     inbox: Vec<ToAgent>,
     work: BTreeMap<Holding, Job>,
+    clock: Clock,
+    /// When its lease was renewed last, by its own clock and in truth.
+    renewed: (Time, Time),
 }
 
 impl Process {
-    fn new() -> Self {
+    fn new(clock: Clock) -> Self {
         Self {
+            clock,
+            renewed: (Time(0), Time(0)),
             instance: 0,
             lease: None,
             stream: None,
@@ -172,6 +183,7 @@ enum Job {
 }
 
 struct World {
+    seed: u64,
     random: Random,
     /// What no leader knows exactly.
     time: Time,
@@ -218,8 +230,9 @@ impl World {
                 }
             }
         }
-        let process = |id: &AgentId| (id.clone(), Process::new());
+        let process = |id: &AgentId| (id.clone(), Process::new(Clock::draw(seed, id)));
         Self {
+            seed,
             random,
             time: Time(1_000_000),
             now: Time(1_000_000),
@@ -247,6 +260,7 @@ impl World {
         if self.faults {
             self.fault();
         }
+        self.expire_old();
         for id in self.served.keys().cloned().collect::<Vec<_>>() {
             if !self.agents[&id].frozen && self.random.percent(70) {
                 self.live(&id);
@@ -576,6 +590,44 @@ impl World {
         }
     }
 
+    /// Leases that nobody has renewed for long end.
+    fn expire_old(&mut self) {
+        let old = |agent: &Process| agent.renewed.1.until(self.time) >= clock::LEASE;
+        let old: Vec<_> = (self.agents.iter())
+            .filter(|(id, agent)| self.store.agents.contains_key(*id) && old(agent))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in old {
+            self.expire(&id);
+            self.seen.insert("lease ran out");
+        }
+    }
+
+    /// By its own clock an agent knows how long its lease is valid, whoever it can reach; where that clock is slow, the
+    /// lease may have ended before.
+    fn heed_clock(&mut self, id: &AgentId, lives: bool) {
+        let agent = self.agents.get_mut(id).unwrap();
+        let now = agent.clock.at(self.time);
+        let valid = agent.renewed.0.until(now) < clock::VALID;
+        if agent.stream.is_some() && lives {
+            agent.renewed = (now, self.time);
+        }
+        for job in agent.work.values_mut() {
+            match job {
+                Job::Working {
+                    stop: stop @ false, ..
+                } if !valid => {
+                    *stop = true;
+                    self.seen.insert("stopped by its own clock");
+                }
+                Job::Working { stop: false, .. } if !lives => {
+                    self.seen.insert("worked beyond its lease");
+                }
+                Job::Working { .. } | Job::Finished(_) => {}
+            }
+        }
+    }
+
     /// An agent's lease ends in the store, with all its keys.
     fn expire(&mut self, id: &AgentId) {
         if let Some(agent) = self.store.agents.remove(id) {
@@ -588,7 +640,7 @@ impl World {
         agent.stream = None;
         agent.inbox.clear();
         if let Some(book) = &mut self.leader {
-            book.detach(id);
+            book.detach(id, self.now);
         }
     }
 
@@ -637,7 +689,8 @@ impl World {
         names.push(own.clone());
         self.targets.insert(own, Target::default());
         let id = sample::agent(&format!("late{number}"));
-        self.agents.insert(id.clone(), Process::new());
+        let clock = Clock::draw(self.seed, &id);
+        self.agents.insert(id.clone(), Process::new(clock));
         self.served.insert(id, names);
         self.seen.insert("agent joined");
     }
@@ -727,6 +780,7 @@ impl World {
             max_per_server,
             max_per_agent: random.percent(20).then_some(1),
             max_attempts: 3,
+            max_retry_delay: WithUnit(Duration::from_secs(4)),
             failure_budget: if random.percent(30) {
                 Budget::Percent(20 * budget)
             } else {
@@ -741,6 +795,7 @@ impl World {
             windows: serde_json::from_str(windows).unwrap(),
             waves: Vec::new(),
             checks: Vec::new(),
+            ..Policy::default()
         }
     }
 
@@ -776,6 +831,7 @@ impl World {
             .agents
             .get(id)
             .is_some_and(|agent| Some(agent.lease) == lease);
+        self.heed_clock(id, lives);
         let agent = self.agents.get_mut(id).unwrap();
         if agent.stream.is_some() && !lives {
             // The answer to its heartbeat: the lease is gone. It stops and says Hello again.
@@ -827,6 +883,7 @@ impl World {
         }
         let agent = self.agents.get_mut(id).unwrap();
         agent.lease = Some(lease);
+        agent.renewed = (agent.clock.at(self.time), self.time);
         agent.stream = Some(stream);
         agent.inbox.clear();
         let located = self.served[id].iter().map(|name| {

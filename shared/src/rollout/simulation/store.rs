@@ -127,8 +127,8 @@ impl Store {
                     self.goodbyes.remove(id);
                 }
             }
-            // Nothing is decided by stories.
-            Change::Story { .. } => {}
+            // Nothing is decided by stories, and the simulation's operators forget nothing.
+            Change::Story { .. } | Change::Forgotten(_) => {}
             Change::Rollout { rollout, effects } => {
                 let courses = effects
                     .iter()

@@ -115,8 +115,8 @@ impl Bars {
                 pace: Pace::default(),
             }
         });
-        let Some(progress) = &of.progress else {
-            bar.bar.set_message("beginning");
+        let Some(progress) = of.progress.as_ref().filter(|_| of.agent_gone_since.is_none()) else {
+            bar.bar.set_message(text::running(of));
             return;
         };
         let rate = bar.pace.measure(
@@ -278,6 +278,9 @@ mod tests {
                 attempt: 1,
                 blocked: String::new(),
                 error: String::new(),
+                interrupted: String::new(),
+                progress_unknown: false,
+                agent_gone_since: None,
                 progress: Some(progress.clone()),
                 started_at: None,
                 ended_at: None,

@@ -72,12 +72,11 @@ fn line(before: Option<&Assignment>, after: &Assignment) -> Option<String> {
         AssignmentState::Waiting => {
             let error_is_new =
                 !after.error.is_empty() && before.is_none_or(|before| before.error != after.error);
+            let stop_is_new = !after.interrupted.is_empty()
+                && before.is_none_or(|before| before.interrupted != after.interrupted);
             let reason_is_new = before.is_none_or(|before| before.blocked != after.blocked);
             match (error_is_new, reason_is_new && !after.blocked.is_empty()) {
-                // Not the database's fault, so not counted as an attempt.
-                (true, _) if after.attempt == 0 => {
-                    format!("interrupted: {}; {}", after.error, after.blocked)
-                }
+                (false, _) if stop_is_new => format!("interrupted: {}; {}", after.interrupted, after.blocked),
                 (true, _) => format!(
                     "attempt {} failed: {}; {}",
                     after.attempt,
@@ -102,6 +101,11 @@ fn line(before: Option<&Assignment>, after: &Assignment) -> Option<String> {
                     format!("running{agent}, attempt {}", after.attempt)
                 }
                 (true, Some(now), earlier) if Some(&now) != earlier.as_ref() => text::detail(after),
+                (true, _, _)
+                    if after.agent_gone_since != before.and_then(|before| before.agent_gone_since) =>
+                {
+                    text::detail(after)
+                }
                 (true, Some(_) | None, _) => return None,
             }
         }
@@ -135,7 +139,10 @@ mod tests {
             attempt: 1,
             blocked: String::new(),
             error: String::new(),
+            interrupted: String::new(),
             progress: None,
+            progress_unknown: false,
+            agent_gone_since: None,
             started_at: None,
             ended_at: None,
             summary: Summary::default(),
