@@ -406,7 +406,7 @@ fn an_abort_of_one_rollout_leaves_the_looks_of_another() {
 fn an_agent_that_is_leaving_ends_its_work_and_gets_no_more() {
     let (mut book, of) = at_work();
     let leaving = book.hear(&agent("x"), FromAgent::Leaving, NOW);
-    assert_eq!(leaving.changes.len(), 0);
+    assert_eq!(leaving.changes, [Change::Goodbye(agent("x"))]);
     let finish = Finish::Stopped(Summary::default());
     book.hear(&agent("x"), FromAgent::Finished { of, finish }, NOW);
     let later = NOW.after(std::time::Duration::from_mins(1));

@@ -174,11 +174,14 @@ mod tests {
         };
         let served = refused(&mut book, "a");
         assert!(matches!(served, Error::Served { .. }), "{served}");
-        let mut book = abandoned(&["a"]);
-        book.found(sample::rollout(1, &["a"], Policy::default()).spec().clone());
-        let unfinished = refused(&mut book, "a");
+        let mut book = abandoned(&["orders"]);
+        book.found(sample::rollout(1, &["orders"], Policy::default()).spec().clone());
+        let unfinished = refused(&mut book, "orders");
         assert!(matches!(unfinished, Error::Unfinished { .. }), "{unfinished}");
-        let unknown = refused(&mut book, "aa");
-        assert!(unknown.to_string().ends_with("did you mean `a`?"), "{unknown}");
+        let unknown = refused(&mut book, "oders");
+        assert!(
+            unknown.to_string().ends_with("did you mean `orders`?"),
+            "{unknown}"
+        );
     }
 }
