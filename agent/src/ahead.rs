@@ -6,8 +6,11 @@ use crate::run::Run;
 use crate::session::Session;
 use shared::id::DatabaseName;
 use shared::ledger::Todo;
+use shared::migration::Change;
+use shared::name::{Ident, Table};
 use shared::plan::{Action, Facts, Stage};
 use shared::sql::Tag;
+use std::collections::BTreeSet;
 
 /// Adds to the facts what the next step needs of them.
 pub(crate) async fn inspect(
@@ -52,25 +55,34 @@ pub(crate) fn plan(
     }
 }
 
-/// Refuses a migration before its first step where a later one is sure to be refused. What cannot be read now is no
-/// reason: each step looks again when its turn comes.
+/// Refuses a migration before its first step where the batches of a later one are sure to be refused: on a table that no
+/// step before it names, and where none of those is SQL of the author's, which may do anything. What else a later step is
+/// refused for may be what an earlier one is there to mend, and what cannot be read now is no reason: each step looks again
+/// when its turn comes.
 pub(crate) async fn refuse(run: &Run<'_>, todo: &Todo<'_>) -> Result<(), Error> {
-    let begun = todo.done > 0 || todo.begun.is_some();
-    let later = todo.steps.get(1..).unwrap_or_default();
-    if begun || later.iter().all(|step| step.change.tables().is_empty()) {
+    if todo.done > 0 || todo.begun.is_some() {
         return Ok(());
     }
     let tag = run.claim.tag();
-    let mut session = run.database.session().await?;
-    let mut facts = Facts::default();
+    let mut named: BTreeSet<&Ident> = BTreeSet::new();
     for (index, step) in todo.steps.iter().enumerate() {
-        if let Err(error) = inspect(&mut session, &tag, todo, index, &mut facts).await {
-            tracing::debug!(database = %run.database.name(), %error, "the steps are not planned ahead");
-            return Ok(());
+        let tables = step.change.tables();
+        let is_new = |table: &&Table| !named.contains(&table.name);
+        match &step.change {
+            Change::Sql(_) => return Ok(()),
+            Change::Backfill(_) | Change::Delete(_) if index > 0 && tables.iter().all(is_new) => {
+                let mut facts = Facts::default();
+                let mut session = run.database.session().await?;
+                if let Err(error) = inspect(&mut session, &tag, todo, index, &mut facts).await {
+                    tracing::debug!(database = %run.database.name(), %error, "a step is not planned ahead");
+                    return Ok(());
+                }
+                // What it would do is planned anew from what is there then.
+                let _ = plan(run.database.name(), todo, index, &facts)?;
+            }
+            _ => {}
         }
-        // What it would do is planned anew from what is there then.
-        let _ = plan(run.database.name(), todo, index, &facts)?;
-        step.change.effect(&mut facts);
+        named.extend(tables.iter().map(|table| &table.name));
     }
     Ok(())
 }

@@ -41,9 +41,10 @@ pub(crate) async fn holds(database: &Database, query: &str) -> Result<Checked, S
     }
 }
 
-/// Whether an error lies in the text of the query: class 42, syntax error or access rule violation.
+/// Whether an error lies in the text of the query: class 42, syntax error or access rule violation; several rows where one is
+/// asked for; an attempt to write.
 fn is_wrong(sqlstate: &str) -> bool {
-    sqlstate.starts_with("42")
+    sqlstate.starts_with("42") || matches!(sqlstate, "21000" | "25006")
 }
 
 /// What [`texts::assertion`] gave: `None` for no row, and for NULL.

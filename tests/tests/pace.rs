@@ -128,14 +128,7 @@ async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Resul
     .await?;
     run.wait_for_line("stopped: the operator", Duration::from_secs(20))
         .await?;
-    run.interrupt()?;
-    let status = run.wait(Duration::from_secs(10)).await?;
-    assert_eq!(status.code(), Some(4), "{}", run.stderr());
-    assert!(run.stderr().contains("goes on from here"), "{}", run.stderr());
     // Its spans say so in numbers.
-    let rests: Vec<_> = (collector.spans().into_iter())
-        .filter(|span| span.name == "throttle")
-        .collect();
     let numbers = [
         ("reason", "operator_query"),
         ("signal", "operator_query"),
@@ -145,9 +138,19 @@ async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Resul
     ];
     let says = |span: &Span| {
         let is = |(key, value): &(&str, &str)| span.about.get(*key).map(String::as_str) == Some(*value);
-        numbers.iter().all(is)
+        span.name == "throttle" && numbers.iter().all(is)
     };
-    assert!(rests.iter().any(says), "{rests:#?}");
+    eventually("the span of the stop", Duration::from_secs(30), || async {
+        Ok(collector.spans().iter().any(says).then_some(()))
+    })
+    .await?;
+    run.interrupt()?;
+    let status = run.wait(Duration::from_secs(10)).await?;
+    assert_eq!(status.code(), Some(4), "{}", run.stderr());
+    assert!(run.stderr().contains("goes on from here"), "{}", run.stderr());
+    let rests: Vec<_> = (collector.spans().into_iter())
+        .filter(|span| span.name == "throttle")
+        .collect();
     let authors = rests.iter().filter(|span| span.about["reason"] == "pause");
     assert!(
         authors.clone().count() > 0 && authors.into_iter().all(|span| !span.about.contains_key("signal")),

@@ -23,6 +23,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// Until it has answered.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// How often a silent connection is asked whether it still lives, and how long it may take to say so.
+const PING: Duration = Duration::from_secs(5);
+
 /// The largest answer taken: a rollout over thousands of databases.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -53,7 +56,13 @@ impl Context {
             .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
         let asked = async {
             let endpoint = Endpoint::from_shared(leader.clone()).ok()?;
-            let channel = endpoint.connect_timeout(CONNECT).connect().await.ok()?;
+            // A stream that nothing comes over must not outlive its connection.
+            let endpoint = endpoint
+                .connect_timeout(CONNECT)
+                .http2_keep_alive_interval(PING)
+                .keep_alive_timeout(PING)
+                .keep_alive_while_idle(true);
+            let channel = endpoint.connect().await.ok()?;
             let client = OperatorClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
             Some(ask(client, forwarded).await)
         };

@@ -4,6 +4,9 @@
 /// Among so many numbers for each row an end is looked for.
 const MOST_PER_ROW: u64 = 2;
 
+/// Fewer rows than this part of what a batch may have: they are few, or the condition leaves most of them out.
+const THIN: u64 = 4;
+
 /// After so many computed ends the next is looked for: the gaps may be others by now.
 const COMPUTED: u32 = 15;
 
@@ -38,6 +41,16 @@ impl Gaps {
         }
     }
 
+    /// A batch of at most so many rows, whose end was computed, changed so many. Whether that is far fewer; then the next
+    /// end is looked for.
+    pub fn met(&mut self, changed: u64, rows: u32) -> bool {
+        let is_thin = changed < u64::from(rows) / THIN;
+        if is_thin {
+            self.left = 0;
+        }
+        is_thin
+    }
+
     /// A look found so many rows after `from` and up to `end`.
     pub fn found(&mut self, from: i64, end: i64, rows: u32) {
         let has_few = from.abs_diff(end) <= u64::from(rows) * MOST_PER_ROW;
@@ -70,6 +83,16 @@ mod tests {
         gaps.found(100, 120, 10);
         gaps.found(120, 141, 10);
         assert_eq!(gaps.end(141, 1_000, 50), End::Unknown);
+    }
+
+    #[test]
+    fn after_a_batch_with_next_to_no_rows_the_end_is_looked_for() {
+        let mut gaps = Gaps::default();
+        gaps.found(0, 100, 100);
+        assert!(!gaps.met(25, 100));
+        assert_eq!(gaps.end(100, 1_000, 50), End::At(150));
+        assert!(gaps.met(24, 100));
+        assert_eq!(gaps.end(150, 1_000, 50), End::Unknown);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Only a database that no agent serves and that no live rollout has left to do can be forgotten. Who asked and why is
 //! kept until an agent serves a database of that name again: then it is simply back.
 
+use super::assignment::Assignment;
 use super::book::{Book, Change};
 use super::drain::Outcome;
 use super::time::Time;
@@ -73,7 +74,9 @@ impl Book {
                 Err(self.unknown(database))
             };
         }
-        if let Some((agent, _)) = fleet.claims(database).next() {
+        // Who said goodbye serves nothing any more, though its lease lives on for a while.
+        let serves = |agent: &&AgentId| !fleet.goodbyes().contains(*agent);
+        if let Some(agent) = fleet.claims(database).map(|(agent, _)| agent).find(serves) {
             return Err(Error::Served {
                 database: database.clone(),
                 agent: agent.clone(),
@@ -81,7 +84,10 @@ impl Book {
         }
         let has_left = |rollout: &&super::Rollout| {
             let assignment = rollout.assignments().get(database);
-            assignment.is_some_and(|assignment| !assignment.is_over())
+            // What failed may be tried again.
+            assignment.is_some_and(|assignment| {
+                !assignment.is_over() || matches!(assignment, Assignment::Failed { .. })
+            })
         };
         if let Some(rollout) = self.live().into_iter().find(has_left) {
             return Err(Error::Unfinished {

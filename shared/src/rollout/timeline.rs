@@ -242,7 +242,8 @@ impl Teller<'_> {
 
     fn close_phase(&mut self, to: Option<Time>) {
         if let Some((from, kind, why)) = self.phase.take() {
-            self.tell(kind, "", from, to, why);
+            // A later leader's clock may be behind.
+            self.tell(kind, "", from, to.map(|to| to.max(from)), why);
         }
     }
 

@@ -273,7 +273,8 @@ fn url_of(whom: &str, text: &str) -> Result<String, String> {
         }
         Ok(url) if url.host().is_none() => wrong("it has no host"),
         Ok(url) if url.path() != "/" || url.query().is_some() => wrong("it must end after host and port"),
-        Ok(_) => Ok(text.trim_end_matches('/').to_owned()),
+        // Its scheme in lower case, whatever it was.
+        Ok(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
         Err(error) => wrong(&error.to_string()),
     }
 }

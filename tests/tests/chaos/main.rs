@@ -26,7 +26,7 @@ const EVERYDAY_POOLED: u64 = 2;
 const EVERYDAY_OF_FLEETS: u64 = 2;
 
 /// An everyday test run begins no further round after this time: a busy machine does fewer.
-const EVERYDAY_TIME: Duration = Duration::from_secs(75);
+const EVERYDAY_TIME: Duration = Duration::from_mins(2);
 
 /// Servers on which rounds run side by side: each restarts its own.
 const LANES: usize = 2;

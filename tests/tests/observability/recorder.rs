@@ -1,6 +1,7 @@
 //! The flight recorder: why it was slow, without any tracing.
 
 use super::scene::{DATABASES, LONG, SOON, Scene, on, slow_set};
+use anyhow::Context as _;
 use serde_json::Value;
 use std::time::Duration;
 use tests::eventually;
@@ -161,7 +162,8 @@ async fn an_agent_that_died_is_told_of_with_the_one_that_went_on() -> anyhow::Re
         let newest = scene.coordinator.rollouts().await?.pop();
         Ok(newest.map(|rollout| rollout.id))
     })
-    .await?;
+    .await
+    .with_context(|| rollout.stderr())?;
     eventually("the story of a database at work", SOON, || async {
         let told = attempts(&scene, &id, "orders").await?;
         let batches = told.iter().any(|attempt| !moments(attempt, "batches").is_empty());

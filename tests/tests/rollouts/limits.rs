@@ -72,7 +72,7 @@ async fn a_wave_that_ramps_up_begins_with_one_and_doubles() -> anyhow::Result<()
 
 #[tokio::test]
 async fn a_window_that_closes_stops_a_backfill_between_two_batches_and_says_so() -> anyhow::Result<()> {
-    let fleet = Fleet::start(&["window"]).await?;
+    let fleet = Fleet::start(&["hours"]).await?;
     fleet.fill().await?;
     // Windows are of whole minutes: this one closes at the next, or the one after where that is too near.
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -83,7 +83,7 @@ async fn a_window_that_closes_stops_a_backfill_between_two_batches_and_says_so()
     let id = fleet.rollout(SLOWLY, &policy).await?;
     let counted = "SELECT count(*) FROM t WHERE n = 1";
     eventually("some batches", SOON, || async {
-        Ok((fleet.number("window", counted).await? > 0).then_some(()))
+        Ok((fleet.number("hours", counted).await? > 0).then_some(()))
     })
     .await?;
     let text = eventually("the window to close", LONG, || async {
@@ -99,7 +99,7 @@ async fn a_window_that_closes_stops_a_backfill_between_two_batches_and_says_so()
     );
     assert!(text.contains("(at 001 count: step 1 of 1"), "{text}");
     assert!(!text.contains("error"), "a window is no error: {text}");
-    let stopped = fleet.number("window", counted).await?;
+    let stopped = fleet.number("hours", counted).await?;
     assert!(stopped < ROWS, "{stopped}");
     let (_, all) = fleet.show(&id).await?;
     assert_eq!((all[0].state(), all[0].attempt), (AssignmentState::Waiting, 0));

@@ -10,7 +10,7 @@ use crate::run::Run;
 use crate::session::Session;
 use crate::step::{Place, record};
 use crate::user_error;
-use shared::batch::{End, Gaps};
+use shared::batch::{End, Gaps, Size};
 use shared::fence::Fence;
 use shared::plan::{Batches, KeyColumn, Paging, Part, SortDirection};
 use shared::sql::batch::{self, Ends, Statements};
@@ -54,6 +54,33 @@ pub(super) struct Outcome {
     pub(super) left: Left,
     /// How long its rows took, without the ways to the server and back.
     pub(super) work: Duration,
+    /// Its end was computed, and it changed far fewer rows than it might have had: there may be a gap in the key.
+    pub(super) is_thin: bool,
+}
+
+impl Outcome {
+    /// The size of the batch after this one, which had `size`.
+    pub(super) fn next_size(&self, size: Size) -> Size {
+        let mut next = size;
+        if self.left == Left::More {
+            next.took(self.work);
+        }
+        // Next to no rows say nothing of the time that many take.
+        if self.is_thin && next.rows() > size.rows() {
+            size
+        } else {
+            next
+        }
+    }
+
+    /// Keys that a batch of so many rows looked at, about.
+    pub(super) fn looked_at(&self, rows: u32) -> u32 {
+        if self.is_thin {
+            u32::try_from(self.changed).unwrap_or(rows)
+        } else {
+            rows
+        }
+    }
 }
 
 /// What is left of the range.
@@ -71,6 +98,15 @@ enum Next {
     Until(Bound),
     /// With its range, which holds no more rows.
     Rest,
+}
+
+/// How an end was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Without a way to the server.
+    Computed,
+    /// By asking the server.
+    LookedFor,
 }
 
 /// What one batch works on.
@@ -114,23 +150,15 @@ impl Work<'_, '_> {
             .first()
             .map(locked)
             .ok_or(Error::Broken("a range that was recorded is gone"))?;
-        match locked.state.as_str() {
-            // Takeovers stamp open ranges only: one that is done keeps the fence of whoever did it. The step's record is
-            // written under the fence row, which tells whether we were replaced.
-            "done" => {
-                session.rollback(self.tag).await;
-                return Ok(Outcome {
-                    changed: 0,
-                    rows: locked.rows,
-                    left: Left::Nothing,
-                    work: Duration::ZERO,
-                });
-            }
-            _ if locked.fence != self.run.claim.fence => {
-                return Err(ledger::replaced(session, self.run.claim).await);
-            }
-            "open" => {}
-            _ => return Err(Error::Broken("a range of a step at work is closed")),
+        if !self.is_open(session, &locked).await? {
+            session.rollback(self.tag).await;
+            return Ok(Outcome {
+                changed: 0,
+                rows: locked.rows,
+                left: Left::Nothing,
+                work: Duration::ZERO,
+                is_thin: false,
+            });
         }
         faults::reach(Point::AfterFenceLock).await?;
         #[cfg(feature = "planted-bugs")]
@@ -141,13 +169,7 @@ impl Work<'_, '_> {
         };
         let statements = Statements::of(self.batches, self.part);
         let begun = Instant::now();
-        let computed = self.computed(&locked, rows, gaps)?;
-        // A look for the end, and the change.
-        let trips = if computed.is_some() { 1 } else { 2 };
-        let next = match computed {
-            Some(next) => next,
-            None => self.looked_for(session, &statements, &locked, rows, gaps).await?,
-        };
+        let (next, how) = self.next(session, &statements, &locked, rows, gaps).await?;
         // The rest of a range is changed up to its very end, so no further batch need look for more.
         let (end, left) = match next {
             Next::Until(end) => (Some(end), Left::More),
@@ -164,6 +186,10 @@ impl Work<'_, '_> {
             .execute_typed(&format!("{}{change}", self.tag), &params)
             .await
             .map_err(|error| user_error::of(&error, &change, 0, self.tag, self.place))?;
+        let trips = match how {
+            How::Computed => 1,
+            How::LookedFor => 2,
+        };
         let work = begun.elapsed().saturating_sub(trip * trips);
         #[cfg(feature = "planted-bugs")]
         planted::changed(session, self.tag, limits, self.range(), end.as_ref()).await?;
@@ -192,11 +218,14 @@ impl Work<'_, '_> {
         #[cfg(feature = "planted-bugs")]
         planted::committed(&committed, self.range(), locked.from.as_ref());
         committed?;
+        let is_computed_key = how == How::Computed && self.part.paging != Paging::Blocks;
+        let is_thin = is_computed_key && gaps.met(changed, rows);
         Ok(Outcome {
             changed,
             rows: locked.rows + changed_rows,
             left,
             work,
+            is_thin,
         })
     }
 
@@ -205,12 +234,43 @@ impl Work<'_, '_> {
         (self.place.number(), self.shard)
     }
 
+    /// Whether there is anything left of a range; an error where it is not ours.
+    async fn is_open(&self, session: &mut Session, locked: &Locked) -> Result<bool, Error> {
+        match locked.state.as_str() {
+            // Takeovers stamp open ranges only: one that is done keeps the fence of whoever did it. The step's record is
+            // written under the fence row, which tells whether we were replaced.
+            "done" => Ok(false),
+            _ if locked.fence != self.run.claim.fence => Err(ledger::replaced(session, self.run.claim).await),
+            "open" => Ok(true),
+            _ => Err(Error::Broken("a range of a step at work is closed")),
+        }
+    }
+
+    /// The end of a batch of so many rows.
+    async fn next(
+        &self,
+        session: &Session,
+        statements: &Statements<'_>,
+        locked: &Locked,
+        rows: u32,
+        gaps: &mut Gaps,
+    ) -> Result<(Next, How), Error> {
+        if let Some(next) = self.computed(locked, rows, gaps)? {
+            return Ok((next, How::Computed));
+        }
+        let next = self.looked_for(session, statements, locked, rows, gaps).await?;
+        Ok((next, How::LookedFor))
+    }
+
     /// The end of a batch of so many rows where it takes no look at the rows; else `None`.
     fn computed(&self, locked: &Locked, rows: u32, gaps: &mut Gaps) -> Result<Option<Next>, Error> {
         if self.part.paging == Paging::Blocks {
             return self.next_block(locked, rows).map(Some);
         }
-        let (Some(from), Some(upper)) = (self.number(&locked.from), self.number(&locked.upper)) else {
+        let (Some(from), Some(upper)) = (
+            self.number(locked.from.as_ref()),
+            self.number(locked.upper.as_ref()),
+        ) else {
             return Ok(None);
         };
         Ok(match gaps.end(from, upper, rows) {
@@ -241,18 +301,18 @@ impl Work<'_, '_> {
             return Ok(Next::Rest);
         };
         let end = Some(texts(row, 0));
-        if let (Some(from), Some(end)) = (self.number(&locked.from), self.number(&end)) {
+        if let (Some(from), Some(end)) = (self.number(locked.from.as_ref()), self.number(end.as_ref())) {
             gaps.found(from, end, rows);
         }
         Ok(end.map_or(Next::Rest, Next::Until))
     }
 
     /// A boundary as a number, where the key is one whole number that grows.
-    fn number(&self, bound: &Option<Bound>) -> Option<i64> {
+    fn number(&self, bound: Option<&Bound>) -> Option<i64> {
         let Paging::Key(key) = &self.part.paging else {
             return None;
         };
-        match (key.as_slice(), bound.as_deref()) {
+        match (key.as_slice(), bound.map(Vec::as_slice)) {
             ([column], Some([number])) if is_whole(column) => number.parse().ok(),
             _ => None,
         }

@@ -232,16 +232,14 @@ impl Shared<'_, '_> {
                 Ok(outcome) => {
                     (trouble, retries) = (None, 0);
                     let took = started.elapsed();
-                    self.pacer.looked_at(size.rows());
+                    self.pacer.looked_at(outcome.looked_at(size.rows()));
                     metrics::batch(
                         self.run.database.name(),
                         &self.batches.change,
                         outcome.changed,
                         took,
                     );
-                    if outcome.left == Left::More {
-                        size.took(outcome.work);
-                    }
+                    size = outcome.next_size(size);
                     self.vacuums.changed(work.part, outcome.changed);
                     self.pacer.passed(shard.number);
                     let number = self.moved(shard, outcome, size, gaps);
