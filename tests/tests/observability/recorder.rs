@@ -153,11 +153,8 @@ fn short_leases(settings: &mut Value) {
 #[tokio::test]
 async fn an_agent_that_died_is_told_of_with_the_one_that_went_on() -> anyhow::Result<()> {
     let mut scene = Scene::start_with(None, short_leases).await?;
-    let mut rollout = scene
-        .coordinator
-        .rollout(&slow_set()?)
-        .arg("--watch")
-        .start("rollout")?;
+    let set = slow_set()?;
+    let mut rollout = scene.coordinator.rollout(&set).arg("--watch").start("rollout")?;
     let id = eventually("the rollout", SOON, || async {
         let newest = scene.coordinator.rollouts().await?.pop();
         Ok(newest.map(|rollout| rollout.id))

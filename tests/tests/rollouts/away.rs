@@ -46,7 +46,9 @@ async fn a_database_that_is_gone_is_forgotten_and_is_back_with_its_agent() -> an
     assert_eq!(unfinished.code, Some(3), "{}", unfinished.stderr);
     let advice = format!("rollout skip {id} forgotten_1");
     assert!(unfinished.stderr.contains(&advice), "{}", unfinished.stderr);
-    fleet.ask(&["skip", &id, "forgotten_1"]).await?;
+    fleet
+        .ask(&["skip", &id, "forgotten_1", "--reason", "it is gone"])
+        .await?;
     fleet.is(&id, RolloutState::Done).await?;
 
     let said = forget(&fleet, "forgotten_1").succeed().await?;

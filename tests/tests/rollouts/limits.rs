@@ -8,10 +8,10 @@ use tests::eventually;
 /// Each database is at work long enough to be seen.
 const SLOW: &[(&str, &str)] = &[("001_slow.up.sql", "SELECT pg_sleep(1.5);")];
 
-/// Counts each row once, for two minutes: longer than it is to the end of a minute.
+/// Counts each row once, for minutes: longer than it is to the end of one. The short target keeps batches small.
 const SLOWLY: &[(&str, &str)] = &[(
     "001_count.yaml",
-    "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 3s } }\n",
+    "up:\n  - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, target: 1ms, pause: 3s } }\n",
 )];
 
 /// Databases at work, as often as they were looked at, until the rollout is done.

@@ -124,7 +124,12 @@ async fn a_follower_says_how_far_work_is_while_somebody_leads() -> anyhow::Resul
         ended.map_err(|status| status.code()),
         Err(tonic::Code::Unavailable)
     );
-    pair.follower_shows("how far it is, as it leads now", far).await?;
+    let known = |shown: &GetRolloutResponse| {
+        let of = &shown.assignments[0];
+        !of.progress_unknown && (far(shown) || of.state() == AssignmentState::Done)
+    };
+    pair.follower_shows("how far it is, as it leads now", known)
+        .await?;
     Ok(())
 }
 
