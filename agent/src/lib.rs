@@ -7,7 +7,6 @@
 //! | `ledger`, `holder`, `claim` | the ledger's reading and writing, the fence, the holder |
 //! | `history` | what the ledger says is to be done, and what contradicts it |
 //! | `facts`, `step`, `run` | one step: facts, plan, actions, records; one run: step after step |
-//! | `ahead` | the steps of a migration planned before the first of them runs |
 //! | [`probe`] | how a server is, for the pace of batches |
 //! | [`work`] | an order of a coordinator |
 //! | `inquiry`, `survey`, `check` | what a coordinator asks: what a database looks like, what would be done, what holds |
@@ -22,7 +21,6 @@
 //! | [`error`], `user_error` | what is said when it fails |
 //! | `faults`, `planted` | nothing; in tests, faults at named points, and mistakes that tests must notice |
 
-mod ahead;
 pub mod audit;
 mod backoff;
 mod check;

@@ -1,10 +1,10 @@
 //! One database without a coordinator: the same planner and executor, with a fence taken by compare-and-set.
 
-use crate::ahead;
 use crate::backoff::Backoff;
 use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
+use crate::facts;
 use crate::faults::{self, Point};
 use crate::history;
 use crate::holder;
@@ -17,7 +17,7 @@ use shared::fence::Fence;
 use shared::id::{Direction, Holder};
 use shared::ledger::{Goal, Ledger};
 use shared::migration::{Set, Version};
-use shared::plan::{Action, Facts, Rate, StepOutlook};
+use shared::plan::{Action, Facts, Rate, Stage, StepOutlook};
 use shared::retry::Retryability;
 use shared::rollout::work::{Exit, Summary};
 use shared::sql::{Tag, ledger as texts, sync};
@@ -311,8 +311,27 @@ pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<Pla
     for todo in &work.todos {
         let mut steps = Vec::new();
         for (index, step) in todo.steps.iter().enumerate().skip(todo.done) {
-            ahead::inspect(&mut session, &READING, todo, index, &mut facts).await?;
-            let plan = ahead::plan(database.name(), todo, index, &facts)?;
+            facts::inspect(&mut session, &READING, &step.change, &mut facts).await?;
+            let begun = index == todo.done && todo.begun.is_some();
+            facts.stage = if begun { Stage::Begun } else { Stage::New };
+            facts.look_ahead(&todo.steps[index + 1..]);
+            let plan = match step.change.plan(&facts) {
+                Ok(actions) => Ok(actions),
+                Err(refusal) if facts.uncertain => Err(format!(
+                    "planned when its turn comes: {refusal} now, and a sql step before it may change that"
+                )),
+                Err(refusal) => {
+                    let place = format!(
+                        "{}, cannot be planned on database {}:",
+                        todo.place_of(index),
+                        database.name()
+                    );
+                    return Err(Error::At {
+                        place,
+                        source: Box::new(refusal.into()),
+                    });
+                }
+            };
             let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
             let outlook = match &plan {
                 Ok(actions) => StepOutlook::of(number, &step.change, actions, &facts, rate),

@@ -3,7 +3,6 @@
 //! Every attempt begins by reading, so the path after a crash, a lost connection or an unknown COMMIT is the path of
 //! every day: the fence row's lock waits for a doubtful transaction, and what it left behind is what the ledger says.
 
-use crate::ahead;
 use crate::backoff::Backoff;
 use crate::claim::Claim;
 use crate::database::Database;
@@ -341,9 +340,6 @@ impl<'a> Run<'a> {
         }
         if todo.done >= todo.steps.len() {
             step::complete_empty(self, todo).await?;
-        }
-        if let Err(error) = ahead::refuse(self, todo).await {
-            return Err(self.cause(error).await);
         }
         for index in todo.done..todo.steps.len() {
             self.stop_if_asked()?;
