@@ -27,6 +27,9 @@ const SLOW: u32 = 2;
 /// Shorter waits and rests are no spans of their own.
 const WORTH: Duration = Duration::from_millis(250);
 
+/// What is rested for where the author asks for it, as metrics name it.
+pub(crate) const AUTHORS: &str = "pause";
+
 /// The recorder of one run; clones write and read the same.
 #[derive(Debug, Clone, Default)]
 pub struct Recorder(Arc<Mutex<Recording>>);
@@ -202,7 +205,7 @@ impl Rest {
     /// For its span: the decision in numbers, and in words.
     fn about(&self) -> Vec<KeyValue> {
         // The pace says nothing of a pause that its author asked for.
-        let says = if self.reason == "pause" {
+        let says = if self.reason == AUTHORS {
             "as long as the step's `pause` asks for".to_owned()
         } else {
             self.pace.clone()

@@ -1,8 +1,10 @@
 use super::*;
-use crate::id::{Holder, Instance};
+use crate::id::Holder;
 use crate::rollout::fleet::Agent;
-use crate::rollout::message::{Hello, Located};
-use crate::rollout::sample::{agent, asked, database, finished, granted, rollout, spec, up_to_date, wave};
+use crate::rollout::message::Located;
+use crate::rollout::sample::{
+    agent, asked, database, finished, granted, hello, rollout, spec, up_to_date, wave,
+};
 use crate::rollout::work::{Finish, Identity};
 use crate::rollout::{Event, Policy, Verb};
 use uuid::Uuid;
@@ -33,17 +35,7 @@ impl Scene {
     }
 
     fn connect(&mut self, name: &str, databases: &[&str]) {
-        let hello = Hello {
-            agent: agent(name),
-            instance: Instance(Uuid::nil()),
-            version: String::new(),
-            databases: databases
-                .iter()
-                .map(|name| (database(name), BTreeMap::new()))
-                .collect(),
-            lease: None,
-            held: Vec::new(),
-        };
+        let hello = hello(name, databases.iter().copied());
         self.fleet.welcome(&hello, 1, NOW);
         let at = |name: &&str| Located {
             database: database(name),

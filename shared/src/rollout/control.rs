@@ -53,6 +53,17 @@ pub struct Action {
     pub at: Time,
 }
 
+impl Action {
+    /// ` by ada@host: lunch`, as far as it is known.
+    pub fn author(&self) -> String {
+        let part = |before: &str, text: &str| match text {
+            "" => String::new(),
+            text => format!("{before}{text}"),
+        };
+        part(" by ", &self.by) + &part(": ", &self.reason)
+    }
+}
+
 impl Verb {
     /// As on the command line.
     pub fn word(&self) -> &'static str {

@@ -149,25 +149,14 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{DatabaseName, Instance};
     use crate::rollout::fleet::Fleet;
-    use crate::rollout::message::Hello;
-    use crate::rollout::sample::{agent, database};
+    use crate::rollout::sample::{agent, hello};
     use std::collections::BTreeMap;
 
     fn book(agents: &[&str]) -> Book {
         let mut book = Book::default();
         for (name, lease) in agents.iter().zip(1..) {
-            let databases: BTreeMap<DatabaseName, _> = BTreeMap::from([(database("a"), BTreeMap::new())]);
-            let hello = Hello {
-                agent: agent(name),
-                instance: Instance(uuid::Uuid::nil()),
-                version: String::new(),
-                databases,
-                lease: None,
-                held: Vec::new(),
-            };
-            book.attach(&hello, lease, Time(0));
+            book.attach(&hello(name, ["a"]), lease, Time(0));
         }
         book
     }

@@ -115,25 +115,9 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Instance;
-    use crate::rollout::message::Hello;
-    use crate::rollout::sample::{agent, database};
+    use crate::rollout::sample::{agent, database, hello};
     use crate::rollout::{Policy, sample};
     use std::collections::BTreeMap;
-
-    fn hello(databases: &[&str]) -> Hello {
-        Hello {
-            agent: agent("x"),
-            instance: Instance(uuid::Uuid::nil()),
-            version: String::new(),
-            databases: databases
-                .iter()
-                .map(|name| (database(name), BTreeMap::new()))
-                .collect(),
-            lease: None,
-            held: Vec::new(),
-        }
-    }
 
     fn forgotten(by: &str) -> Forgotten {
         Forgotten {
@@ -146,7 +130,7 @@ mod tests {
     /// A book whose only agent has gone for good.
     fn abandoned(databases: &[&str]) -> Book {
         let mut book = Book::default();
-        book.attach(&hello(databases), 1, Time(0));
+        book.attach(&hello("x", databases.iter().copied()), 1, Time(0));
         book.detach(&agent("x"), Time(0));
         book.leases(&BTreeMap::new());
         book
@@ -163,7 +147,7 @@ mod tests {
         assert_eq!(ask("bob"), (Outcome::AlreadySo, Vec::new()));
         assert!(book.fleet().databases().is_empty());
         assert_eq!(book.fleet().forgotten()[&database("a")].by, "ada");
-        let changes = book.attach(&hello(&["a"]), 2, Time(2));
+        let changes = book.attach(&hello("x", ["a"]), 2, Time(2));
         assert!(changes.contains(&Change::Database(database("a"))), "{changes:?}");
         assert!(changes.contains(&Change::Forgotten(database("a"))), "{changes:?}");
         assert!(book.fleet().forgotten().is_empty());
@@ -173,7 +157,7 @@ mod tests {
     #[test]
     fn what_is_served_or_left_to_do_is_not_forgotten() {
         let mut book = Book::default();
-        book.attach(&hello(&["a"]), 1, Time(0));
+        book.attach(&hello("x", ["a"]), 1, Time(0));
         let refused = |book: &mut Book, name: &str| {
             book.forget_database(&database(name), forgotten("ada"))
                 .unwrap_err()

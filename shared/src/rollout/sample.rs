@@ -3,14 +3,16 @@
 use super::control::Verb;
 use super::event::Event;
 use super::machine::Rollout;
+use super::message::Hello;
 use super::policy::Policy;
 use super::selector::Selector;
 use super::spec::Spec;
 use super::time::Time;
 use super::waves::Wave;
 use super::work::{Aim, Exit, Failure, Finish};
-use crate::id::{AgentId, DatabaseName, Digest, Holder, RequestId, RolloutId, SetName};
+use crate::id::{AgentId, DatabaseName, Digest, Holder, Instance, RequestId, RolloutId, SetName};
 use crate::retry::Retryability;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -20,6 +22,21 @@ pub(crate) fn agent(name: &str) -> AgentId {
 
 pub(crate) fn database(name: &str) -> DatabaseName {
     DatabaseName::try_from(name).unwrap()
+}
+
+/// An agent that comes for the first time.
+pub(crate) fn hello<'a>(name: &str, databases: impl IntoIterator<Item = &'a str>) -> Hello {
+    Hello {
+        agent: agent(name),
+        instance: Instance(Uuid::nil()),
+        version: "1".to_owned(),
+        databases: databases
+            .into_iter()
+            .map(|name| (database(name), BTreeMap::new()))
+            .collect(),
+        lease: None,
+        held: Vec::new(),
+    }
 }
 
 pub(crate) fn spec(number: u64, databases: &[&str], policy: Policy) -> Spec {

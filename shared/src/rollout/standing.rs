@@ -127,15 +127,13 @@ fn state(rollout: &Rollout) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Instance;
     use crate::rollout::book::Change;
     use crate::rollout::drain::{Drain, Running};
     use crate::rollout::fleet::Fleet;
-    use crate::rollout::message::{FromAgent, Hello, Located};
+    use crate::rollout::message::{FromAgent, Located};
     use crate::rollout::policy::Policy;
-    use crate::rollout::sample::{self, agent, database};
+    use crate::rollout::sample::{self, agent, database, hello};
     use crate::rollout::work::Identity;
-    use uuid::Uuid;
 
     #[test]
     fn an_empty_fleet_has_nothing_to_show() {
@@ -144,14 +142,7 @@ mod tests {
 
     #[test]
     fn agents_that_went_without_a_goodbye_are_missing() {
-        let hello = Hello {
-            agent: agent("x"),
-            instance: Instance(Uuid::nil()),
-            version: "1".to_owned(),
-            databases: BTreeMap::from([(database("a"), BTreeMap::new())]),
-            lease: None,
-            held: Vec::new(),
-        };
+        let hello = hello("x", ["a"]);
         let numbers = |book: &Book| {
             let standing = book.standing(Time(0));
             (standing.connected, standing.missing)
@@ -171,18 +162,6 @@ mod tests {
         assert_eq!(numbers(&book), (0, 1));
     }
 
-    fn hello(name: &str, databases: &[String]) -> Hello {
-        let names = databases.iter().map(|name| (database(name), BTreeMap::new()));
-        Hello {
-            agent: agent(name),
-            instance: Instance(Uuid::nil()),
-            version: "1".to_owned(),
-            databases: names.collect(),
-            lease: None,
-            held: Vec::new(),
-        }
-    }
-
     fn located(name: &str, found: Result<Identity, String>) -> Located {
         Located {
             database: database(name),
@@ -200,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_goodbye_outlives_the_leader_that_heard_it() {
-        let hello = hello("x", &["a".to_owned()]);
+        let hello = hello("x", ["a"]);
         let mut book = Book::default();
         book.attach(&hello, 1, Time(0));
         let said = book.hear(&agent("x"), FromAgent::Leaving, Time(0)).changes;
@@ -223,13 +202,13 @@ mod tests {
     #[test]
     fn goodbyes_of_agents_that_nobody_knows_any_more_are_forgotten() {
         let mut book = Book::default();
-        book.attach(&hello("x", &["a".to_owned()]), 1, Time(0));
+        book.attach(&hello("x", ["a"]), 1, Time(0));
         book.hear(&agent("x"), FromAgent::Leaving, Time(0));
         // Its next life serves nothing, and its lease ends.
-        book.attach(&hello("x", &[]), 2, Time(0));
+        book.attach(&hello("x", []), 2, Time(0));
         book.hear(&agent("x"), FromAgent::Leaving, Time(0));
         book.detach(&agent("x"), Time(0));
-        book.attach(&hello("y", &["b".to_owned()]), 3, Time(0));
+        book.attach(&hello("y", ["b"]), 3, Time(0));
         book.leases(&BTreeMap::from([(agent("y"), 3)]));
         let said = book.hear(&agent("y"), FromAgent::Leaving, Time(0)).changes;
         assert_eq!(said, [Change::Goodbye(agent("x")), Change::Goodbye(agent("y"))]);
@@ -240,7 +219,7 @@ mod tests {
     fn databases_are_counted_by_whether_a_connected_agent_reaches_them() {
         let names = ["a", "b", "c", "d"].map(str::to_owned);
         let mut book = Book::default();
-        book.attach(&hello("x", &names), 1, Time(0));
+        book.attach(&hello("x", names.iter().map(String::as_str)), 1, Time(0));
         let numbers = |book: &Book| {
             let standing = book.standing(Time(0));
             (standing.reachable, standing.unreachable)
@@ -258,7 +237,7 @@ mod tests {
         book.hear(&agent("x"), FromAgent::Inventory(found), Time(0));
         assert_eq!(numbers(&book), (1, 3));
         // Another agent may reach what the first one cannot.
-        book.attach(&hello("y", &names[2..3]), 2, Time(0));
+        book.attach(&hello("y", ["c"]), 2, Time(0));
         let found = vec![located("c", Ok(there(3)))];
         book.hear(&agent("y"), FromAgent::Inventory(found), Time(0));
         assert_eq!(numbers(&book), (2, 2));
@@ -272,7 +251,7 @@ mod tests {
     fn drained_agents_are_counted_apart() {
         let mut book = Book::default();
         for (name, lease) in [("x", 1), ("y", 2)] {
-            book.attach(&hello(name, &["a".to_owned()]), lease, Time(0));
+            book.attach(&hello(name, ["a"]), lease, Time(0));
         }
         let drain = Drain {
             by: "ada".to_owned(),
@@ -289,7 +268,7 @@ mod tests {
     fn ten_thousand_databases_are_a_few_numbers() {
         let names: Vec<String> = (0..10_000).map(|n| format!("db{n}")).collect();
         let mut book = Book::default();
-        book.attach(&hello("x", &names), 1, Time(0));
+        book.attach(&hello("x", names.iter().map(String::as_str)), 1, Time(0));
         let found = names.iter().enumerate();
         let found = found.map(|(n, name)| located(name, Ok(there(n + 1))));
         book.hear(&agent("x"), FromAgent::Inventory(found.collect()), Time(0));

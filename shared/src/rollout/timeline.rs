@@ -25,17 +25,7 @@ pub fn timeline(rollout: &Rollout, now: Time) -> Vec<Stretch> {
     };
     // What is asked comes before what follows from it at the same moment.
     for action in rollout.actions() {
-        let by = if action.by.is_empty() {
-            String::new()
-        } else {
-            format!(" by {}", action.by)
-        };
-        let reason = if action.reason.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", action.reason)
-        };
-        let text = format!("{} asked for{by}{reason}", action.verb);
+        let text = format!("{} asked for{}", action.verb, action.author());
         teller.tell(StretchKind::Asked, "", action.at, Some(action.at), text);
     }
     let (kept, gap) = rollout.course().transitions.kept();

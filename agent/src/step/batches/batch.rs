@@ -300,11 +300,11 @@ impl Work<'_, '_> {
         let Some(row) = found.first() else {
             return Ok(Next::Rest);
         };
-        let end = Some(texts(row, 0));
-        if let (Some(from), Some(end)) = (self.number(locked.from.as_ref()), self.number(end.as_ref())) {
-            gaps.found(from, end, rows);
+        let end = texts(row, 0);
+        if let (Some(from), Some(to)) = (self.number(locked.from.as_ref()), self.number(Some(&end))) {
+            gaps.found(from, to, rows);
         }
-        Ok(end.map_or(Next::Rest, Next::Until))
+        Ok(Next::Until(end))
     }
 
     /// A boundary as a number, where the key is one whole number that grows.

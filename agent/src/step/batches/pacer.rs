@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::metrics;
 use crate::probe::{self, Known, Probe};
 use crate::run::Run;
-use crate::story::Rest;
+use crate::story::{AUTHORS, Rest};
 use shared::batch::{Company, Health, Limits, Outlook, Pace, PaceLimits, Sample, TARGET};
 use shared::plan::{Batches, Refusal};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,9 +29,6 @@ const FIRST_DUTY: f64 = 0.5;
 /// The most duty beside applications where the author says none: on a server of two cores, which is what one can be sure of,
 /// a worker without rests takes half of them.
 const DUTY_BESIDE: f64 = 0.8;
-
-/// What is rested for where the author asks for it.
-const AUTHORS: &str = "pause";
 
 /// Workers and their rests.
 pub(super) struct Pacer {

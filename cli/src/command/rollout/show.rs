@@ -82,17 +82,7 @@ fn page(rollout: &Rollout, assignments: &[Assignment]) -> String {
 
 /// `  paused 2026-11-23T05:00:00Z by ada@host: lunch`
 fn action(of: &Action) -> String {
-    let by = if of.by.is_empty() {
-        String::new()
-    } else {
-        format!(" by {}", of.by)
-    };
-    let reason = if of.reason.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", of.reason)
-    };
-    format!("  {} {}{by}{reason}", of.verb, of.at)
+    format!("  {} {}{}", of.verb, of.at, of.author())
 }
 
 fn wave(of: &Wave) -> Vec<String> {
