@@ -260,6 +260,11 @@ impl Database {
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
+    /// Whether a connection can be had without opening one.
+    pub(crate) fn has_idle_connection(&self) -> bool {
+        self.pool.has_idle()
+    }
+
     /// Who waits for a connection of the pool.
     pub(crate) fn pool_waiters(&self) -> u32 {
         u32::try_from(self.pool.waiting()).unwrap_or(u32::MAX)

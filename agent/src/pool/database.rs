@@ -145,6 +145,11 @@ impl Pool {
         }
     }
 
+    /// Whether one is open and not in use.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.inner.status().available > 0
+    }
+
     /// Requests that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.counts.waiting()

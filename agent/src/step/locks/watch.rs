@@ -13,6 +13,10 @@ use tokio_postgres::types::{ToSql, Type};
 /// How often: what others wait is known as exactly.
 const INTERVAL: Duration = Duration::from_millis(20);
 
+/// When the first look is taken where a connection has to be opened for it: that costs the server more than most tries,
+/// and whoever was behind is taken to have been there from the try's begin.
+const FIRST_BY_A_NEW_CONNECTION: Duration = Duration::from_millis(100);
+
 /// How often it is asked whom we wait for: each question locks the lock table for a moment.
 const ASK: Duration = Duration::from_millis(150);
 
@@ -51,15 +55,18 @@ pub(super) async fn beside<T>(run: &Run<'_>, tag: &Tag, attempt: impl Future<Out
 
 async fn watch(run: &Run<'_>, tag: &Tag, seen: &mut Seen) -> Infallible {
     let start = tag.to_string();
+    tokio::time::sleep(INTERVAL).await;
+    if !run.database.has_idle_connection() {
+        tokio::time::sleep(FIRST_BY_A_NEW_CONNECTION.saturating_sub(INTERVAL)).await;
+    }
     loop {
-        tokio::time::sleep(INTERVAL).await;
         // What cannot be seen now may be seen with the next look.
-        let Ok(session) = run.database.session().await else {
-            continue;
-        };
-        while look(run, &session, &start, seen).await.is_ok() {
-            tokio::time::sleep(INTERVAL).await;
+        if let Ok(session) = run.database.session().await {
+            while look(run, &session, &start, seen).await.is_ok() {
+                tokio::time::sleep(INTERVAL).await;
+            }
         }
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 
