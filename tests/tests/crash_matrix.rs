@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tests::migrations::Migrations;
 use tests::postgres::{Database, Options, Server};
@@ -23,8 +24,9 @@ const HOLDER_TIME: &str = "2s";
 const THREE_LEASES: Duration = Duration::from_secs(6);
 const LONG: Duration = Duration::from_mins(2);
 
-/// Cases at work at once: nearly all of their time they wait for a lease to end.
-const AT_ONCE: usize = 16;
+/// Cases at work at once while most of their time they wait for a lease to end, and where they compute all the time.
+const WAITING: usize = 16;
+const COMPUTING: usize = 4;
 
 /// The code of a process that a fault ended.
 const DIED: i32 = 137;
@@ -155,10 +157,38 @@ async fn server() -> anyhow::Result<&'static Server> {
     SERVER.get_or_try_init(start).await
 }
 
+/// Databases that are as empty as new ones: to make one takes as long as a case.
+static SPARE: Mutex<Vec<Database>> = Mutex::new(Vec::new());
+
+fn spare() -> MutexGuard<'static, Vec<Database>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One with the table alone.
 async fn database() -> anyhow::Result<Database> {
-    let database = server().await?.fresh_database().await?;
+    let left = spare().pop();
+    let database = match left {
+        Some(database) => database,
+        None => server().await?.fresh_database().await?,
+    };
     database.execute(TABLE).await?;
     Ok(database)
+}
+
+/// Empties a database, the ledger included, and leaves it to another case. Sessions of dead processes end first.
+async fn give_back(database: Database) -> anyhow::Result<()> {
+    let session = database.connect().await?;
+    session
+        .batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+              WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid();
+             SET client_min_messages = error;
+             DROP OWNED BY CURRENT_USER CASCADE",
+        )
+        .await
+        .context("emptying a database")?;
+    spare().push(database);
+    Ok(())
 }
 
 fn migrate_up(url: &str, migrations: &Migrations) -> Confiture {
@@ -182,10 +212,12 @@ async fn catalogs() -> anyhow::Result<Catalogs> {
         let (database, migrations) = prepared(step).await?;
         let up = migrate_up(database.url(), &migrations);
         up.succeed().await.context(step.name)?;
-        Ok((step.name, server.catalog(&database).await?))
+        let catalog = server.catalog(&database).await?;
+        give_back(database).await?;
+        Ok((step.name, catalog))
     });
     futures_util::stream::iter(plain)
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(COMPUTING)
         .try_collect()
         .await
 }
@@ -212,7 +244,10 @@ async fn all_with(fault: Fault, catalogs: &Catalogs) -> anyhow::Result<()> {
     let count = cases.len();
     let done = futures_util::stream::iter(cases)
         .map(|case| async move { (case, Box::pin(meet(case, catalogs)).await) })
-        .buffer_unordered(AT_ONCE);
+        .buffer_unordered(match fault {
+            Fault::Stall | Fault::Exit => WAITING,
+            Fault::Error => COMPUTING,
+        });
     let failed: Vec<String> = done
         .filter_map(|(case, ended)| async move { ended.err().map(|error| format!("{case}: {error:#}")) })
         .collect()
@@ -256,11 +291,7 @@ async fn meet(case: Case, catalogs: &Catalogs) -> anyhow::Result<()> {
             found.join("\n")
         );
     }
-    // A thousand databases would fill the disk.
-    let admin = server().await?.admin("postgres").await?;
-    let drop = format!("DROP DATABASE {} WITH (FORCE)", database.name());
-    admin.batch_execute(&drop).await?;
-    Ok(())
+    give_back(database).await
 }
 
 /// The program does it to itself.
