@@ -174,10 +174,13 @@ async fn batches_slow_down_where_commits_have_become_slow() -> anyhow::Result<()
     let admin = server.admin("postgres").await?;
     // Of the delay alone it is known how long it takes; the server only waits where it would write to the disk.
     for setting in ["fsync = on", "commit_delay = 100000", "commit_siblings = 0"] {
-        admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await?;
+        admin
+            .batch_execute(&format!("ALTER SYSTEM SET {setting}"))
+            .await?;
     }
     admin.batch_execute("SELECT pg_reload_conf()").await?;
-    run.wait_for_line("commit latency", Duration::from_secs(40)).await?;
+    run.wait_for_line("commit latency", Duration::from_secs(40))
+        .await?;
     run.interrupt()?;
     let status = run.wait(Duration::from_secs(10)).await?;
     assert_eq!(status.code(), Some(4), "{}", run.stderr());
