@@ -186,6 +186,24 @@ impl Recorder {
         self.note(took, what);
     }
 
+    /// Rows were looked at again after the last batch.
+    pub(crate) fn verified(&self, took: Duration, rows: u64, differing: u64) {
+        tell("verification", took, || {
+            let whole = |number| i64::try_from(number).unwrap_or(i64::MAX);
+            vec![
+                KeyValue::new("rows", whole(rows)),
+                KeyValue::new("differing", whole(differing)),
+            ]
+        });
+        self.note(took, What::Verified { rows, differing });
+    }
+
+    /// A table was vacuumed between batches; `ended` says why it was not done, and is empty where it was.
+    pub(crate) fn vacuumed(&self, took: Duration, ended: String) {
+        tell("vacuum", took, || vec![KeyValue::new("ended", ended.clone())]);
+        self.note(took, What::Vacuum { ended });
+    }
+
     /// Something that ended now.
     fn note(&self, took: Duration, what: What) {
         let now = runtime::unix_now();

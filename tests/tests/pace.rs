@@ -6,12 +6,16 @@ use tests::collector::{Collector, Span};
 use tests::directory::Directory;
 use tests::eventually;
 use tests::migrations::Migrations;
-use tests::postgres::{Database, Server};
+use tests::postgres::{Database, Options, Server};
 use tests::process::Confiture;
 use tests::prometheus::total;
 
 async fn table(rows: u32) -> anyhow::Result<Database> {
-    let database = Server::shared().await?.fresh_database().await?;
+    filled(Server::shared().await?, rows).await
+}
+
+async fn filled(server: &Server, rows: u32) -> anyhow::Result<Database> {
+    let database = server.fresh_database().await?;
     database
         .execute(&format!(
             "CREATE TABLE t (k bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0, pad text);
@@ -157,6 +161,29 @@ async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Resul
         authors.all(|span| !span.about.contains_key("signal")),
         "{rests:#?}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn batches_slow_down_where_commits_have_become_slow() -> anyhow::Result<()> {
+    let server = Server::start_with(Options::default()).await?;
+    let database = filled(&server, 50_000).await?;
+    let set = set("size: 100, pause: 200ms, target: 20ms, workers: 1")?;
+    let mut run = up(&database, &set).start("run")?;
+    batches_beyond(&database, 3).await?;
+    let admin = server.admin("postgres").await?;
+    // Of the delay alone it is known how long it takes; the server only waits where it would write to the disk.
+    for setting in ["fsync = on", "commit_delay = 100000", "commit_siblings = 0"] {
+        admin
+            .batch_execute(&format!("ALTER SYSTEM SET {setting}"))
+            .await?;
+    }
+    admin.batch_execute("SELECT pg_reload_conf()").await?;
+    run.wait_for_line("commit latency", Duration::from_secs(40))
+        .await?;
+    run.interrupt()?;
+    let status = run.wait(Duration::from_secs(10)).await?;
+    assert_eq!(status.code(), Some(4), "{}", run.stderr());
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use shared::rollout::book::{Change, Heard};
 use shared::rollout::drain::{self, Drain};
 use shared::rollout::forget::{self, Forgotten};
 use shared::rollout::message::{FromAgent, Welcome};
+use shared::rollout::work::Finish;
 use shared::rollout::{Course, Time, Verb, release, undo};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -265,7 +266,17 @@ impl Reign {
 
     fn said(&mut self, agent: AgentId, message: FromAgent, now: Time, round: &mut Round) {
         if let FromAgent::Finished { of, finish } = &message {
-            tracing::info!(%agent, rollout = %of.rollout, database = %of.database, token = of.token, ?finish, "finished");
+            let (outcome, why, spent) = match finish {
+                Finish::Done(spent) => ("done", None, spent),
+                Finish::Failed(failure, spent) => ("failed", Some(&failure.message), spent),
+                Finish::Replaced { by, spent, .. } => ("replaced", Some(by), spent),
+                Finish::Stopped(spent) => ("stopped", None, spent),
+            };
+            tracing::info!(
+                %agent, rollout = %of.rollout, database = %of.database, token = of.token, outcome, why,
+                migrations = spent.migrations, steps = spent.steps, rows = spent.rows, retries = spent.cost.retries,
+                "finished"
+            );
         }
         let Heard {
             changes,

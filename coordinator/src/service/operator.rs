@@ -3,6 +3,7 @@
 use super::forward::Leader;
 use super::{Context, create, status, watch};
 use crate::reign::{Command, Controlled, Founded, FoundedBy};
+use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use proto::convert::request::Undo;
 use proto::convert::{control, fleet, view};
@@ -95,6 +96,11 @@ impl operator_server::Operator for Operator {
         &self,
         request: Request<v1::TraceRolloutRequest>,
     ) -> Result<Response<Self::TraceRolloutStream>, Status> {
+        // Of work in progress the leader alone has heard.
+        let ask = |mut leader: Leader, request| async move { leader.trace_rollout(request).await };
+        if let Some(answer) = self.0.by_leader(&request, ask).await {
+            return answer.map(|stream| Response::new(stream.into_inner().boxed()));
+        }
         self.0.trace(request.into_inner()).await.map(Response::new)
     }
 

@@ -47,6 +47,8 @@ fn moment_to_wire(moment: Moment) -> v1::Moment {
             reason,
             pace,
         }),
+        What::Verified { rows, differing } => Wire::Verified(v1::moment::Verified { rows, differing }),
+        What::Vacuum { ended } => Wire::Vacuum(v1::moment::Vacuum { ended }),
         What::Trouble { error } => Wire::Trouble(v1::moment::Trouble { error }),
     };
     let unix_ms = |time: Time| i64::try_from(time.0).unwrap_or(i64::MAX);
@@ -84,6 +86,8 @@ fn moment_from_wire(wire: v1::Moment) -> Result<Moment, Error> {
             reason,
             pace,
         },
+        Wire::Verified(v1::moment::Verified { rows, differing }) => What::Verified { rows, differing },
+        Wire::Vacuum(v1::moment::Vacuum { ended }) => What::Vacuum { ended },
         Wire::Trouble(v1::moment::Trouble { error }) => What::Trouble { error },
     };
     let time = |unix_ms: i64| Time(u64::try_from(unix_ms).unwrap_or(0));
@@ -118,6 +122,13 @@ pub(super) fn sample() -> Story {
             rested_ms: 11,
             reason: "duty".to_owned(),
             pace: "at full speed".to_owned(),
+        },
+        What::Verified {
+            rows: 9,
+            differing: 1,
+        },
+        What::Vacuum {
+            ended: "the pace stopped".to_owned(),
         },
         What::Trouble {
             error: "deadlock".to_owned(),

@@ -261,7 +261,8 @@ impl Reader<'_> {
         };
         if let Err(problems) = change.check() {
             for problem in problems {
-                self.problem(Some(entry.at), &format!("{}: {problem}", entry.key), None);
+                let at = place(&entry.value, &problem).unwrap_or(entry.at);
+                self.problem(Some(at), &format!("{}: {problem}", entry.key), None);
             }
             return None;
         }
@@ -288,6 +289,12 @@ impl Reader<'_> {
             advice: advice.map(str::to_owned),
         });
     }
+}
+
+/// Where the key stands with whose name a problem begins.
+fn place(step: &Node, problem: &str) -> Option<Position> {
+    let (key, _) = problem.strip_prefix('`')?.split_once('`')?;
+    step.find(key).map(|node| node.at)
 }
 
 #[cfg(test)]

@@ -97,6 +97,18 @@ pub enum What {
         /// What the pace said last.
         pace: String,
     },
+    /// Rows were looked at again after the last batch.
+    Verified {
+        /// How many.
+        rows: u64,
+        /// How many of them are not as the step would leave them.
+        differing: u64,
+    },
+    /// A table was vacuumed between batches.
+    Vacuum {
+        /// Why it ended early or failed, for people; empty where it was done.
+        ended: String,
+    },
     /// Something failed and was tried again.
     Trouble {
         /// What, for people.
@@ -149,7 +161,12 @@ impl Story {
             What::Step { done, .. } => *done,
             What::Tries { tries, granted } => *granted && *tries == 1,
             What::AtWork { .. } => true,
-            What::Lost | What::Wait { .. } | What::Batches { .. } | What::Trouble { .. } => false,
+            What::Lost
+            | What::Wait { .. }
+            | What::Batches { .. }
+            | What::Verified { .. }
+            | What::Vacuum { .. }
+            | What::Trouble { .. } => false,
         };
         !self.moments.iter().all(plain) || first.from.until(last.to) >= QUICK
     }
@@ -211,6 +228,8 @@ impl What {
                 | Self::Wait { .. }
                 | Self::Tries { .. }
                 | Self::Batches { .. }
+                | Self::Verified { .. }
+                | Self::Vacuum { .. }
                 | Self::Trouble { .. },
                 Self::Step { .. }
                 | Self::AtWork { .. }
@@ -218,6 +237,8 @@ impl What {
                 | Self::Wait { .. }
                 | Self::Tries { .. }
                 | Self::Batches { .. }
+                | Self::Verified { .. }
+                | Self::Vacuum { .. }
                 | Self::Trouble { .. },
             ) => false,
         }
@@ -227,9 +248,9 @@ impl What {
         let clip = |text: &mut String| text.truncate(text.floor_char_boundary(TEXT_BYTES));
         match self {
             Self::Batches { pace, .. } => clip(pace),
-            Self::Trouble { error } | Self::Step { error, .. } => clip(error),
+            Self::Trouble { error } | Self::Step { error, .. } | Self::Vacuum { ended: error } => clip(error),
             Self::Wait { blocked_by } => blocked_by.truncate(MOST),
-            Self::AtWork { .. } | Self::Lost | Self::Tries { .. } => {}
+            Self::AtWork { .. } | Self::Lost | Self::Tries { .. } | Self::Verified { .. } => {}
         }
     }
 }

@@ -71,6 +71,17 @@ pub struct Entry {
 const MAX_NODES: usize = 1_000_000;
 
 impl Node {
+    /// What lies below at a path of keys such as `batch.size`.
+    pub fn find(&self, path: &str) -> Option<&Self> {
+        path.split('.').try_fold(self, |node, key| {
+            let Value::Mapping(entries) = &node.value else {
+                return None;
+            };
+            let entry = entries.iter().find(|entry| entry.key == key);
+            entry.map(|entry| &entry.value)
+        })
+    }
+
     /// Whether nothing was written, or `null`.
     pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar(scalar) if scalar.is_null())

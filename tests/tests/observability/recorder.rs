@@ -120,6 +120,32 @@ async fn a_rollout_tells_what_its_time_went_into() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn vacuums_and_the_look_at_all_rows_are_told_of_too() -> anyhow::Result<()> {
+    let scene = Scene::start(None).await?;
+    let set = Migrations::write(&[(
+        "0001_gross.yaml",
+        "up:\n  - add_column: { table: items, column: gross2, type: numeric }\n  - backfill: { table: items, set: { gross2: net * 1.2 }, batch: { vacuum: 0.2, workers: 1, verify: true } }\n",
+    )])?;
+    scene.coordinator.rollout(&set).arg("--watch").succeed().await?;
+    let id = scene.coordinator.rollouts().await?.remove(0).id;
+    let told = attempts(&scene, &id, "orders").await?;
+    let verified = moments(&told[0], "verified");
+    assert_eq!(verified.len(), 1, "{told:?}");
+    assert_eq!(
+        (&verified[0]["rows"], &verified[0]["differing"]),
+        (&60_000.into(), &0.into())
+    );
+    let vacuums = moments(&told[0], "vacuum");
+    assert!(!vacuums.is_empty(), "{told:?}");
+    let page = scene.coordinator.command(&["rollout", "trace", &id]);
+    let page = page.succeed().await?;
+    for part in ["verified 60,000 rows", "vacuum"] {
+        assert!(page.contains(part), "`{part}` is not in\n{page}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_was_done_at_once_has_nothing_to_tell_and_a_wrong_name_is_said() -> anyhow::Result<()> {
     let scene = Scene::start(None).await?;
     let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;

@@ -99,6 +99,12 @@ async fn a_follower_says_how_far_work_is_while_somebody_leads() -> anyhow::Resul
         progress.is_some_and(|progress| progress.rows > 0)
     };
     pair.follower_shows("how far it is", far).await?;
+    let trace = pair.follower.command(&["rollout", "trace", &pair.rollout]);
+    eventually("the work at hand in the trace", SOON, || async {
+        let told = trace.succeed().await?;
+        Ok(told.contains("at work").then_some(()))
+    })
+    .await?;
     let mut operator = pair.follower.operator().await?;
     let watch = v1::WatchRolloutRequest {
         id: pair.rollout.clone(),

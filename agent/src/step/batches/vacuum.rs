@@ -177,7 +177,17 @@ pub(super) async fn when_due(shared: &Shared<'_, '_>, part: &Part) {
     if shared.pacer.is_stopped() || !shared.vacuums.begin(part, shared.pacer.others()) {
         return;
     }
+    let began = Instant::now();
     let end = vacuum(shared, part).await;
+    let ended = match &end {
+        Ok(End::Done) => Some(String::new()),
+        Ok(End::Ended(why)) => Some((*why).to_owned()),
+        Ok(End::Never(_)) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(ended) = ended {
+        shared.run.control.recorder.vacuumed(began.elapsed(), ended);
+    }
     shared.vacuums.end(shared, part, &end);
 }
 

@@ -49,6 +49,7 @@ pub(super) async fn run(
     batches: &Batches,
     verification: &Verification,
 ) -> Result<(), Error> {
+    let began = Instant::now();
     run.report(|progress| "verifying".clone_into(&mut progress.pace));
     let tag = place.tag(run);
     let ranges = ranges(run, place, &tag, batches).await?;
@@ -65,6 +66,10 @@ pub(super) async fn run(
     }
     drop(workers);
     keep(run, place, &tag, &evidence).await?;
+    let wrong = evidence.differing + evidence.remaining;
+    run.control
+        .recorder
+        .verified(began.elapsed(), evidence.rows, wrong);
     run.tally.evidence = Some(evidence);
     if evidence.differing == 0 && evidence.remaining == 0 {
         return Ok(());

@@ -27,7 +27,8 @@ attempt, began and how long it took; the bar is its place in that time.
 
 JSON (--output json): rollout, timeline[] {from, to (ms since 1970; null while it goes on), what, wave, text}, databases[] {database, wave, state, attempts[] {agent, attempt, running, left_out,
 moments[] {from, to (ms since 1970), version, step, what, ..}}}. `what` of a timeline is one of wave, hours, soak,
-checks, approval, paused, aborting, asked, ended, left_out; of a moment: step, at_work, lost, wait, tries, batches, trouble.";
+checks, approval, paused, aborting, asked, ended, left_out; of a moment: step, at_work, lost, wait, tries, batches, verified,
+vacuum, trouble.";
 
 /// `confiture rollout trace ID [DATABASE..]`
 #[derive(Debug, clap::Args)]
@@ -349,6 +350,12 @@ fn what(what: &What) -> String {
             }
             format!("{}: {pace}", parts.join(", "))
         }
+        What::Verified { rows, differing: 0 } => format!("verified {}", text::count(*rows, "row")),
+        What::Verified { rows, differing } => {
+            format!("verified {}: {differing} differ", text::count(*rows, "row"))
+        }
+        What::Vacuum { ended } if ended.is_empty() => "vacuumed between batches".to_owned(),
+        What::Vacuum { ended } => format!("a vacuum ended early: {}", one_line(ended)),
         What::Trouble { error } => format!("tried again after: {}", one_line(error)),
     }
 }
