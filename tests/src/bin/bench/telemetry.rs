@@ -5,12 +5,12 @@ use crate::table::{Steps, fill, server};
 use tests::collector::Collector;
 use tests::directory::Directory;
 
-const ROWS: u32 = 300_000;
-const ROUNDS: usize = 31;
+const ROWS: u32 = 1_000_000;
+const ROUNDS: usize = 21;
 
-/// Of 31 values in order, the true median lies between those at these places in 97 of 100 runs: the binomial
+/// Of 21 values in order, the true median lies between those at these places in 97 of 100 runs: the binomial
 /// distribution's bounds.
-const LIKELY: std::ops::RangeInclusive<usize> = 9..=21;
+const LIKELY: std::ops::RangeInclusive<usize> = 5..=15;
 
 const STEP: &str = "backfill: { table: public.items, set: { gross: net * 1.2 }, sync: none, batch: { workers: 1, max_duty: 1 } }";
 
