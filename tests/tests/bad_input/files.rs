@@ -209,7 +209,7 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - add_column: { table: t, column: x, type: int, not_null: true }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: add_column: `not_null` needs a `default`: rows that exist would have no value; or add the column nullable, `backfill` it, then `set_not_null`
+                error: db/1_a.yaml:2:61: add_column: `not_null` needs a `default`: rows that exist would have no value; or add the column nullable, `backfill` it, then `set_not_null`
             "#]],
         ),
         (
@@ -227,8 +227,8 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - backfill: { table: t, set: {} }\n",
             expect![[r#"
-            error: db/1_a.yaml:2:5: backfill: `set` names no column
-        "#]],
+                error: db/1_a.yaml:2:32: backfill: `set` names no column
+            "#]],
         ),
         (
             "up:\n  - backfill: { table: t, set: { x: \"1; DROP TABLE t\" } }\n",
@@ -239,7 +239,7 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - backfill: { table: t, set: { x: 1 }, batch: { size: 0 } }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: backfill: `batch.size` must be between 1 and 1000000
+                error: db/1_a.yaml:2:57: backfill: `batch.size` must be between 1 and 1000000
             "#]],
         ),
         (
@@ -257,13 +257,13 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - delete: { table: t, where: x = 1, batch: { vacuum: 30 } }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: delete: `batch.vacuum` must be true, false, or a share of the rows between 0.01 and 1
+                error: db/1_a.yaml:2:56: delete: `batch.vacuum` must be true, false, or a share of the rows between 0.01 and 1
             "#]],
         ),
         (
             "up:\n  - add_column: { table: t, column: x, type: int, default: 1, batch: { vacuum: 0 } }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: add_column: `batch.vacuum` must be true, false, or a share of the rows between 0.01 and 1
+                error: db/1_a.yaml:2:80: add_column: `batch.vacuum` must be true, false, or a share of the rows between 0.01 and 1
             "#]],
         ),
         (
@@ -312,14 +312,14 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - add_foreign_key: { table: t, columns: [], references: { table: r } }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: add_foreign_key: `columns` names no column
+                error: db/1_a.yaml:2:43: add_foreign_key: `columns` names no column
             "#]],
         ),
         (
             "up:\n  - add_foreign_key: { table: t, columns: [a, a], references: { table: r, columns: [x] } }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: add_foreign_key: `columns` names a column twice
-                db/1_a.yaml:2:5: add_foreign_key: `columns` and `references.columns` must name as many columns as each other: 2 and 1
+                error: db/1_a.yaml:2:43: add_foreign_key: `columns` names a column twice
+                db/1_a.yaml:2:43: add_foreign_key: `columns` and `references.columns` must name as many columns as each other: 2 and 1
             "#]],
         ),
         (
@@ -350,7 +350,7 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - rename_column: { table: t, column: a, to: A }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: rename_column: `to` is the name that column "a" has already
+                error: db/1_a.yaml:2:47: rename_column: `to` is the name that column "a" has already
             "#]],
         ),
         (
@@ -362,13 +362,13 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - rename_table: { table: t, to: T }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: rename_table: `to` is the name that table "t" has already
+                error: db/1_a.yaml:2:35: rename_table: `to` is the name that table "t" has already
             "#]],
         ),
         (
             "up:\n  - create_table: { table: t, columns: [], primary_key: [] }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: create_table: `columns` names no column
+                error: db/1_a.yaml:2:40: create_table: `columns` names no column
             "#]],
         ),
         (
@@ -376,19 +376,19 @@ async fn yaml() -> anyhow::Result<()> {
             expect![[r#"
                 error: db/1_a.yaml:2:5: create_table: column "a" can have one of `default`, `generated` and `identity`
                 db/1_a.yaml:2:5: create_table: column "a": the default `a + 1` reads columns or tables: PostgreSQL takes none that does
-                db/1_a.yaml:2:5: create_table: `columns` names "a" twice
-                db/1_a.yaml:2:5: create_table: `primary_key` names "b", which is not among `columns`
+                db/1_a.yaml:2:40: create_table: `columns` names "a" twice
+                db/1_a.yaml:2:149: create_table: `primary_key` names "b", which is not among `columns`
             "#]],
         ),
         (
             "up:\n  - create_table: { table: t, columns: [{ name: a, type: int }, { name: b, type: int, generated: c * 2 }], primary_key: [a], unique: [[]], checks: [{ name: x, check: z > 1 }, { name: x, check: EXISTS (SELECT 1) }], partition_by: { range: [b] } }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: create_table: `unique` names no column
-                db/1_a.yaml:2:5: create_table: `checks` names "x" twice
-                db/1_a.yaml:2:5: create_table: `z > 1` reads "z", which is not among `columns`
+                error: db/1_a.yaml:2:5: create_table: `z > 1` reads "z", which is not among `columns`
                 db/1_a.yaml:2:5: create_table: `EXISTS (SELECT 1)` holds a sub-select: PostgreSQL takes the columns of a row alone
                 db/1_a.yaml:2:5: create_table: `c * 2` reads "c", which is not among `columns`
                 db/1_a.yaml:2:5: create_table: the unique key ("a") must hold "b", by which the table is partitioned
+                db/1_a.yaml:2:134: create_table: `unique` names no column
+                db/1_a.yaml:2:148: create_table: `checks` names "x" twice
             "#]],
         ),
         (
@@ -400,7 +400,7 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - create_table: { table: t, columns: [{ name: a, type: int }, { name: b, type: int }], primary_key: [a, b], partition_by: { list: [a, b] } }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: create_table: `partition_by.list` takes one column
+                error: db/1_a.yaml:2:133: create_table: `partition_by.list` takes one column
             "#]],
         ),
         (
@@ -412,7 +412,7 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - add_enum_value: { type: e, value: a, before: b, after: c }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: add_enum_value: `before` and `after` cannot both be said: name one neighbour
+                error: db/1_a.yaml:2:50: add_enum_value: `before` and `after` cannot both be said: name one neighbour
             "#]],
         ),
         (
@@ -436,7 +436,7 @@ async fn yaml() -> anyhow::Result<()> {
         (
             "up:\n  - create_index: { table: t, name: i, columns: [] }\n",
             expect![[r#"
-                error: db/1_a.yaml:2:5: create_index: `columns` names no column
+                error: db/1_a.yaml:2:49: create_index: `columns` names no column
             "#]],
         ),
         (
@@ -461,14 +461,14 @@ async fn yaml() -> anyhow::Result<()> {
             "up:\n  - create_index: { table: t, name: i, columns: [n], where: \"n IN (SELECT 1)\", wait: 0 }\n",
             expect![[r#"
                 error: db/1_a.yaml:2:5: create_index: `n IN (SELECT 1)` reads other rows: an index can only read columns of its own row
-                db/1_a.yaml:2:5: create_index: `wait`: it must be more than zero
+                db/1_a.yaml:2:86: create_index: `wait`: it must be more than zero
             "#]],
         ),
         (
             "up:\n  - drop_index: { name: a.b.c }\n  - drop_index: { name: s.i, table: t }\n  - add_unique: { table: t, name: u, columns: [a], unique: true }\n",
             expect![[r#"
                 error: db/1_a.yaml:2:25: drop_index: name: `a.b.c` has too many parts: write `table` or `schema.table`
-                db/1_a.yaml:3:5: drop_index: `table` says in which schema the index is: write its name without one
+                db/1_a.yaml:3:37: drop_index: `table` says in which schema the index is: write its name without one
                 db/1_a.yaml:4:52: add_unique: the key `unique` is not known here
                   help: known here: table, name, columns, wait
             "#]],
