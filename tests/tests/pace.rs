@@ -167,8 +167,8 @@ async fn an_operator_stops_batches_by_a_query_and_they_say_so() -> anyhow::Resul
 #[tokio::test]
 async fn batches_slow_down_where_commits_have_become_slow() -> anyhow::Result<()> {
     let server = Server::start_with(Options::default()).await?;
-    let database = filled(&server, 50_000).await?;
-    let set = set("size: 100, pause: 200ms, target: 20ms, workers: 1")?;
+    let database = filled(&server, 200_000).await?;
+    let set = set("size: 100, pause: 2s, target: 20ms, workers: 1")?;
     let mut run = up(&database, &set).start("run")?;
     batches_beyond(&database, 3).await?;
     let admin = server.admin("postgres").await?;
