@@ -150,8 +150,8 @@ impl Recorder {
         if number < FIRST || number.is_multiple_of(ONE_IN) || took > batch.target * SLOW {
             tell("batch", took, || {
                 vec![
-                    KeyValue::new("number", i64::try_from(number).unwrap_or(i64::MAX)),
-                    KeyValue::new("rows", i64::try_from(batch.rows).unwrap_or(i64::MAX)),
+                    KeyValue::new("number", whole(number)),
+                    KeyValue::new("rows", whole(batch.rows)),
                     KeyValue::new("range", i64::from(batch.range)),
                 ]
             });
@@ -189,7 +189,6 @@ impl Recorder {
     /// Rows were looked at again after the last batch.
     pub(crate) fn verified(&self, took: Duration, rows: u64, differing: u64) {
         tell("verification", took, || {
-            let whole = |number| i64::try_from(number).unwrap_or(i64::MAX);
             vec![
                 KeyValue::new("rows", whole(rows)),
                 KeyValue::new("differing", whole(differing)),
@@ -228,13 +227,12 @@ impl Rest {
         } else {
             self.pace.clone()
         };
-        let whole = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let mut about = vec![
             KeyValue::new("reason", self.reason),
             KeyValue::new("pace", says),
             KeyValue::new("duty", self.duty),
-            KeyValue::new("pause_ms", whole(self.asked)),
-            KeyValue::new("rested_ms", whole(self.took)),
+            KeyValue::new("pause_ms", whole(milliseconds(self.asked))),
+            KeyValue::new("rested_ms", whole(milliseconds(self.took))),
         ];
         if let Some(Reading { signal, value, limit }) = self.reading {
             about.extend([
@@ -272,6 +270,11 @@ fn tell(name: &'static str, took: Duration, about: impl FnOnce() -> Vec<KeyValue
     if span::told() {
         Past::just_now(name, took, about()).tell();
     }
+}
+
+/// A number as spans have them.
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn milliseconds(time: Duration) -> u64 {

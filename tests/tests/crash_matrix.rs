@@ -157,7 +157,7 @@ async fn server() -> anyhow::Result<&'static Server> {
     SERVER.get_or_try_init(start).await
 }
 
-/// Databases that are as empty as new ones: to make one takes as long as a case.
+/// Databases that are as empty as new ones: to empty one costs a fraction of making and dropping it.
 static SPARE: Mutex<Vec<Database>> = Mutex::new(Vec::new());
 
 fn spare() -> MutexGuard<'static, Vec<Database>> {

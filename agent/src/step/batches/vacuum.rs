@@ -127,14 +127,16 @@ impl Vacuums {
         }
     }
 
-    /// Says how it ended: a first time so that it is seen.
-    fn end(&self, shared: &Shared<'_, '_>, part: &Part, end: &Result<End, Error>) {
+    /// Says how it ended after so long: a first time so that it is seen.
+    fn end(&self, shared: &Shared<'_, '_>, part: &Part, end: &Result<End, Error>, took: Duration) {
         let now = self.started.elapsed();
         let mut state = self.state();
         let database = shared.run.database.name();
         let relation = part.full_name();
+        let recorder = &shared.run.control.recorder;
         let why = match end {
             Ok(End::Done) => {
+                recorder.vacuumed(took, String::new());
                 tracing::debug!(database = %database, relation, "vacuumed");
                 state.done += 1;
                 if let Some(vacuum) = state.relations.get_mut(&part.oid) {
@@ -149,6 +151,9 @@ impl Vacuums {
             Ok(End::Ended(why)) => (*why).to_owned(),
             Err(error) => error.to_string(),
         };
+        if !matches!(end, Ok(End::Never(_))) {
+            recorder.vacuumed(took, why.clone());
+        }
         if let Some(vacuum) = state.relations.get_mut(&part.oid) {
             vacuum.failed(now);
         }
@@ -179,16 +184,7 @@ pub(super) async fn when_due(shared: &Shared<'_, '_>, part: &Part) {
     }
     let began = Instant::now();
     let end = vacuum(shared, part).await;
-    let ended = match &end {
-        Ok(End::Done) => Some(String::new()),
-        Ok(End::Ended(why)) => Some((*why).to_owned()),
-        Ok(End::Never(_)) => None,
-        Err(error) => Some(error.to_string()),
-    };
-    if let Some(ended) = ended {
-        shared.run.control.recorder.vacuumed(began.elapsed(), ended);
-    }
-    shared.vacuums.end(shared, part, &end);
+    shared.vacuums.end(shared, part, &end, began.elapsed());
 }
 
 async fn vacuum(shared: &Shared<'_, '_>, part: &Part) -> Result<End, Error> {
