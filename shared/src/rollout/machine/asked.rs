@@ -214,8 +214,8 @@ impl Rollout {
         match self.spent() {
             // Failed, Paused -> Running: what failed is tried again.
             None if ended || paused_by_budget => self.go(Phase::Running),
-            // Failed, Running -> Paused: as many others failed as may, and they count until someone resumes.
-            Some(pause) if ended || runs => self.go(Phase::Paused { pause }),
+            // Failed, Running, Paused -> Paused: as many others failed as may, and they count until someone resumes.
+            Some(pause) if ended || runs || paused_by_budget => self.go(Phase::Paused { pause }),
             None | Some(_) => vec![Effect::Course(self.course.clone())],
         }
     }

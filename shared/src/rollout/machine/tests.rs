@@ -482,6 +482,33 @@ fn a_retry_forgives_only_what_it_tries_again_and_a_skip_resumes_nothing() {
 }
 
 #[test]
+fn a_pause_by_budget_tells_what_counts_after_a_retry_of_some() {
+    let limits = Policy {
+        failure_budget: crate::rollout::policy::Budget::Count(1),
+        ..policy(8, 1)
+    };
+    let names = ["a", "b", "c", "d"];
+    let mut rollout = sample(1, &names, limits);
+    let at_work = [("a", 1), ("b", 2), ("c", 3)];
+    for (name, token) in at_work {
+        rollout.apply(leased(name, "x"), NOW).unwrap();
+        rollout.apply(granted(name, token), NOW).unwrap();
+    }
+    for (name, token) in at_work {
+        let finish = failed(Retryability::GiveUp);
+        rollout.apply(finished(name, token, finish), NOW).unwrap();
+    }
+    let retry = Verb::Retry {
+        databases: named(&["c"]),
+    };
+    rollout.apply(asked(retry), NOW).unwrap();
+    let Phase::Paused { pause } = rollout.phase() else {
+        panic!("two others failed: {:?}", rollout.phase());
+    };
+    assert!(pause.to_string().starts_with("2 databases failed"), "{pause}");
+}
+
+#[test]
 fn a_skipped_database_is_neither_done_nor_failed() {
     let mut rollout = with_failed(sample(1, &["a", "b", "c"], policy(8, 3)), &["a"]);
     let skip = || Verb::Skip {

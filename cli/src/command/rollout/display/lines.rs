@@ -70,10 +70,16 @@ fn line(before: Option<&Assignment>, after: &Assignment) -> Option<String> {
     let name = &after.database;
     let news = match after.state {
         AssignmentState::Waiting => {
-            let error_is_new =
-                !after.error.is_empty() && before.is_none_or(|before| before.error != after.error);
-            let stop_is_new = !after.interrupted.is_empty()
-                && before.is_none_or(|before| before.interrupted != after.interrupted);
+            // The same again is news as well, once another attempt has ended.
+            let another = |before: &Assignment| {
+                before.state == AssignmentState::Running || before.attempt != after.attempt
+            };
+            let is_new = |text: fn(&Assignment) -> &String| {
+                !text(after).is_empty()
+                    && before.is_none_or(|before| another(before) || text(before) != text(after))
+            };
+            let error_is_new = is_new(|of| &of.error);
+            let stop_is_new = is_new(|of| &of.interrupted);
             let reason_is_new = before.is_none_or(|before| before.blocked != after.blocked);
             match (error_is_new, reason_is_new && !after.blocked.is_empty()) {
                 (false, _) if stop_is_new => format!("interrupted: {}; {}", after.interrupted, after.blocked),
@@ -214,6 +220,30 @@ mod tests {
         assert_eq!(
             line(Some(&retry), &later).unwrap(),
             "orders: waiting: rollout xyz is at work on it"
+        );
+    }
+
+    #[test]
+    fn what_ends_an_attempt_again_is_said_again() {
+        let mut stopped = assignment(AssignmentState::Waiting);
+        stopped.interrupted = "agent-a stopped".to_owned();
+        stopped.blocked = "next attempt in 1 s".to_owned();
+        let said = "orders: interrupted: agent-a stopped; next attempt in 1 s";
+        assert_eq!(line(None, &stopped).unwrap(), said);
+        assert_eq!(line(Some(&stopped), &stopped), None);
+        let mut at_work = at(1, 0);
+        at_work.interrupted.clone_from(&stopped.interrupted);
+        assert_eq!(line(Some(&at_work), &stopped).unwrap(), said);
+
+        let mut failed = assignment(AssignmentState::Waiting);
+        failed.error = "server down".to_owned();
+        let mut again = failed.clone();
+        again.attempt = 2;
+        assert_eq!(line(Some(&failed), &failed), None);
+        assert!(
+            line(Some(&failed), &again)
+                .unwrap()
+                .contains("attempt 2 failed: server down")
         );
     }
 
