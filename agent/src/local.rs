@@ -17,7 +17,7 @@ use shared::fence::Fence;
 use shared::id::{Direction, Holder};
 use shared::ledger::{Goal, Ledger};
 use shared::migration::{Set, Version};
-use shared::plan::{Action, Facts, Rate, Stage, StepOutlook};
+use shared::plan::{Action, Facts, Rate, Stage, StepOutlook, Strategies};
 use shared::retry::Retryability;
 use shared::rollout::work::{Exit, Summary};
 use shared::sql::{Tag, ledger as texts, sync};
@@ -97,7 +97,7 @@ async fn try_migrate(
         &claim,
         control,
         Take::Keep,
-        options.overrides,
+        options.overrides.clone(),
     );
     let _at_work = database.at_work();
     let summary = tokio::select! {
@@ -297,16 +297,24 @@ async fn rate(session: &Session, ledger: &Ledger) -> Result<Rate, Error> {
     Ok(measured.map_or(Rate::ASSUMED, |rows| Rate { rows, measured: true }))
 }
 
-/// Plans what `up` or `down` would do, from what is there now. Changes nothing.
+/// Plans what `up` or `down` would do, from what is there now and where these strategies are said. Changes nothing.
 ///
 /// # Errors
 /// What `migrate` would refuse before it begins, and steps that can be seen to fail.
-pub async fn plan(database: &Database, set: &Set, goal: &Goal) -> Result<Vec<PlannedMigration>, Error> {
+pub async fn plan(
+    database: &Database,
+    set: &Set,
+    goal: &Goal,
+    strategies: Strategies,
+) -> Result<Vec<PlannedMigration>, Error> {
     let ledger = read(database, set).await?;
     let work = history::work(database, set, &ledger, goal).await?;
     let mut session = database.session().await?;
     let rate = rate(&session, &ledger).await?;
-    let mut facts = Facts::default();
+    let mut facts = Facts {
+        strategies,
+        ..Facts::default()
+    };
     let mut migrations = Vec::new();
     for todo in &work.todos {
         let mut steps = Vec::new();

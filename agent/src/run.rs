@@ -17,6 +17,7 @@ use shared::id::{DatabaseName, Direction};
 use shared::ledger::{Goal, Todo};
 use shared::lock::{Ended, STALL_BUDGET, Stall};
 use shared::migration::Set;
+use shared::plan::Strategies;
 use shared::retry::Retryability;
 use shared::rollout::work::{Cost, Exit, Progress, Summary};
 use shared::sql::Tag;
@@ -51,7 +52,7 @@ pub(crate) struct Run<'a> {
 }
 
 /// Settings of one command that come before those of the migration and of the file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Budget for waiting for locks.
     pub lock_timeout: Option<Duration>,
@@ -59,6 +60,8 @@ pub struct Overrides {
     pub cancel_idle_in_transaction: Option<Duration>,
     /// Whether the database is a canary.
     pub canary: bool,
+    /// How tables are to be gone about.
+    pub strategies: Strategies,
 }
 
 /// What the batches of one step took in this run.

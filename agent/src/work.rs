@@ -248,6 +248,7 @@ async fn try_execute(
     let goal = goal(&order.aim);
     let overrides = Overrides {
         canary: order.canary,
+        strategies: order.strategies.clone(),
         ..Overrides::default()
     };
     let mut run = Run::new(

@@ -72,7 +72,7 @@ impl Inquiries {
             inquiries: self.clone(),
             number,
             silence: match what {
-                Inquiry::Survey(_) | Inquiry::Plan(_) | Inquiry::Check(_) => SILENCE,
+                Inquiry::Survey(_) | Inquiry::Plan { .. } | Inquiry::Check(_) => SILENCE,
                 Inquiry::Pools => SHORT_SILENCE,
             },
             answers,

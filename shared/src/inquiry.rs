@@ -2,7 +2,7 @@
 //! needed, and nothing of it is written down.
 
 use crate::id::Digest;
-use crate::plan::Outlook;
+use crate::plan::{Outlook, Strategies};
 use crate::pool;
 use crate::survey::{Detail, Survey};
 
@@ -11,8 +11,13 @@ use crate::survey::{Detail, Survey};
 pub enum Inquiry {
     /// What does it look like?
     Survey(Detail),
-    /// What would the migrations of a bundle do there?
-    Plan(Digest),
+    /// What would the migrations of a bundle do there, where these strategies are said?
+    Plan {
+        /// Which.
+        bundle: Digest,
+        /// Said for its tables.
+        strategies: Strategies,
+    },
     /// Does this query give true?
     Check(String),
     /// How are the connections that this agent has to it?
@@ -56,7 +61,7 @@ impl Inquiry {
     /// The bundle that whoever answers must have.
     pub fn bundle(&self) -> Option<Digest> {
         match self {
-            Self::Plan(bundle) => Some(*bundle),
+            Self::Plan { bundle, .. } => Some(*bundle),
             Self::Survey(_) | Self::Check(_) | Self::Pools => None,
         }
     }
@@ -64,7 +69,7 @@ impl Inquiry {
     /// Who is to be asked.
     pub fn whom(&self) -> Whom {
         match self {
-            Self::Survey(_) | Self::Plan(_) | Self::Check(_) => Whom::Any,
+            Self::Survey(_) | Self::Plan { .. } | Self::Check(_) => Whom::Any,
             Self::Pools => Whom::Each,
         }
     }

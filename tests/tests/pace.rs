@@ -62,6 +62,32 @@ async fn a_pause_is_kept_between_any_two_batches_of_a_range() -> anyhow::Result<
 }
 
 #[tokio::test]
+async fn a_strategy_said_for_a_table_comes_before_what_the_author_asks_for() -> anyhow::Result<()> {
+    let database = table(1_000).await?;
+    // As its author asks, it would go on for longer than any test.
+    let set = set("size: 100, pause: 1h")?;
+    for (said, code, part) in [
+        ("public.t=blue_green", 3, "is blue_green"),
+        ("other=direct", 2, "no step of the migrations names it"),
+        ("batched_off_peak", 2, "a single run waits for no hour"),
+        ("t=", 2, "there is no strategy ``"),
+    ] {
+        let ended = up(&database, &set).arg("--strategy").arg(said).run().await?;
+        assert_eq!(ended.code, Some(code), "{said}: {}", ended.stderr);
+        assert!(ended.stderr.contains(part), "{said}: {}", ended.stderr);
+    }
+    assert_eq!(database.number("SELECT sum(n) FROM t").await?, 0);
+    for said in ["direct", "t=batched"] {
+        database
+            .execute("UPDATE t SET n = 0; DROP SCHEMA IF EXISTS confiture CASCADE")
+            .await?;
+        up(&database, &set).arg("--strategy").arg(said).succeed().await?;
+        assert_eq!(database.number("SELECT sum(n) FROM t").await?, 1_000, "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_worker_works_no_more_of_its_time_than_it_may() -> anyhow::Result<()> {
     let database = table(60_000).await?;
     let set = set("size: 1000, target: 50ms, workers: 1, max_duty: 0.25")?;

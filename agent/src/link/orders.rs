@@ -318,6 +318,7 @@ mod tests {
     use super::*;
     use shared::fence::Fence;
     use shared::id::{Digest, Holder, RolloutId};
+    use shared::plan::Strategies;
     use shared::rollout::work::Aim;
     use uuid::Uuid;
 
@@ -337,6 +338,7 @@ mod tests {
             holder: Holder(Uuid::from_u128(7)),
             attempt: 1,
             canary: false,
+            strategies: Strategies::default(),
             trace: None,
         }
     }

@@ -263,7 +263,9 @@ impl Tasks {
                 .map(|connection| connection.gone.clone());
             self.spawn(Subject::Inquiry(question.clone()), async move {
                 let _place = match question.what {
-                    Inquiry::Survey(_) | Inquiry::Plan(_) | Inquiry::Check(_) => Some(places.acquire().await),
+                    Inquiry::Survey(_) | Inquiry::Plan { .. } | Inquiry::Check(_) => {
+                        Some(places.acquire().await)
+                    }
                     Inquiry::Pools => None,
                 };
                 let result = if gone.is_none_or(|gone| gone.is_cancelled()) {

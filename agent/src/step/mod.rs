@@ -63,9 +63,10 @@ impl Place<'_> {
     }
 
     /// What is known before the catalog is looked at.
-    fn facts(&self, stage: Stage) -> Facts {
+    fn facts(&self, run: &Run<'_>, stage: Stage) -> Facts {
         let mut facts = Facts {
             stage,
+            strategies: run.overrides.strategies.clone(),
             ..Facts::default()
         };
         facts.look_ahead(&self.todo.steps[self.index + 1..]);
@@ -154,7 +155,7 @@ async fn read(run: &mut Run<'_>, place: Place<'_>, tag: &Tag, facts: &mut Facts)
 /// Plans what is left from what the catalog says, and carries it out as far as that plan goes.
 async fn planned(run: &mut Run<'_>, place: Place<'_>, stage: Stage) -> Result<Onwards, Error> {
     let tag = place.tag(run);
-    let mut facts = place.facts(stage);
+    let mut facts = place.facts(run, stage);
     let change = &place.step().change;
     if !change.tables().is_empty() || !change.types().is_empty() {
         read(run, place, &tag, &mut facts).await?;

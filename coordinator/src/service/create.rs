@@ -7,6 +7,7 @@ use proto::convert::request::Create;
 use proto::{convert, v1};
 use shared::ledger::{DataLoss, newest_keep_data};
 use shared::migration::{Set, Version};
+use shared::plan::Strategies;
 use shared::rollout::{Bundle, undo};
 use shared::trace::Place;
 use std::time::Duration;
@@ -58,8 +59,8 @@ impl Context {
         let create = Create::from_wire(request).map_err(|error| status::invalid(&error.chain()))?;
         check_selector(&create)?;
         // Parsing hundreds of files takes longer than a handler may hold its thread.
-        let bundle = create.bundle;
-        let parsed = tokio::task::spawn_blocking(move || parse(bundle)).await;
+        let (bundle, strategies) = (create.bundle, create.policy.strategies.clone());
+        let parsed = tokio::task::spawn_blocking(move || parse(bundle, &strategies)).await;
         let parsed = parsed.map_err(|_| Status::internal("reading the migrations ended unexpectedly"))??;
         let Parsed {
             bundle,
@@ -136,12 +137,14 @@ pub(super) struct Parsed {
     versions: Vec<Version>,
 }
 
-pub(super) fn parse(bundle: Bundle) -> Result<Parsed, Status> {
+/// Reads the migrations, for whose tables these strategies are said.
+pub(super) fn parse(bundle: Bundle, strategies: &Strategies) -> Result<Parsed, Status> {
     let set = Set::parse(Some(bundle.set.clone()), &bundle.files)
         .map_err(|problems| status::invalid(&format!("the migrations cannot be used:\n{problems}")))?;
     if set.migrations.is_empty() {
         return Err(status::invalid("the bundle holds no migration"));
     }
+    (strategies.fit(&set)).map_err(|problem| status::invalid(&problem))?;
     let versions = set
         .migrations
         .into_iter()

@@ -31,7 +31,8 @@ impl Context {
             selector,
             policy,
         } = plan;
-        let parsed = tokio::task::spawn_blocking(move || parse(bundle)).await;
+        let strategies = policy.strategies.clone();
+        let parsed = tokio::task::spawn_blocking(move || parse(bundle, &strategies)).await;
         let parsed = parsed.map_err(|_| Status::internal("reading the migrations ended unexpectedly"))??;
         let Parsed { bundle, .. } = parsed;
         let digest = bundle.digest();
@@ -45,7 +46,11 @@ impl Context {
             })
             .collect();
         let databases = places.keys().cloned().collect();
-        let (what, bundle) = (Inquiry::Plan(digest), Some(Arc::new(bundle)));
+        let what = Inquiry::Plan {
+            bundle: digest,
+            strategies: policy.strategies,
+        };
+        let bundle = Some(Arc::new(bundle));
         let found = self.inquire(&reigning, databases, what, bundle).await?;
         let told = ReceiverStream::new(found).map(move |found| Ok(planned(found, &places)));
         Ok(told.boxed())

@@ -1,12 +1,13 @@
 //! What is asked about a database, and the answers, on the wire.
 
 use super::fleet::{detail_from_wire, survey_from_wire, survey_to_wire};
+use super::policy::{strategies_from_wire, strategies_to_wire};
 use super::pool::{pools_from_wire, pools_to_wire};
 use super::{Error, name, required};
 use crate::v1::{self, inquiry_report, inquiry_request};
 use shared::id::DatabaseName;
 use shared::inquiry::{Answer, Checked, Inquiry};
-use shared::plan::{MigrationOutlook, Outlook, StepOutlook, Work};
+use shared::plan::{MigrationOutlook, Outlook, StepOutlook, Strategy, Work};
 use shared::survey::Detail;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ pub(super) fn inquiry_to_wire(what: Inquiry) -> inquiry_request::What {
         Inquiry::Survey(detail) => inquiry_request::What::Survey(inquiry_request::Survey {
             schema: detail == Detail::Schema,
         }),
-        Inquiry::Plan(bundle) => inquiry_request::What::Plan(inquiry_request::Plan {
+        Inquiry::Plan { bundle, strategies } => inquiry_request::What::Plan(inquiry_request::Plan {
             bundle: bundle.to_string(),
+            strategies: strategies_to_wire(&strategies),
         }),
         Inquiry::Check(query) => inquiry_request::What::Check(inquiry_request::Check { query }),
         Inquiry::Pools => inquiry_request::What::Pools(inquiry_request::ShowPools {}),
@@ -26,7 +28,10 @@ pub(super) fn inquiry_to_wire(what: Inquiry) -> inquiry_request::What {
 pub(super) fn inquiry_from_wire(wire: Option<inquiry_request::What>) -> Result<Inquiry, Error> {
     Ok(match required("inquiry.what", wire)? {
         inquiry_request::What::Survey(survey) => Inquiry::Survey(detail_from_wire(survey.schema)),
-        inquiry_request::What::Plan(plan) => Inquiry::Plan(name("inquiry.bundle", plan.bundle)?),
+        inquiry_request::What::Plan(plan) => Inquiry::Plan {
+            bundle: name("inquiry.bundle", plan.bundle)?,
+            strategies: strategies_from_wire("inquiry.strategies", plan.strategies)?,
+        },
         inquiry_request::What::Check(check) => Inquiry::Check(check.query),
         inquiry_request::What::Pools(_) => Inquiry::Pools,
     })
@@ -98,7 +103,7 @@ pub fn outlook_from_wire(wire: v1::Outlook) -> Result<Outlook, Error> {
 }
 
 fn step_to_wire(step: StepOutlook) -> v1::StepOutlook {
-    let strategy = step.strategy().map(shared::plan::Strategy::as_str);
+    let strategy = step.strategy().map(Strategy::as_str);
     v1::StepOutlook {
         number: step.number,
         title: step.title,
@@ -107,6 +112,7 @@ fn step_to_wire(step: StepOutlook) -> v1::StepOutlook {
         estimate_ms: (step.estimate).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         basis: step.basis,
         strategy: strategy.unwrap_or_default().to_owned(),
+        strategy_said: step.said.is_some(),
     }
 }
 
@@ -118,6 +124,10 @@ fn step_from_wire(wire: v1::StepOutlook) -> Result<StepOutlook, Error> {
         rows: wire.rows,
         estimate: wire.estimate_ms.map(Duration::from_millis),
         basis: wire.basis,
+        said: wire
+            .strategy_said
+            .then(|| Strategy::named(&wire.strategy).ok_or(Error::Missing("outlook.strategy")))
+            .transpose()?,
     })
 }
 
@@ -126,13 +136,17 @@ mod tests {
     use super::*;
     use crate::convert::fleet::tests::survey;
     use shared::id::Digest;
+    use shared::plan::strategy::Tables;
 
     #[test]
     fn every_inquiry_survives_the_wire() {
         for what in [
             Inquiry::Survey(Detail::Schema),
             Inquiry::Survey(Detail::Fingerprint),
-            Inquiry::Plan(Digest::of(b"b")),
+            Inquiry::Plan {
+                bundle: Digest::of(b"b"),
+                strategies: [(Tables::All, Strategy::Online)].into_iter().collect(),
+            },
             Inquiry::Check("SELECT true".to_owned()),
             Inquiry::Pools,
         ] {
@@ -151,6 +165,7 @@ mod tests {
             rows: 1_000,
             estimate: Some(Duration::from_millis(50)),
             basis: "20000 rows/s, which is assumed".to_owned(),
+            said: Some(Strategy::Online),
         };
         let planned = Outlook {
             migrations: vec![MigrationOutlook {

@@ -2,9 +2,12 @@
 
 use super::{Error, millis, name};
 use crate::v1;
+use shared::plan::strategy::Tables;
+use shared::plan::{Strategies, Strategy};
 use shared::rollout::Policy;
 use shared::rollout::policy::{self, Asks, Budget, Check, Condition, Rule, Take, Unreachable, Window};
 use shared::settings::duration::WithUnit;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// A policy, as sent.
@@ -26,7 +29,28 @@ pub fn policy_to_wire(policy: Policy) -> v1::Policy {
         windows: policy.windows.iter().map(window_to_wire).collect(),
         waves: policy.waves.into_iter().map(rule_to_wire).collect(),
         checks: policy.checks.into_iter().map(check_to_wire).collect(),
+        strategies: strategies_to_wire(&policy.strategies),
     }
+}
+
+/// What is said of tables, as sent.
+pub(super) fn strategies_to_wire(strategies: &Strategies) -> HashMap<String, String> {
+    let said = strategies.iter();
+    said.map(|(tables, strategy)| (tables.to_string(), strategy.as_str().to_owned()))
+        .collect()
+}
+
+/// What is said of tables, as received.
+pub(super) fn strategies_from_wire(
+    field: &'static str,
+    wire: HashMap<String, String>,
+) -> Result<Strategies, Error> {
+    let said = wire.into_iter().map(|(tables, strategy)| {
+        let tables = Tables::try_from(tables).map_err(invalid(field))?;
+        let strategy = Strategy::try_from(strategy).map_err(invalid(field))?;
+        Ok((tables, strategy))
+    });
+    said.collect()
 }
 
 /// A policy, as received; what is not given is the default.
@@ -68,6 +92,7 @@ pub fn policy_from_wire(wire: v1::Policy) -> Result<Policy, Error> {
             .map(rule_from_wire)
             .collect::<Result<_, _>>()?,
         checks: checks_from_wire("policy.checks", wire.checks)?,
+        strategies: strategies_from_wire("policy.strategies", wire.strategies)?,
     };
     let checked: Result<(), policy::Error> = policy.check();
     checked.map_err(invalid("policy"))?;
@@ -207,6 +232,7 @@ waves:
   - { name: two, databases: [orders, billing], checks: [{ name: ready, sql: SELECT true }] }
 checks:
   - { name: errors, promql: sum(errors), condition: '< 0.1', prometheus: 'http://localhost:9090' }
+strategies: { shop.orders: batched_off_peak, '*': online }
 ";
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::from_agent::holding;
 use super::inquiry::{inquiry_from_wire, inquiry_to_wire};
+use super::policy::{strategies_from_wire, strategies_to_wire};
 use super::request::{bundle_from_wire, bundle_to_wire};
 use super::work::{aim_from_wire, aim_to_wire};
 use super::{Error, millis, name, required, uuid};
@@ -177,6 +178,7 @@ fn assign_to_wire(term: i64, order: Order) -> v1::AssignRequest {
         holder: order.holder.to_string(),
         attempt: order.attempt,
         canary: order.canary,
+        strategies: strategies_to_wire(&order.strategies),
         traceparent: order.trace.map(String::from).unwrap_or_default(),
     }
 }
@@ -191,6 +193,7 @@ fn order_from_wire(wire: v1::AssignRequest) -> Result<Order, Error> {
         holder: Holder(uuid("assign.holder", &wire.holder)?),
         attempt: wire.attempt,
         canary: wire.canary,
+        strategies: strategies_from_wire("assign.strategies", wire.strategies)?,
         // Of no one who tells traces.
         trace: wire.traceparent.parse().ok(),
     })
@@ -202,6 +205,8 @@ mod tests {
     use ::uuid::Uuid;
     use shared::id::{DatabaseName, Digest, RolloutId, SetName};
     use shared::inquiry::Inquiry;
+    use shared::plan::strategy::Tables;
+    use shared::plan::{Strategies, Strategy};
     use shared::rollout::Bundle;
     use shared::rollout::message::Holding;
     use shared::rollout::work::Aim;
@@ -229,6 +234,7 @@ mod tests {
             holder: Holder(Uuid::from_u128(8)),
             attempt: 2,
             canary: true,
+            strategies: [(Tables::All, Strategy::Direct)].into_iter().collect(),
             trace: Some(Place::root("r")),
         }
     }
@@ -256,7 +262,10 @@ mod tests {
             ToAgent::Inquire {
                 inquiry: 7,
                 databases: vec!["orders".try_into().unwrap()],
-                what: Inquiry::Plan(bundle.digest()),
+                what: Inquiry::Plan {
+                    bundle: bundle.digest(),
+                    strategies: Strategies::default(),
+                },
             },
             ToAgent::Redirect { leader: None },
             answer(Renewal::Alive(Duration::from_secs(30))),

@@ -1,6 +1,6 @@
 //! What an agent finds out about the tables a step names.
 
-use super::{ColumnUses, Refusal};
+use super::{ColumnUses, Refusal, Strategies};
 use crate::migration::expression::Expression;
 use crate::migration::{Change, Step};
 use crate::name::{Ident, Table};
@@ -29,6 +29,8 @@ pub struct Facts {
     pub same_rows: BTreeSet<(Table, Table)>,
     /// Columns that a later step of the same migration sets NOT NULL.
     pub not_null_later: BTreeSet<(Table, Ident)>,
+    /// How tables are to be gone about as somebody says.
+    pub strategies: Strategies,
     /// Whether the step has begun before.
     pub stage: Stage,
     /// In a dry run: an earlier step's effect is not known, so a table or column may exist by then.

@@ -6,6 +6,7 @@
 mod batches;
 mod facts;
 mod outlook;
+pub mod strategy;
 mod uses;
 
 use crate::lock::Mode;
@@ -14,6 +15,7 @@ use crate::migration::steps::{Outside, Session};
 pub use batches::*;
 pub use facts::*;
 pub use outlook::*;
+pub use strategy::{Strategies, Strategy};
 pub use uses::*;
 
 /// Why a step cannot be planned on a database.

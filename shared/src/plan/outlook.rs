@@ -1,6 +1,6 @@
 //! What a step will be like on one database: how it goes about its tables, on how many rows, and for how long.
 
-use super::{Action, Facts, Length};
+use super::{Action, Facts, Length, Strategy};
 use crate::index::Work as IndexWork;
 use crate::migration::Version;
 use crate::migration::steps::{Change, Outside};
@@ -42,6 +42,8 @@ pub struct StepOutlook {
     pub estimate: Option<Duration>,
     /// What the estimate rests on, or why there is none, for people.
     pub basis: String,
+    /// How its rows are to be gone about as somebody says.
+    pub said: Option<Strategy>,
 }
 
 /// Kinds of work, by what they mean for the tables.
@@ -63,21 +65,6 @@ pub enum Work {
     Statements,
     /// Known only once earlier steps have run.
     Later,
-}
-
-/// How the rows of a table are gone about, by their number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Strategy {
-    /// Below 100,000 rows: a few batches, done in seconds.
-    Direct,
-    /// Below a million.
-    Batched,
-    /// Below ten million: better in hours of little traffic.
-    OffPeak,
-    /// Below 100 million: it goes on for hours beside the applications.
-    Online,
-    /// Beyond: a new schema or server beside the old one is worth a thought.
-    BlueGreen,
 }
 
 /// Rows a second that work goes through.
@@ -104,30 +91,6 @@ impl Rate {
         rows: BATCHES,
         measured: false,
     };
-}
-
-impl Strategy {
-    /// The one for so many rows.
-    pub fn of(rows: u64) -> Self {
-        match rows {
-            0..100_000 => Self::Direct,
-            100_000..1_000_000 => Self::Batched,
-            1_000_000..10_000_000 => Self::OffPeak,
-            10_000_000..100_000_000 => Self::Online,
-            100_000_000.. => Self::BlueGreen,
-        }
-    }
-
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Batched => "batched",
-            Self::OffPeak => "batched_off_peak",
-            Self::Online => "online",
-            Self::BlueGreen => "blue_green",
-        }
-    }
 }
 
 impl Work {
@@ -164,7 +127,8 @@ impl Work {
 impl StepOutlook {
     /// How its rows are gone about; nothing where it does not change rows.
     pub fn strategy(&self) -> Option<Strategy> {
-        (self.work == Work::Batches).then(|| Strategy::of(self.rows))
+        let by_rows = (self.work == Work::Batches).then(|| Strategy::of(self.rows));
+        self.said.or(by_rows)
     }
 
     /// A step that can be planned, with the facts it was planned by.
@@ -194,6 +158,7 @@ impl StepOutlook {
             rows,
             estimate,
             basis,
+            said: (work == Work::Batches).then(|| said_of(change, facts)).flatten(),
         }
     }
 
@@ -206,6 +171,7 @@ impl StepOutlook {
             rows: 0,
             estimate: None,
             basis: why.to_owned(),
+            said: None,
         }
     }
 }
@@ -247,6 +213,12 @@ fn rows_of(change: &Change, facts: &Facts) -> u64 {
         .filter_map(|table| facts.table(table).ok());
     let parts = tables.flat_map(|table| &table.parts);
     parts.map(|part| part.estimated_rows).sum()
+}
+
+/// What is said of the table that a step names first, as one that works in batches does.
+fn said_of(change: &Change, facts: &Facts) -> Option<Strategy> {
+    let table = facts.find(change.tables().first()?)?;
+    facts.strategies.of(table)
 }
 
 /// How long the parts take one after the other, and what that rests on.
@@ -303,25 +275,6 @@ fn as_f64(rows: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_strategy_follows_the_number_of_rows() {
-        let strategies: Vec<_> = [0, 99_999, 100_000, 1_000_000, 10_000_000, 100_000_000]
-            .into_iter()
-            .map(|rows| Strategy::of(rows).as_str())
-            .collect();
-        assert_eq!(
-            strategies,
-            [
-                "direct",
-                "direct",
-                "batched",
-                "batched_off_peak",
-                "online",
-                "blue_green"
-            ]
-        );
-    }
 
     #[test]
     fn every_kind_of_work_is_known_by_its_name() {

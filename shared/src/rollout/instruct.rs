@@ -152,6 +152,7 @@ impl Book {
             holder: work.holder,
             attempt: work.attempt(),
             canary: rollout.is_canary(&holding.database),
+            strategies: rollout.spec().policy.strategies.clone(),
             trace: Some(rollout.spec().place_of(&holding.database)),
         })
     }

@@ -4,6 +4,7 @@ use crate::fence::Fence;
 use crate::id::{DatabaseName, Digest, Holder, RolloutId};
 use crate::ledger::DataLoss;
 use crate::migration::Version;
+use crate::plan::Strategies;
 use crate::retry::Retryability;
 use crate::trace::Place;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,8 @@ pub struct Order {
     pub attempt: u32,
     /// Whether it is a canary: its backfills are verified where their authors do not say otherwise.
     pub canary: bool,
+    /// How its tables are to be gone about as the rollout's policy says.
+    pub strategies: Strategies,
     /// The span under which the work is told.
     pub trace: Option<Place>,
 }

@@ -7,6 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use shared::fence::Fence;
 use shared::id::{Digest, Holder, RolloutId, SetName};
 use shared::inquiry::{Answer, Checked, Inquiry};
+use shared::plan::Strategies;
 use shared::rollout::Bundle as Content;
 use shared::rollout::message::{Located, Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::story::Story;
@@ -201,6 +202,7 @@ fn assign_in(term: i64, database: &str, token: i64) -> ToAgent {
         holder: Holder(Uuid::from_u128(2)),
         attempt: 1,
         canary: false,
+        strategies: Strategies::default(),
         trace: None,
     };
     ToAgent::Assign { term, order }
@@ -616,7 +618,10 @@ fn a_question_whose_bundle_did_not_arrive_is_said_so_and_the_bundle_asked_for_an
     let ask = ToAgent::Inquire {
         inquiry: 7,
         databases: vec!["a".try_into().unwrap()],
-        what: Inquiry::Plan(Digest::of(b"unknown")),
+        what: Inquiry::Plan {
+            bundle: Digest::of(b"unknown"),
+            strategies: Strategies::default(),
+        },
     };
     let told = scene.hear(1, ask);
     assert_eq!(told[0], "1: inquiry 7 a: no answer");

@@ -9,6 +9,7 @@ use script::{Script, database};
 use shared::fence::Fence;
 use shared::id::{Digest, Holder, RolloutId, SetName, StoreId};
 use shared::migration::File;
+use shared::plan::Strategies;
 use shared::rollout::Bundle;
 use shared::rollout::message::{FromAgent, Holding, Parting, Renewal, ToAgent, Welcome};
 use shared::rollout::work::{Aim, Finish, Look, Order, Progress, Summary};
@@ -104,6 +105,7 @@ fn assign(name: &str, token: i64) -> ToAgent {
         holder: Holder(Uuid::from_u128(2)),
         attempt: 1,
         canary: false,
+        strategies: Strategies::default(),
         trace: None,
     };
     ToAgent::Assign { term: TERM, order }

@@ -119,7 +119,7 @@ fn names(batches: &Batches) -> impl Iterator<Item = (u32, String)> {
 /// The loop as it is planned now: partitions may have come and gone.
 async fn look_again(run: &Run<'_>, place: Place<'_>) -> Result<Batches, Error> {
     let change = &place.step().change;
-    let mut facts = place.facts(Stage::Begun);
+    let mut facts = place.facts(run, Stage::Begun);
     let mut session = run.database.session().await?;
     facts::inspect(&mut session, &place.tag(run), change, &mut facts).await?;
     let batches = change.plan(&facts)?.into_iter().find_map(|action| match action {

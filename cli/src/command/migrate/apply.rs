@@ -13,7 +13,9 @@ use agent::{Living, Overrides};
 use serde_json::json;
 use shared::id::{Direction, Holder};
 use shared::ledger::{Goal, Order};
-use shared::migration::Version;
+use shared::migration::{Set, Version};
+use shared::plan::strategy::{self, Tables};
+use shared::plan::{Strategies, Strategy};
 use shared::rollout::work::{Exit, Progress};
 use shared::settings::Settings;
 use shared::settings::duration::{self, Zero};
@@ -58,6 +60,10 @@ struct How {
     /// a unit; never superusers, replication or other databases
     #[arg(long, value_name = "TIME", value_parser = milliseconds)]
     cancel_idle_in_transaction: Option<Duration>,
+    /// How rows are gone about, whatever the steps say: direct (at full speed), batched or online (as the server's health
+    /// allows), blue_green (refused); of one table or of all. Can be given several times
+    #[arg(long = "strategy", value_name = "[TABLE=]STRATEGY", value_parser = strategy::said)]
+    strategies: Vec<(Tables, Strategy)>,
     /// How long to wait for another run on this database: seconds, or with a unit
     #[arg(long, value_name = "TIME", default_value = "10min", value_parser = seconds)]
     wait: Duration,
@@ -79,6 +85,22 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
 
 fn seconds(text: &str) -> Result<Duration, duration::Error> {
     duration::parse(text, Duration::from_secs(1))
+}
+
+impl How {
+    /// What is said of tables, where it can be meant.
+    fn strategies(&self, set: &Set) -> Result<Strategies, Failure> {
+        if (self.strategies.iter()).any(|(_, strategy)| *strategy == Strategy::OffPeak) {
+            return Err(Failure::usage(
+                "--strategy batched_off_peak: a single run waits for no hour\n  help: run it in an hour of little traffic as `batched`; a rollout keeps to hours, by the `windows` of its policy",
+            ));
+        }
+        let strategies: Strategies = self.strategies.iter().cloned().collect();
+        strategies
+            .fit(set)
+            .map_err(|problem| Failure::usage(format!("--strategy: {problem}")))?;
+        Ok(strategies)
+    }
 }
 
 impl Up {
@@ -158,8 +180,9 @@ async fn migrate(
     global: &Global,
 ) -> Result<Exit, Failure> {
     let target = Target::of(of, settings)?;
+    let strategies = how.strategies(&target.set)?;
     if how.dry_run {
-        let planned = local::plan(&target.database, &target.set, &goal).await?;
+        let planned = local::plan(&target.database, &target.set, &goal, strategies).await?;
         plan::print(&target, &planned, global.output);
         return Ok(Exit::Done);
     }
@@ -169,6 +192,7 @@ async fn migrate(
             canary: false,
             lock_timeout: how.lock_timeout,
             cancel_idle_in_transaction: how.cancel_idle_in_transaction,
+            strategies,
         },
         wait: how.wait,
         living: if how.take_over {

@@ -23,14 +23,15 @@ Each database is asked now, by an agent that serves it, and nothing is changed: 
 their steps does there, on how many rows, and for how long. The number of rows is the planner's, and says how rows are
 gone about: direct (below 100,000), batched (below 1 million), batched_off_peak (below 10 million: better in hours of
 little traffic, see `windows` of a policy), online (below 100 million), blue_green (beyond: a new schema beside the old one is
-worth a thought; batches do it too, for as long as it says). In which waves the databases come is the same as in a rollout
+worth a thought; batches do it too, for as long as it says). With --strategy, or `strategies` of a policy, it is gone about as
+said there instead. In which waves the databases come is the same as in a rollout
 started with the same migrations, databases and policy.
 
 Exit codes: 0; 3 when a database refuses the migrations; 1 when one could not be asked.";
 
 const JSON: &str = "\
 JSON (--output json): databases[] {database, wave, agent, problem, refused, estimate_ms, migrations[] {version, name,
-steps[] {step, title, work, strategy, rows, estimate_ms, basis}}}. `work` is one of nothing, catalog, scan, batches, index,
+steps[] {step, title, work, strategy, strategy_said, rows, estimate_ms, basis}}}. `work` is one of nothing, catalog, scan, batches, index,
 rewrite, statements, later. What is not known is null.";
 
 /// `confiture rollout plan`
@@ -143,6 +144,7 @@ fn print(set: &str, planned: &BTreeMap<(u32, String), Planned>, limits: &Policy)
     let largest = (planned.values())
         .filter_map(|of| of.outlook.as_ref().ok())
         .flat_map(steps)
+        .filter(|step| step.said.is_none())
         .filter_map(StepOutlook::strategy)
         .max();
     match largest {
@@ -214,7 +216,8 @@ fn how(step: &StepOutlook) -> String {
         Work::Statements => "statements as written",
         Work::Later => "planned when its turn comes",
     };
-    format!("{what}{rows}{time}")
+    let said = step.said.map_or("", |_| " as said");
+    format!("{what}{said}{rows}{time}")
 }
 
 fn about(time: Duration) -> String {
@@ -253,6 +256,7 @@ fn step_json(step: &StepOutlook) -> Value {
         "title": step.title,
         "work": step.work.as_str(),
         "strategy": step.strategy().map(Strategy::as_str),
+        "strategy_said": step.said.is_some(),
         "rows": Some(step.rows).filter(|rows| *rows > 0),
         "estimate_ms": step.estimate.map(milliseconds),
         "basis": Some(&step.basis).filter(|basis| !basis.is_empty()),

@@ -2,6 +2,8 @@
 
 use crate::failure::Failure;
 use shared::migration::Problems;
+use shared::plan::Strategy;
+use shared::plan::strategy::{self, Tables};
 use shared::rollout::Policy;
 use shared::rollout::policy::{Budget, Rule, Take};
 use std::path::PathBuf;
@@ -31,6 +33,9 @@ pub(super) struct Flags {
     /// So many failed databases, or a share such as 5%, and nothing new begins [default: 3]
     #[arg(long, value_name = "N|N%", value_parser = Budget::parse)]
     failure_budget: Option<Budget>,
+    /// How rows are gone about, of one table or of all, see `strategies` below; can be given several times
+    #[arg(long = "strategy", value_name = "[TABLE=]STRATEGY", value_parser = strategy::said)]
+    strategies: Vec<(Tables, Strategy)>,
 }
 
 /// What `--help` says about the file.
@@ -55,7 +60,11 @@ Policy file (--policy), each key optional:
   checks:                   # asked once a wave is over; what fails or has no answer pauses the rollout
     - { name: whole, sql: 'SELECT count(*) = 0 FROM orders WHERE total IS NULL' }   # on each database that is done
     - { name: errors, promql: 'sum(rate(errors_total[5m]))', condition: '< 0.1', prometheus: 'http://prometheus:9090' }
-  A wave may have `checks` of its own besides.";
+  strategies:               # how rows are gone about, of these tables (`*`: of all others), whatever the steps say
+    orders: batched_off_peak
+  A wave may have `checks` of its own besides. The strategies are: direct (batches at full speed), batched and online (batches
+  as the server's health allows), batched_off_peak (the same, and only with `windows`), blue_green (a step that would change
+  the table in batches is refused).";
 
 impl Flags {
     /// The file, with the flags.
@@ -79,6 +88,9 @@ impl Flags {
         or(self.max_attempts, &mut policy.max_attempts);
         policy.max_per_agent = self.max_per_agent.or(policy.max_per_agent);
         policy.failure_budget = self.failure_budget.unwrap_or(policy.failure_budget);
+        for (tables, strategy) in &self.strategies {
+            policy.strategies.say(tables.clone(), *strategy);
+        }
         policy
             .check()
             .map_err(|error| Failure::usage(error.texts().join("\n")))?;

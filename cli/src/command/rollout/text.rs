@@ -237,6 +237,9 @@ pub(super) fn policy(of: &Policy) -> String {
     if !windows.is_empty() {
         parts.push(format!("within {}", windows.join(" and ")));
     }
+    if !of.strategies.is_empty() {
+        parts.push(format!("strategies: {}", of.strategies));
+    }
     parts.join(", ")
 }
 

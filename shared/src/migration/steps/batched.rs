@@ -161,7 +161,7 @@ impl Rows<'_> {
             passes,
             kept: self.kept,
             verification,
-            pacing: options.pacing(),
+            pacing: facts.strategies.pacing(self.table, options.pacing())?,
             server_version: facts.server_version,
         })
     }

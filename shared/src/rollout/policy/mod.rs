@@ -16,6 +16,8 @@
 //!   - { name: canary, count: 1, soak: 10m }
 //!   - { name: tenth, percent: 10%, approval: true }
 //!   - { name: gold, select: { tier: gold } }
+//! strategies:               # how the rows of tables are gone about, whatever their number and the authors of steps say
+//!   orders: batched_off_peak
 //! checks:                   # asked after every wave; those of one wave are written with it
 //!   - { name: whole, sql: "SELECT count(*) = 0 FROM orders WHERE total IS NULL" }
 //!   - { name: errors, promql: 'sum(rate(errors_total[5m]))', condition: '< 0.1', prometheus: 'http://prometheus:9090' }
@@ -37,6 +39,7 @@ pub use window::{Hours, Window};
 use super::backoff::Backoff;
 use crate::id::DatabaseName;
 use crate::migration::{Position, Problem};
+use crate::plan::{Strategies, Strategy};
 use crate::settings::duration::WithUnit;
 use crate::yaml::{self, Entry, Node, Value};
 use serde::de::DeserializeOwned;
@@ -72,6 +75,9 @@ pub struct Policy {
     pub waves: Vec<Rule>,
     /// What must hold after every wave.
     pub checks: Vec<Check>,
+    /// How the rows of tables are gone about, before what their number and the authors of steps say.
+    #[serde(skip_serializing_if = "Strategies::is_empty")]
+    pub strategies: Strategies,
 }
 
 /// What becomes of databases that no agent serves.
@@ -185,7 +191,12 @@ impl Policy {
         }
         limit("max_attempts", self.max_attempts, Self::MOST_ATTEMPTS);
         wrong.extend(self.wrong_delays());
+        let off_peak = (self.strategies.iter()).any(|(_, strategy)| strategy == Strategy::OffPeak);
         let mut many = |key, what: String| wrong.push(Wrong { key, item, what });
+        if off_peak && self.windows.is_empty() {
+            let what = "the strategy batched_off_peak is for hours of little traffic, and the policy has no `windows`: give them, or say batched";
+            many("strategies", what.to_owned());
+        }
         if self.windows.len() > Self::MOST_WINDOWS {
             let (given, most) = (self.windows.len(), Self::MOST_WINDOWS);
             many(
@@ -349,6 +360,7 @@ const KEYS: &[&str] = &[
     "windows",
     "waves",
     "checks",
+    "strategies",
 ];
 
 impl Reader<'_> {
@@ -393,6 +405,7 @@ impl Reader<'_> {
                 "windows" => policy.windows = self.list(entry, WINDOW),
                 "waves" => policy.waves = self.list(entry, WAVE),
                 "checks" => policy.checks = self.list(entry, CHECK),
+                "strategies" => self.value(entry, &mut policy.strategies),
                 unknown => {
                     let error = yaml::Error::at(entry.at, format!("the key `{unknown}` is not known here"));
                     self.error(error.advise(yaml::advice(unknown, KEYS)));
@@ -497,6 +510,7 @@ impl Default for Policy {
             windows: Vec::new(),
             waves: Vec::new(),
             checks: Vec::new(),
+            strategies: Strategies::default(),
         }
     }
 }
@@ -524,6 +538,7 @@ waves:
   - { name: two, databases: [orders, billing], checks: [{ name: ready, sql: SELECT true }] }
 checks:
   - { name: errors, promql: sum(errors), condition: '< 0.1', prometheus: 'http://localhost:9090' }
+strategies: { shop.orders: batched_off_peak, '*': online }
 ";
 
     fn said(text: &str) -> Vec<String> {
@@ -596,6 +611,9 @@ checks:
             ("initial_retry_delay: 1ms", "between 100ms and 24h"),
             ("max_retry_delay: 500ms", "less than initial_retry_delay (1s)"),
             ("max_in_flight: 0", "max_in_flight is 0"),
+            ("strategies: { orders: batched_off_peak }", "has no `windows`"),
+            ("strategies: { orders: fast }", "no strategy `fast`"),
+            ("strategies: { a.b.c: direct }", "a.b.c"),
             ("windows: [{ from: 25:00, to: 2:00, zone: UTC }]", "25:00"),
             (
                 "windows: [{ from: 1:00, to: 2:00, zone: Mars/North }]",
