@@ -60,8 +60,8 @@ struct How {
     /// a unit; never superusers, replication or other databases
     #[arg(long, value_name = "TIME", value_parser = milliseconds)]
     cancel_idle_in_transaction: Option<Duration>,
-    /// How rows are gone about, whatever the steps say: direct (at full speed), batched or online (as the server's health
-    /// allows), blue_green (refused); of one table or of all. Can be given several times
+    /// How rows are gone about, whatever the steps say: `direct` (at full speed), `batched` or `online` (as the server's health
+    /// allows), `blue_green` (refused); of one table or of all. Can be given several times
     #[arg(long = "strategy", value_name = "[TABLE=]STRATEGY", value_parser = strategy::said)]
     strategies: Vec<(Tables, Strategy)>,
     /// How long to wait for another run on this database: seconds, or with a unit
