@@ -11,7 +11,7 @@ mod usage;
 pub use binary::{Build, binary};
 pub use confiture::{Confiture, Ended};
 pub use output::{Line, Stream};
-pub use usage::Usage;
+pub use usage::{Usage, cpu_with_children};
 
 use crate::reaper::{self, Ending};
 use anyhow::{Context as _, bail};

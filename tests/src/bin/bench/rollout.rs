@@ -8,6 +8,7 @@ use tests::etcd::Etcd;
 use tests::fleet::{Agent, Coordinator, Member};
 use tests::migrations::Migrations;
 use tests::postgres::{Durability, Options, Server, Session};
+use tests::process::cpu_with_children;
 
 const SERVERS: usize = 3;
 const DATABASES: usize = 300;
@@ -23,7 +24,9 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     let options = Options {
         durability: Durability::Disk,
         ..Options::default()
-    };
+    }
+    // A hundred databases a server do not fit into less.
+    .setting("shared_buffers", "1GB");
     let mut servers = Vec::new();
     for _ in 0..SERVERS {
         servers.push(Server::start_with(options.clone()).await?);
@@ -38,8 +41,10 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     let coordinator = Coordinator::start("coordinator", &etcd.store(&Etcd::fresh_prefix())).await?;
     let agent = Agent::start("agent", &[&coordinator.url()], &members)?;
     coordinator.wait_for_databases(&names).await?;
+    let servers = servers.iter().map(Server::pid).collect::<Result<_, _>>()?;
     let mut fleet = Fleet {
         members: &members,
+        servers,
         coordinator,
         agent,
     };
@@ -62,13 +67,14 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
         }
         nothing.push(fleet.rollout(&set).await?);
     }
-    println!("                                     time         CPU of agent and coordinator, per database");
+    println!(
+        "                                     time         CPU of agent, coordinator and servers, per database"
+    );
     Cost::print("first rollout, makes ledgers", &[first]);
     Cost::print("rollout", &migrated);
     Cost::print("rollout with nothing to do", &nothing);
-    let migrated = median(migrated.iter().map(|cost| cost.time).collect());
-    let bare = median(bare);
-    println!("  bare loop                     {:8.2} ms", per_database(bare));
+    Cost::print("bare loop", &bare);
+    let [migrated, bare] = [migrated, bare].map(|costs| median(costs.iter().map(|cost| cost.time).collect()));
     println!(
         "  rollout against bare loop     {:8.2}       (aim: 1.4 or less; nothing to do: under 3 ms of CPU)\n",
         migrated.as_secs_f64() / bare.as_secs_f64()
@@ -78,26 +84,30 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
 
 struct Fleet<'a> {
     members: &'a [Member],
+    /// Their postmasters.
+    servers: Vec<u32>,
     coordinator: Coordinator,
     agent: Agent,
 }
 
-/// What a rollout took.
+/// What it took to go over all databases.
 #[derive(Clone, Copy)]
 struct Cost {
     time: Duration,
     agent: Duration,
     coordinator: Duration,
+    servers: Duration,
 }
 
 impl Cost {
     fn print(title: &str, costs: &[Self]) {
         let of = |part: fn(&Self) -> Duration| per_database(median(costs.iter().map(part).collect()));
         println!(
-            "  {title:28}  {:8.2} ms    {:8.2} ms + {:.2} ms",
+            "  {title:28}  {:8.2} ms    {:8.2} + {:.2} + {:.2} ms",
             of(|cost| cost.time),
             of(|cost| cost.agent),
-            of(|cost| cost.coordinator)
+            of(|cost| cost.coordinator),
+            of(|cost| cost.servers),
         );
     }
 }
@@ -108,40 +118,54 @@ impl Fleet<'_> {
         let command = self.coordinator.rollout(set).arg("--watch");
         let command = command.arg("--max-in-flight").arg(AT_A_TIME.to_string());
         let command = command.arg("--max-per-server").arg(PER_SERVER.to_string());
-        let (agent, coordinator) = self.cpu()?;
+        self.cost_of(async || command.succeed().await.map(drop)).await
+    }
+
+    async fn cost_of(&mut self, work: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<Cost> {
+        let before = self.cpu()?;
         let began = Instant::now();
-        command.succeed().await?;
+        work().await?;
         let time = began.elapsed();
-        let (agent_after, coordinator_after) = self.cpu()?;
+        let after = self.cpu()?;
+        let [agent, coordinator, servers] = std::array::from_fn(|of| after[of].saturating_sub(before[of]));
         Ok(Cost {
             time,
-            agent: agent_after.saturating_sub(agent),
-            coordinator: coordinator_after.saturating_sub(coordinator),
+            agent,
+            coordinator,
+            servers,
         })
     }
 
-    fn cpu(&mut self) -> anyhow::Result<(Duration, Duration)> {
+    /// Of agent, coordinator and all servers.
+    fn cpu(&mut self) -> anyhow::Result<[Duration; 3]> {
         let agent = self.agent.process()?.usage()?;
         let coordinator = self.coordinator.process()?.usage()?;
-        Ok((agent.cpu, coordinator.cpu))
+        let mut servers = Duration::ZERO;
+        for server in &self.servers {
+            servers += cpu_with_children(*server)?;
+        }
+        Ok([agent.cpu, coordinator.cpu, servers])
     }
 
     /// What a script would do: connect, run the statement, go on to the next.
-    async fn bare_loop(&self, statement: &str) -> anyhow::Result<Duration> {
-        let began = Instant::now();
-        stream::iter(self.members)
-            .map(|member| async move {
-                let session = Session::open(member.database.url()).await?;
-                session
-                    .batch_execute(statement)
-                    .await
-                    .map_err(anyhow::Error::from)
-            })
-            .buffer_unordered(AT_A_TIME)
-            .try_collect::<()>()
-            .await?;
-        Ok(began.elapsed())
+    async fn bare_loop(&mut self, statement: &str) -> anyhow::Result<Cost> {
+        let members = self.members;
+        self.cost_of(async || over_all(members, statement).await).await
     }
+}
+
+async fn over_all(members: &[Member], statement: &str) -> anyhow::Result<()> {
+    stream::iter(members)
+        .map(|member| async move {
+            let session = Session::open(member.database.url()).await?;
+            session
+                .batch_execute(statement)
+                .await
+                .map_err(anyhow::Error::from)
+        })
+        .buffer_unordered(AT_A_TIME)
+        .try_collect()
+        .await
 }
 
 fn table(name: &str) -> String {
