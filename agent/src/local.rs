@@ -8,7 +8,7 @@ use crate::facts;
 use crate::faults::{self, Point};
 use crate::history;
 use crate::holder;
-use crate::ledger::{self, Living, Take, Taken};
+use crate::ledger::{self, Living, Reader, Take, Taken};
 use crate::metrics;
 use crate::run::{Overrides, PATIENCE, Run};
 use crate::session::Session;
@@ -169,7 +169,11 @@ enum Look {
 }
 
 async fn look(database: &Database, set: &Set, options: &Options) -> Result<Look, Error> {
-    let ledger = read(database, set).await?;
+    let ledger = {
+        let session = database.session().await?;
+        ledger::read_or_absent_to_decide(database, &session, &READING, &set.name, Reader::Anyone).await?
+    };
+    ledger::check_identity(&ledger)?;
     let work = history::work(database, set, &ledger, &options.goal).await?;
     let done = Done {
         summary: Summary::default(),

@@ -42,19 +42,29 @@ fn limits(lock: Duration, commit: Commit) -> Limits {
     }
 }
 
+/// Whether there is a ledger.
+async fn is_there(session: &Session, tag: &Tag) -> Result<bool, Error> {
+    let doing = "looking for the ledger";
+    let rows = session.query(tag, doing, texts::EXISTS, &[]).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
 /// Reads the ledger of one set; `None` when there is none.
 pub(crate) async fn read(session: &Session, tag: &Tag, set: &SetName) -> Result<Option<Ledger>, Error> {
-    let rows = session
-        .query(tag, "looking for the ledger", texts::EXISTS, &[])
-        .await?;
-    if !rows.first().is_some_and(|row| row.get(0)) {
-        return Ok(None);
+    if is_there(session, tag).await? {
+        read_present(session, tag, set).await.map(Some)
+    } else {
+        Ok(None)
     }
-    read_present(session, tag, set).await.map(Some)
 }
 
 /// Reads the ledger of one set where one is known to be there: somebody took its fence.
 pub(crate) async fn read_present(session: &Session, tag: &Tag, set: &SetName) -> Result<Ledger, Error> {
+    let ledger = read_whole(session, tag, set).await?;
+    with_holder(session, tag, ledger, Reader::Anyone).await
+}
+
+async fn read_whole(session: &Session, tag: &Tag, set: &SetName) -> Result<Ledger, Error> {
     let read = session
         .query(
             tag,
@@ -93,6 +103,29 @@ pub(crate) enum Reader {
     Holder,
     /// Somebody for whom holders of this store are no others.
     Store(StoreId),
+    /// Somebody for whom every holder is another.
+    Anyone,
+}
+
+/// Asks whether the holder's statements run, where that matters: it does not renew itself, and may be alive all the same.
+async fn with_holder(
+    session: &Session,
+    tag: &Tag,
+    mut ledger: Ledger,
+    reader: Reader,
+) -> Result<Ledger, Error> {
+    let unknown = (ledger.holder.as_mut()).filter(|holder| match reader {
+        _ if holder.is_held() => false,
+        Reader::Holder => false,
+        Reader::Store(store) => holder.store != Some(store),
+        Reader::Anyone => true,
+    });
+    if let Some(holder) = unknown {
+        let doing = "looking for statements of the holder";
+        let rows = session.query(tag, doing, texts::WORKING, &[]).await?;
+        holder.found(rows.first().is_some_and(|row| row.get(0)));
+    }
+    Ok(ledger)
 }
 
 /// Reads as much of a ledger that is there as decides what is to be done: all of it only where that is needed.
@@ -106,16 +139,11 @@ pub(crate) async fn read_to_decide(
     let doing = "reading the ledger";
     let brief = session.query(tag, doing, texts::READ_BRIEFLY, &params).await;
     // Whatever is wrong, the whole reading says it better; an older format is nothing wrong.
-    if let Ok(ledger) = brief.and_then(|rows| parsed(&rows))
-        && ledger.is_between_runs()
-        && (ledger.holder.as_ref()).is_none_or(|holder| match reader {
-            Reader::Holder => true,
-            Reader::Store(store) => holder.is_held() || holder.store == Some(store),
-        })
-    {
-        return Ok(ledger);
-    }
-    read_present(session, tag, set).await
+    let ledger = match brief.and_then(|rows| parsed(&rows)) {
+        Ok(ledger) if ledger.is_between_runs() => ledger,
+        Ok(_) | Err(_) => read_whole(session, tag, set).await?,
+    };
+    with_holder(session, tag, ledger, reader).await
 }
 
 /// Who may not do it, and where.
@@ -186,9 +214,10 @@ pub(crate) async fn read_or_absent_to_decide(
     set: &SetName,
     reader: Reader,
 ) -> Result<Ledger, Error> {
-    if database.has_ledger()
+    if (database.has_ledger() || is_there(session, tag).await?)
         && let Ok(ledger) = read_to_decide(session, tag, set, reader).await
     {
+        database.saw_ledger(true);
         return Ok(ledger);
     }
     // It may be gone, or the connection is.
@@ -213,10 +242,7 @@ pub(crate) async fn ensure(database: &Database, tag: &Tag) -> Result<(), Error> 
         return Ok(());
     }
     let session = &mut database.session().await?;
-    let rows = session
-        .query(tag, "looking for the ledger", texts::EXISTS, &[])
-        .await?;
-    if rows.first().is_some_and(|row| row.get(0)) {
+    if is_there(session, tag).await? {
         return Ok(());
     }
     // Only for its refusal of servers that are too old.

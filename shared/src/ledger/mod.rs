@@ -127,7 +127,7 @@ pub struct HolderRow {
     /// For people.
     pub description: String,
     held: bool,
-    /// A brief reading does not look.
+    /// Asked only where it does not renew itself, and by whom it matters to.
     #[serde(default)]
     working: bool,
 }
@@ -136,6 +136,11 @@ impl HolderRow {
     /// Whether it renewed itself in time.
     pub fn is_held(&self) -> bool {
         self.held
+    }
+
+    /// Notes whether one of its statements is running.
+    pub fn found(&mut self, working: bool) {
+        self.working = working;
     }
 
     /// Whether it is alive: it renewed itself in time, or one of its statements is running.

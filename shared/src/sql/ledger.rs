@@ -163,8 +163,8 @@ UPDATE confiture.ledger SET format = 3, works_with = 3;
 pub const FORMAT_ROW: &str = "SELECT pg_catalog.to_jsonb(l)::pg_catalog.text FROM confiture.ledger l";
 
 /// Everything a decision needs, as one JSON text: see [`crate::ledger::Ledger`]. It reads every format up to ours: columns
-/// of later ones are taken out of the whole row. It is the first statement of most connections, which have to read the
-/// catalog for it: so not `pg_stat_activity`, a view of more than it needs, but the function behind. Parameter: set (text).
+/// of later ones are taken out of the whole row. Whether a statement of a holder runs that does not renew itself is asked
+/// by [`WORKING`]. Parameter: set (text).
 pub const READ: &str = r#"
 SELECT pg_catalog.json_build_object(
   'ledger', (SELECT pg_catalog.to_jsonb(l) FROM confiture.ledger l),
@@ -175,15 +175,7 @@ SELECT pg_catalog.json_build_object(
              database_name
         FROM confiture.fence) f),
   'holder', (SELECT pg_catalog.row_to_json(h) FROM (
-      SELECT h.holder, h.store, h.description, h.held_until > pg_catalog.clock_timestamp() AS held,
-             EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a, confiture.fence f
-                      WHERE a.datid = (SELECT oid FROM pg_catalog.pg_database
-                                        WHERE datname = pg_catalog.current_database())
-                        AND a.state <> 'idle' AND a.pid <> pg_catalog.pg_backend_pid() AND f.holder = h.holder
-                        AND pg_catalog.starts_with(a.query, '/*confiture ')
-                        AND pg_catalog.strpos(pg_catalog.split_part(a.query, '*/', 1) || ' ',
-                            ' f=' || f.epoch || '.' || f.token || '.' || f.local || ' ') > 0) AS working
-        FROM confiture.holder h) h),
+      SELECT holder, store, description, held_until > pg_catalog.clock_timestamp() AS held FROM confiture.holder) h),
   'runs', (SELECT coalesce(pg_catalog.json_agg(r), '[]') FROM (
       SELECT version, direction, run, written, name, state, checksum, scheme, steps, rollout, by,
              pg_catalog.to_char(began_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS began_at,
@@ -200,9 +192,9 @@ SELECT pg_catalog.json_build_object(
         FROM confiture.step s WHERE s.set_name = $1 ORDER BY s.step) s)
 )::pg_catalog.text"#;
 
-/// What of [`READ`] decides whether there is something to do, where no run is half-way: no steps, no times, and of a holder
-/// not whether a statement of its runs. In a new session, where most of the time goes into reading the catalog, it costs
-/// half as much. Formats before ours may lack its columns: whoever is refused reads all. Parameter: set (text).
+/// What of [`READ`] decides whether there is something to do, where no run is half-way: no steps, and no times. It is the
+/// first statement of most connections, which have to read the catalog for it, and there it costs half as much. Formats
+/// before ours may lack its columns: whoever is refused reads all. Parameter: set (text).
 pub const READ_BRIEFLY: &str = r"
 SELECT pg_catalog.json_build_object(
   'ledger', (SELECT pg_catalog.json_build_object('format', format, 'works_with', works_with) FROM confiture.ledger),
@@ -218,6 +210,16 @@ SELECT pg_catalog.json_build_object(
       'steps', steps, 'rollout', rollout, 'by', by, 'down_checksum', down_checksum) ORDER BY run), '[]')
      FROM confiture.run WHERE set_name = $1)
 )::pg_catalog.text";
+
+/// Whether a statement runs under the fence in force, by its tag, whose holder is the one that is written down. One boolean.
+/// Not by `pg_stat_activity`: reading that view costs a new session more than the function behind it.
+pub const WORKING: &str = r"
+SELECT EXISTS (SELECT FROM confiture.fence f, confiture.holder h, pg_catalog.pg_stat_get_activity(NULL) a
+   WHERE f.holder = h.holder
+     AND a.datid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+     AND a.state <> 'idle' AND a.pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(a.query, '/*confiture ')
+     AND pg_catalog.strpos(pg_catalog.split_part(a.query, '*/', 1) || ' ',
+         ' f=' || f.epoch || '.' || f.token || '.' || f.local || ' ') > 0)";
 
 /// Takes the fence for a lease. Parameters: epoch, token, local (int8), holder (uuid), store (uuid), the fleet's name
 /// for the database (text). One row when it is ours now.
