@@ -1,13 +1,20 @@
 //! Connections of an agent: bounded over all databases of a server, kept open while there is work and given up without,
 //! asked for in a line, replaced when they are old.
 
-use agent::audit;
 use agent::error::Error;
+use agent::local::{self, Options};
 use agent::pool::{Servers, Stats};
+use agent::story::Recorder;
+use agent::work::{Control, Listener};
+use agent::{Living, Overrides, audit};
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
+use shared::id::Holder;
+use shared::ledger::{Goal, Order};
+use shared::migration::{File, Set};
 use shared::pool::Verdict;
+use shared::rollout::work::Progress;
 use shared::settings::Pool;
 use std::time::{Duration, Instant};
 use tests::fleet::{Agent, Coordinator, members};
@@ -15,6 +22,8 @@ use tests::migrations::Migrations;
 use tests::postgres::{Database, Server, Session};
 use tests::process::Confiture;
 use tests::{eventually, opened_with};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 const PLACES: i64 = 4;
 const DATABASES: usize = 24;
@@ -319,5 +328,70 @@ async fn waiting_is_bounded_in_time_and_in_number() -> anyhow::Result<()> {
     assert_eq!(number("all connections of the pool stayed in use"), 1_000);
     assert_eq!(number("raise connection.pool.max_size"), 1_098, "{}", told[0]);
     assert_eq!(of.pools().transactions.waiting, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn batches_give_way_while_others_wait_for_connections_and_say_so() -> anyhow::Result<()> {
+    const ROWS: i64 = 400_000;
+    let database = Server::shared().await?.fresh_database().await?;
+    let table = format!(
+        "CREATE TABLE t (k bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
+         INSERT INTO t SELECT g FROM generate_series(1, {ROWS}) g; ANALYZE t"
+    );
+    database.execute(&table).await?;
+    let step =
+        "up:\n  - backfill: { table: t, set: { n: 1 }, batch: { size: 100, target: 2ms, max_duty: 1 } }\n";
+    let file = File {
+        path: "001_count.yaml".to_owned(),
+        content: step.into(),
+    };
+    let set = Set::parse(None, &[file])?;
+    let pool = Pool {
+        min_size: 1,
+        max_size: 3,
+        ..Pool::default()
+    };
+    let of = opened_with(database.url(), pool, &Servers::unbounded())?;
+    let (progress, seen) = watch::channel(Progress::default());
+    let control = Control {
+        stop: CancellationToken::new(),
+        progress,
+        listener: Listener::default(),
+        recorder: Recorder::default(),
+    };
+    let options = Options {
+        goal: Goal::Up {
+            target: None,
+            order: Order::Strict,
+        },
+        overrides: Overrides::default(),
+        wait: Duration::ZERO,
+        living: Living::Wait,
+        description: "a test".to_owned(),
+        holder: Holder(uuid::Uuid::new_v4()),
+    };
+    let migrated = local::migrate(&of, &set, &options, &control, |_| {}).boxed();
+    let crowd = async {
+        eventually("batches", SOON, || async {
+            Ok((seen.borrow().rows > 0).then_some(()))
+        })
+        .await?;
+        let told = eventually("the pool to be the reason", SOON, || async {
+            Ok((seen.borrow().pace.contains("waiting for a pool connection")).then_some(()))
+        });
+        tokio::select! {
+            told = told => told,
+            _ = join_all((0..12).map(|_| async { loop { drop(requests(&of, 1).await) } })) => {
+                anyhow::bail!("requests go on for ever")
+            }
+        }
+    };
+    let (done, crowd) = tokio::join!(migrated, crowd);
+    let done = done?;
+    crowd?;
+    // Nobody waits any more, and the rest is done.
+    assert_eq!(done.summary.rows, u64::try_from(ROWS)?);
+    assert_eq!(database.number("SELECT sum(n) FROM t").await?, ROWS);
     Ok(())
 }
