@@ -114,12 +114,12 @@ async fn with_holder(
     mut ledger: Ledger,
     reader: Reader,
 ) -> Result<Ledger, Error> {
-    let unknown = (ledger.holder.as_mut()).filter(|holder| match reader {
-        _ if holder.is_held() => false,
+    let another = |store| match reader {
         Reader::Holder => false,
-        Reader::Store(store) => holder.store != Some(store),
+        Reader::Store(ours) => store != Some(ours),
         Reader::Anyone => true,
-    });
+    };
+    let unknown = (ledger.holder.as_mut()).filter(|holder| !holder.is_held() && another(holder.store));
     if let Some(holder) = unknown {
         let doing = "looking for statements of the holder";
         let rows = session.query(tag, doing, texts::WORKING, &[]).await?;
@@ -214,14 +214,18 @@ pub(crate) async fn read_or_absent_to_decide(
     set: &SetName,
     reader: Reader,
 ) -> Result<Ledger, Error> {
-    if (database.has_ledger() || is_there(session, tag).await?)
-        && let Ok(ledger) = read_to_decide(session, tag, set, reader).await
-    {
-        database.saw_ledger(true);
-        return Ok(ledger);
+    if !database.has_ledger() {
+        let there = is_there(session, tag).await?;
+        database.saw_ledger(there);
+        if !there {
+            return Ok(Ledger::absent(Database::identity_by(session).await?));
+        }
     }
-    // It may be gone, or the connection is.
-    read_or_absent(database, session, tag, set).await
+    match read_to_decide(session, tag, set, reader).await {
+        Ok(ledger) => Ok(ledger),
+        // It may be gone, or the connection is.
+        Err(_) => read_or_absent(database, session, tag, set).await,
+    }
 }
 
 /// Refuses a database that is not the one its ledger was written in.

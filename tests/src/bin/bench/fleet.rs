@@ -1,11 +1,11 @@
 //! A trivial migration over many databases, against a bare loop of the same statement.
 
+use crate::bare::{self, table};
 use crate::median;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::time::{Duration, Instant};
 use tests::fleet::{Agent, Coordinator, Member};
 use tests::migrations::Migrations;
-use tests::postgres::{Durability, Options, Server, Session};
+use tests::postgres::{Durability, Options, Server};
 
 const DATABASES: u32 = 100;
 const AT_A_TIME: usize = 8;
@@ -86,10 +86,6 @@ async fn measure_with(places: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn table(name: &str) -> String {
-    format!("CREATE TABLE {name} (id bigint PRIMARY KEY, note text)")
-}
-
 /// `confiture rollout start --watch`, from its start to its end.
 async fn rollout(coordinator: &Coordinator, set: &Migrations) -> anyhow::Result<Duration> {
     let command = coordinator
@@ -102,19 +98,8 @@ async fn rollout(coordinator: &Coordinator, set: &Migrations) -> anyhow::Result<
     Ok(began.elapsed())
 }
 
-/// What a script would do: connect, run the statement, go on to the next.
 async fn bare_loop(members: &[Member], statement: &str) -> anyhow::Result<Duration> {
     let began = Instant::now();
-    stream::iter(members)
-        .map(|member| async move {
-            let session = Session::open(member.database.url()).await?;
-            session
-                .batch_execute(statement)
-                .await
-                .map_err(anyhow::Error::from)
-        })
-        .buffer_unordered(AT_A_TIME)
-        .try_collect::<()>()
-        .await?;
+    bare::run(members, statement, AT_A_TIME).await?;
     Ok(began.elapsed())
 }

@@ -6,6 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "figures are what a benchmark is for")]
 
+mod bare;
 mod batches;
 mod fleet;
 mod growth;

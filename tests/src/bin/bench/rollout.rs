@@ -1,13 +1,13 @@
 //! Three hundred real databases on three servers: a trivial migration against a bare loop of its statement, and what it
 //! costs to find out that there is nothing to do.
 
+use crate::bare::{self, table};
 use crate::median;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::time::{Duration, Instant};
 use tests::etcd::Etcd;
 use tests::fleet::{Agent, Coordinator, Member};
 use tests::migrations::Migrations;
-use tests::postgres::{Durability, Options, Server, Session};
+use tests::postgres::{Durability, Options, Server};
 use tests::process::cpu_with_children;
 
 const SERVERS: usize = 3;
@@ -147,29 +147,12 @@ impl Fleet<'_> {
         Ok([agent.cpu, coordinator.cpu, servers])
     }
 
-    /// What a script would do: connect, run the statement, go on to the next.
+    /// What a script would do.
     async fn bare_loop(&mut self, statement: &str) -> anyhow::Result<Cost> {
         let members = self.members;
-        self.cost_of(async || over_all(members, statement).await).await
+        self.cost_of(async || bare::run(members, statement, AT_A_TIME).await)
+            .await
     }
-}
-
-async fn over_all(members: &[Member], statement: &str) -> anyhow::Result<()> {
-    stream::iter(members)
-        .map(|member| async move {
-            let session = Session::open(member.database.url()).await?;
-            session
-                .batch_execute(statement)
-                .await
-                .map_err(anyhow::Error::from)
-        })
-        .buffer_unordered(AT_A_TIME)
-        .try_collect()
-        .await
-}
-
-fn table(name: &str) -> String {
-    format!("CREATE TABLE {name} (id bigint PRIMARY KEY, note text)")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
