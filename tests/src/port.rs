@@ -1,10 +1,11 @@
 //! Loopback ports that nobody else in our tests uses.
 
 use anyhow::bail;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::atomic::{AtomicU16, Ordering};
+use tokio::net::TcpSocket;
 
 /// Below the range that Linux gives to outgoing connections, so that none of those can take one from us.
 const FIRST: u16 = 16_000;
@@ -34,7 +35,7 @@ impl Port {
             let Ok(claim) = UnixListener::bind_addr(&name) else {
                 continue;
             };
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+            if is_free(number)? {
                 return Ok(Self {
                     number,
                     _claim: claim,
@@ -47,5 +48,30 @@ impl Port {
     /// The number.
     pub fn number(&self) -> u16 {
         self.number
+    }
+}
+
+/// Whether nobody listens there.
+///
+/// We do not listen to find out: a process that is being started just then holds a copy of our socket until it runs
+/// its own program, and the port would be taken for that moment. A socket that is only bound is in nobody's way.
+fn is_free(number: u16) -> std::io::Result<bool> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    Ok(socket.bind((Ipv4Addr::LOCALHOST, number).into()).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Port, is_free};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn a_port_is_free_until_somebody_listens() -> anyhow::Result<()> {
+        let port = Port::claim()?;
+        assert!(is_free(port.number())?);
+        let _listening = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number()))?;
+        assert!(!is_free(port.number())?);
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! The harness itself: its servers live, crash and come back, and nothing outlives a killed test.
 
 use anyhow::Context as _;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tests::etcd::Etcd;
 use tests::eventually;
@@ -150,6 +152,30 @@ fn two_claims_are_two_ports() -> anyhow::Result<()> {
     numbers.dedup();
     assert_eq!(numbers.len(), ports.len());
     Ok(())
+}
+
+/// A process inherits open sockets of the one that starts it, for the moment until it runs its own program.
+#[test]
+fn a_claimed_port_may_be_listened_on_while_processes_start() -> anyhow::Result<()> {
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| -> anyhow::Result<()> {
+            while !ended.load(Ordering::Relaxed) {
+                Command::new("/bin/true").status()?;
+            }
+            Ok(())
+        });
+        let claimed = (0..3_000).try_for_each(|_| -> anyhow::Result<()> {
+            let port = Port::claim()?;
+            let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number()));
+            listening
+                .map(drop)
+                .with_context(|| format!("port {}", port.number()))
+        });
+        ended.store(true, Ordering::Relaxed);
+        starting.join().expect("it does not panic")?;
+        claimed
+    })
 }
 
 #[tokio::test]
