@@ -153,6 +153,60 @@ async fn who_is_in_the_way_of_a_sql_file_is_waited_for_outside_the_queue() -> an
     Ok(())
 }
 
+/// What only creates asks nobody at first; somebody who creates the same is waited for, and named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_creates_the_same_table_is_waited_for_and_named() -> anyhow::Result<()> {
+    let database = database().await?;
+    let file = "-- confiture: lock_timeout=2s\nCREATE TABLE fresh (id int);\n";
+    let migrations = Migrations::write(&[("1_fresh.up.sql", file)])?;
+    let other = database.connect().await?;
+    other.batch_execute("BEGIN; CREATE TABLE fresh (id int)").await?;
+    let ended = up(&database, &migrations, &[]).run().await?;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("held by pid"), "{}", ended.stderr);
+    other.batch_execute("ROLLBACK").await?;
+    let ended = up(&database, &migrations, &[]).run().await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    Ok(())
+}
+
+/// A look at the queue would cost more than what it is for: the same connection does all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_creates_needs_one_connection_also_where_it_is_slow() -> anyhow::Result<()> {
+    let server = Server::shared().await?;
+    for (file, connections) in [
+        ("CREATE TABLE fresh (id int PRIMARY KEY, note text)", 1),
+        ("ALTER TABLE t ADD COLUMN note text", 2),
+    ] {
+        let database = database().await?;
+        let slow = "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.4); END';
+                    CREATE EVENT TRIGGER slow ON ddl_command_end
+                      WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE') EXECUTE FUNCTION slow()";
+        let ledger = Migrations::write(&[("1_nothing.up.sql", "SELECT 1")])?;
+        up(&database, &ledger, &[]).succeed().await?;
+        database.admin().await?.batch_execute(slow).await?;
+        let before = sessions(server, &database).await?;
+        ledger.put("2_slow.up.sql", file)?;
+        up(&database, &ledger, &[]).succeed().await?;
+        let now = before + connections;
+        eventually("the server's count", Duration::from_secs(20), || async {
+            Ok((sessions(server, &database).await? >= now).then_some(()))
+        })
+        .await?;
+        assert_eq!(sessions(server, &database).await?, now, "{file}");
+    }
+    Ok(())
+}
+
+/// How many sessions the server has seen in a database.
+async fn sessions(server: &Server, database: &Database) -> anyhow::Result<i64> {
+    let seen = format!(
+        "SELECT sessions FROM pg_stat_database WHERE datname = '{}'",
+        database.name()
+    );
+    server.admin("postgres").await?.number(&seen).await
+}
+
 /// VACUUM FULL and the like, which no transaction may hold: they begin when nobody is in their way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rewrite_waits_outside_the_queue_too() -> anyhow::Result<()> {

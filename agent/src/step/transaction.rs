@@ -1,6 +1,6 @@
 //! Statements in one fenced transaction, tried until they get their locks or the budget for them ends.
 
-use super::locks::{Locks, Turn};
+use super::locks::{Locks, Seen, Turn};
 use super::{Part, Place, record};
 use crate::backoff::Backoff;
 use crate::error::Error;
@@ -39,13 +39,19 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let tag = place.tag(run);
     let mut locks = Locks::new(run, place, &tag, transaction).await?;
+    // Another connection would cost the server more than all of it.
+    let mut unseen = transaction.creates_only;
     loop {
         let turn = locks.turn(run, &tag).await?;
         let mut session = session(run, place, transaction).await?;
         let began = Instant::now();
         // On the heap: a run of many steps is one future.
         let attempt = Box::pin(attempt(run, place, part, transaction, &mut session, &tag, &turn));
-        let (tried, seen) = Locks::watched(run, &tag, attempt).await;
+        let (tried, seen) = if unseen {
+            (attempt.await, Seen::default())
+        } else {
+            Locks::watched(run, &tag, attempt).await
+        };
         let taken = matches!(&tried, Err(error) if error.sqlstate() == Some(LOCK_TIMEOUT));
         run.locks.saw(&seen, taken.then(|| began.elapsed()));
         if tried.is_err() && !session.is_usable() {
@@ -64,6 +70,8 @@ pub(super) async fn run(
                 return Ok(());
             }
             Err(_) if taken => {
+                // Somebody creates the same, and has not committed it.
+                unseen = false;
                 locks
                     .taken(run, &tag, &turn, began.elapsed(), seen.blockers)
                     .await?;
@@ -101,25 +109,46 @@ async fn attempt(
     if let Some((lock, patience)) = &turn.aside {
         within(session, tag, *patience, lock).await?;
     }
-    within(session, tag, turn.length, "").await?;
-    let recorded = record::before(run, place, part, session, tag, None).await?;
-    let before = match recorded {
+    // In one flight.
+    let (within, recorded) = tokio::join!(
+        biased;
+        within(session, tag, turn.length, ""),
+        record::before(run, place, part, session, tag, None),
+    );
+    within?;
+    let before = match recorded? {
         Some(xid) => xid,
         None => assign_xid(session, tag).await?,
     };
-    for text in &transaction.statements {
-        send(session, text, tag, place).await?;
-    }
+    let after = changed(session, &transaction.statements, tag, place).await?;
     faults::reach(Point::AfterChange).await?;
-    let after = session
-        .query(tag, "checking the transaction", texts::CURRENT_XID, &[])
-        .await?;
-    let after: Option<String> = after.first().and_then(|row| row.get(0));
     if after.as_ref() != Some(&before) {
         return Err(Error::HiddenCommit);
     }
     record::after(run, place, part, session, tag).await?;
     record::commit(session, tag).await
+}
+
+/// Sends the statements; gives the id of the transaction we are in after the last one.
+async fn changed(
+    session: &Session,
+    statements: &[String],
+    tag: &Tag,
+    place: Place<'_>,
+) -> Result<Option<String>, Error> {
+    let asked = session.query(tag, "checking the transaction", texts::CURRENT_XID, &[]);
+    let rows = if let Some((last, others)) = statements.split_last() {
+        for text in others {
+            send(session, text, tag, place).await?;
+        }
+        // In one flight.
+        let (sent, rows) = tokio::join!(biased; send(session, last, tag, place), asked);
+        sent?;
+        rows
+    } else {
+        asked.await
+    };
+    Ok(rows?.first().and_then(|row| row.get(0)))
 }
 
 /// How long each of its statements may take.

@@ -85,6 +85,8 @@ pub struct Transaction {
     pub on: Vec<String>,
     /// Other tables on which it takes a lock, as SQL names them.
     pub also: Vec<(Mode, String)>,
+    /// Whether it only creates what nobody knows yet: nobody can be in its way, and nobody can wait behind it.
+    pub creates_only: bool,
 }
 
 /// How a step that failed half-way leaves nothing behind that applications would notice.
@@ -134,6 +136,7 @@ impl Transaction {
             withdraw: None,
             on: Vec::new(),
             also: Vec::new(),
+            creates_only: false,
         }
     }
 
@@ -161,6 +164,7 @@ impl Transaction {
             withdraw: Some(withdraw),
             on: Vec::new(),
             also: Vec::new(),
+            creates_only: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 /// PostgreSQL's own default.
-const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The server's `deadlock_timeout`, asked for once in a run.
 pub(super) async fn deadlock_timeout(run: &mut Run<'_>, tag: &Tag) -> Result<Duration, Error> {

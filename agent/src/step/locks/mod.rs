@@ -89,7 +89,15 @@ impl Locks {
         tag: &Tag,
         transaction: &Transaction,
     ) -> Result<Self, Error> {
+        if transaction.creates_only {
+            return Ok(Self::none(run, place));
+        }
         Self::of(run, place, tag, wanted(place, transaction)).await
+    }
+
+    /// Of what only creates: nothing is looked at, there is nobody to see.
+    fn none(run: &Run<'_>, place: Place<'_>) -> Self {
+        Self::with(run, place, Vec::new(), look::DEADLOCK_TIMEOUT)
     }
 
     /// The locks that one statement outside of transactions takes on the tables it names.
@@ -141,9 +149,18 @@ impl Locks {
         tag: &Tag,
         wanted: Vec<(Mode, Vec<String>)>,
     ) -> Result<Self, Error> {
-        let budget = run.lock_budget(place);
         let deadlock_timeout = look::deadlock_timeout(run, tag).await?;
-        Ok(Self {
+        Ok(Self::with(run, place, wanted, deadlock_timeout))
+    }
+
+    fn with(
+        run: &Run<'_>,
+        place: Place<'_>,
+        wanted: Vec<(Mode, Vec<String>)>,
+        deadlock_timeout: Duration,
+    ) -> Self {
+        let budget = run.lock_budget(place);
+        Self {
             since: Instant::now(),
             budget,
             deadlock_timeout,
@@ -152,7 +169,7 @@ impl Locks {
             blockers: Vec::new(),
             cancel_idle: run.cancel_idle(place),
             forbidden: BTreeSet::new(),
-        })
+        }
     }
 
     /// Waits outside the queue until a try is worth it.

@@ -9,6 +9,14 @@ use crate::migration::parser::{has_token, path};
 use crate::name::{Ident, Table};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
+/// The nodes that name a relation which is there already.
+const NAMES: [SyntaxKind; 4] = [
+    SyntaxKind::TABLE_NAME_REF,
+    SyntaxKind::RELATION_NAME_REF,
+    SyntaxKind::VIEW_REF,
+    SyntaxKind::INDEX_REF,
+];
+
 /// The names in a statement with the locks it takes on them.
 pub(super) fn of(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
     let all = |mode: Mode| named(statement, mode).collect();
@@ -41,6 +49,19 @@ pub(super) fn of(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
         }
         _ => Vec::new(),
     }
+}
+
+/// Whether it surely creates only what nobody knows yet: a table, sequence or type that refers to no other
+/// relation. What is not known here is left out.
+pub(super) fn creates_only(statement: &SyntaxNode) -> bool {
+    let creates = matches!(
+        statement.kind(),
+        SyntaxKind::CREATE_TABLE
+            | SyntaxKind::CREATE_SEQUENCE
+            | SyntaxKind::CREATE_TYPE
+            | SyntaxKind::CREATE_DOMAIN
+    );
+    creates && !statement.descendants().any(|node| NAMES.contains(&node.kind()))
 }
 
 /// Whether it writes tables or indexes anew, with all others shut out: VACUUM FULL, CLUSTER, REINDEX. What these do
@@ -170,12 +191,6 @@ fn below(statement: &SyntaxNode, kind: SyntaxKind, mode: Mode) -> Vec<(Mode, Tab
 
 /// The relations that a part of a statement names.
 fn named(part: &SyntaxNode, mode: Mode) -> impl Iterator<Item = (Mode, Table)> {
-    const NAMES: [SyntaxKind; 4] = [
-        SyntaxKind::TABLE_NAME_REF,
-        SyntaxKind::RELATION_NAME_REF,
-        SyntaxKind::VIEW_REF,
-        SyntaxKind::INDEX_REF,
-    ];
     let names = part.descendants().filter(|node| NAMES.contains(&node.kind()));
     names.filter_map(move |name| Some((mode, table(path(&name))?)))
 }
@@ -279,6 +294,45 @@ mod tests {
             ("CREATE VIEW v AS SELECT 1 FROM t", &[]),
         ] {
             assert_eq!(locks(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_new_and_refers_to_no_relation_is_only_created() {
+        let creates_only = |text: &str| {
+            let tree = parser::parse(text);
+            assert_eq!(tree.errors, [], "{text}");
+            creates_only(&tree.root.first_child().unwrap())
+        };
+        for text in [
+            "CREATE TABLE n (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text UNIQUE DEFAULT 'x', CHECK (a > ''))",
+            "CREATE TABLE IF NOT EXISTS s.n (a s.kind NOT NULL, b int[] DEFAULT array_fill(0, ARRAY[3]))",
+            "CREATE TABLE n (a int, b text) PARTITION BY RANGE (a)",
+            "CREATE SEQUENCE s INCREMENT 2",
+            "CREATE TYPE mood AS ENUM ('a', 'b')",
+            "CREATE TYPE pair AS (a int, b text)",
+            "CREATE DOMAIN d AS int CHECK (VALUE > 0)",
+        ] {
+            assert!(creates_only(text), "{text}");
+        }
+        for text in [
+            "CREATE TABLE n (a int REFERENCES t)",
+            "CREATE TABLE n (a int, FOREIGN KEY (a) REFERENCES s.t (id))",
+            "CREATE TABLE n (a int) INHERITS (t)",
+            "CREATE TABLE n (LIKE t INCLUDING ALL)",
+            "CREATE TABLE n (a int, LIKE s.t)",
+            "CREATE TABLE n PARTITION OF t DEFAULT",
+            "CREATE TABLE n PARTITION OF t FOR VALUES FROM (1) TO (2)",
+            "CREATE TABLE n AS SELECT * FROM t",
+            "CREATE SEQUENCE s OWNED BY t.a",
+            "CREATE INDEX i ON t (a)",
+            "CREATE VIEW v AS SELECT 1",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "ALTER TABLE t ADD a int",
+            "INSERT INTO t VALUES (1)",
+            "DO 'BEGIN END'",
+        ] {
+            assert!(!creates_only(text), "{text}");
         }
     }
 }

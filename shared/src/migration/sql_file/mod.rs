@@ -241,6 +241,7 @@ fn whole(text: &str, statements: &[Statement]) -> Sql {
             .filter(|(_, table)| !exact || table.schema.is_some())
             .cloned()
             .collect(),
+        creates_only: statements.iter().all(|statement| statement.creates_only),
         loses_data: statements.iter().any(|statement| statement.loses_data),
         ..executed(text, Execution::Transaction(session(statements)))
     }
@@ -251,6 +252,7 @@ fn executed(text: &str, execution: Execution) -> Sql {
         text: text.to_owned(),
         execution,
         locks: Vec::new(),
+        creates_only: false,
         loses_data: false,
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Statement {
     pub(super) verb: String,
     /// The tables it names, with the locks it takes on them.
     pub(super) locks: Vec<(Mode, Table)>,
+    /// Whether it surely creates only what nobody knows yet.
+    pub(super) creates_only: bool,
     /// Whether it writes tables or indexes anew, with all others shut out.
     pub(super) rewrites: bool,
     /// Whether it takes rows or values away for good.
@@ -49,6 +51,7 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
                 Ok(class) => statements.push(Statement {
                     verb: statement::verb(&node, 3),
                     locks: locks::of(&node),
+                    creates_only: locks::creates_only(&node),
                     rewrites: locks::rewrites(&node),
                     loses_data: losses::of(&node),
                     range,

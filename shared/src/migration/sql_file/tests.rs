@@ -67,6 +67,7 @@ fn a_file_is_one_step_with_its_whole_text() {
             text: text.to_owned(),
             execution: Execution::Transaction(Session::Clean),
             locks: Vec::new(),
+            creates_only: false,
             loses_data: false,
         }]
     );
@@ -353,6 +354,7 @@ fn parse_off_runs_anything_whole_on_a_connection_of_its_own() {
             text: text.to_owned(),
             execution: Execution::Transaction(Session::Changed),
             locks: Vec::new(),
+            creates_only: false,
             loses_data: false,
         }]
     );

@@ -175,7 +175,10 @@ impl Kind for CreateTable {
             checks: &checks,
             partition_by: self.partition_by.as_ref(),
         });
-        Ok(vec![Action::Transaction(Transaction::bounded(statement))])
+        Ok(vec![Action::Transaction(Transaction {
+            creates_only: true,
+            ..Transaction::bounded(statement)
+        })])
     }
 
     fn effect(&self, facts: &mut Facts) {

@@ -17,6 +17,8 @@ pub struct Sql {
     pub execution: Execution,
     /// The tables it names, with the locks it takes on them, as far as they can be read.
     pub locks: Vec<(Mode, Table)>,
+    /// Whether it surely creates only what nobody knows yet, and locks nothing that others may want.
+    pub creates_only: bool,
     /// Whether it takes rows or values away for good, as far as that can be read.
     pub loses_data: bool,
 }
@@ -106,6 +108,7 @@ impl Kind for Sql {
                 withdraw: None,
                 on: Vec::new(),
                 also: locks(),
+                creates_only: self.creates_only,
             }),
             Execution::Outside(outside) => Action::Outside(Alone {
                 statement: self.text.clone(),
