@@ -1,27 +1,23 @@
 //! Keeps the holder's row alive while a run works.
 
-use crate::claim::Claim;
-use crate::database::Database;
 use crate::error::Error;
 use crate::ledger;
-use std::future::Future;
+use crate::run::Run;
+use shared::rollout::work::Summary;
 
 /// So many renewals fit into the time a holder counts as alive.
 const RENEWALS: u32 = 3;
 
-/// Runs `work`, renewing the holder beside it, and releases the holder when it ends. Work that was replaced and does not
-/// notice, since it waits for something, is ended.
+/// Finishes a run, renewing the holder beside it, and releases the holder when it ends. A run that was replaced and does
+/// not notice, since it waits for something, is ended.
 ///
 /// # Errors
-/// Those of the work; `Replaced`.
+/// Those of the run; `Replaced`.
 ///
 /// # Cancel safety
 /// When dropped the holder is not released; it expires by itself.
-pub(crate) async fn held_while<T>(
-    database: &Database,
-    claim: &Claim,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+pub(crate) async fn held_while(run: &mut Run<'_>) -> Result<Summary, Error> {
+    let (database, claim) = (run.database, run.claim);
     let held = ledger::held();
     let renewing = async {
         loop {
@@ -39,14 +35,15 @@ pub(crate) async fn held_while<T>(
             }
         }
     };
-    tokio::select! {
-        done = work => {
-            // A waiting run then goes on at once. Whoever took over has a row of its own, which this leaves alone.
-            if let Err(error) = ledger::release(database, claim).await {
-                tracing::debug!(database = %database.name(), error = %error, "the holder was not released; it expires");
-            }
-            done
-        }
-        replaced = renewing => Err(replaced),
+    let done = tokio::select! {
+        done = Box::pin(run.finish()) => done,
+        replaced = renewing => return Err(replaced),
+    };
+    // A waiting run then goes on at once. Whoever took over has a row of its own, which this leaves alone.
+    if !run.released
+        && let Err(error) = ledger::release(database, claim).await
+    {
+        tracing::debug!(database = %database.name(), error = %error, "the holder was not released; it expires");
     }
+    done
 }

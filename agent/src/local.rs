@@ -8,7 +8,7 @@ use crate::facts;
 use crate::faults::{self, Point};
 use crate::history;
 use crate::holder;
-use crate::ledger::{self, Living, Reader, Take, Taken};
+use crate::ledger::{self, Living, Reader, Reading, Take, Taken};
 use crate::metrics;
 use crate::run::{Overrides, PATIENCE, Run};
 use crate::session::Session;
@@ -86,9 +86,9 @@ async fn try_migrate(
     control: &Control,
     waiting: impl Fn(&str),
 ) -> Result<Done, Error> {
-    let (claim, done) = match take(database, set, options, control, waiting).await? {
+    let ((claim, reading), done) = match take(database, set, options, control, waiting).await? {
         (None, done) => return Ok(done),
-        (Some(claim), done) => (claim, done),
+        (Some(taken), done) => (taken, done),
     };
     let mut run = Run::new(
         database,
@@ -99,9 +99,10 @@ async fn try_migrate(
         Take::Keep,
         options.overrides.clone(),
     );
+    run.reading = reading;
     let _at_work = database.at_work();
     let summary = tokio::select! {
-        done = holder::held_while(database, &claim, Box::pin(run.finish())) => done?,
+        done = holder::held_while(&mut run) => done?,
         never = database.keep() => match never {},
     };
     faults::reach(Point::BeforeReport).await?;
@@ -118,14 +119,14 @@ async fn take(
     options: &Options,
     control: &Control,
     waiting: impl Fn(&str),
-) -> Result<(Option<Claim>, Done), Error> {
+) -> Result<(Option<(Claim, Reading)>, Done), Error> {
     let since = Instant::now();
     let mut said: Option<String> = None;
     let mut trouble: Option<Backoff> = None;
     loop {
         let pause = match look(database, set, options).await {
             Ok(Look::NothingToDo(done)) => return Ok((None, done)),
-            Ok(Look::Taken(claim, done)) => return Ok((Some(claim), done)),
+            Ok(Look::Taken(claim, reading, done)) => return Ok((Some((claim, reading)), done)),
             Ok(Look::Changed) => POLL,
             Ok(Look::Held(by)) => {
                 if since.elapsed() >= options.wait {
@@ -161,7 +162,7 @@ async fn take(
 enum Look {
     NothingToDo(Done),
     /// The fence is ours.
-    Taken(Claim, Done),
+    Taken(Claim, Reading, Done),
     /// Somebody who is alive holds it.
     Held(String),
     /// Somebody was quicker: look again.
@@ -196,7 +197,7 @@ async fn look(database: &Database, set: &Set, options: &Options) -> Result<Look,
     };
     if let Some((fence, _)) = read.filter(|(_, holder)| *holder == options.holder) {
         // The answer to an earlier try was lost.
-        return Ok(Look::Taken(claim(fence), done));
+        return Ok(Look::Taken(claim(fence), None, done));
     }
     if let Some(holder) = ledger
         .holder
@@ -210,8 +211,8 @@ async fn look(database: &Database, set: &Set, options: &Options) -> Result<Look,
         read,
         living: options.living,
     };
-    Ok(match ledger::take(database, &claim, how).await? {
-        Taken::Ours => Look::Taken(claim, done),
+    Ok(match ledger::take(database, &claim, how, &set.name).await? {
+        Taken::Ours(reading) => Look::Taken(claim, reading, done),
         Taken::Refused => Look::Changed,
     })
 }

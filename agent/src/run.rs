@@ -8,7 +8,7 @@ use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
 use crate::history;
-use crate::ledger::{self, Reader, Take};
+use crate::ledger::{self, Reader, Reading, Take};
 use crate::metrics;
 use crate::step::{self, Place, Seen};
 use crate::work::{Control, Evidence, StepResult};
@@ -47,6 +47,12 @@ pub(crate) struct Run<'a> {
     pub(crate) size: Option<Size>,
     /// Grows whenever something was committed: passing troubles are counted between two such moments.
     pub(crate) commits: u64,
+    /// What the takeover read, until the next attempt decides by it.
+    pub(crate) reading: Reading,
+    /// Whether the migration at work is the last one.
+    pub(crate) last: bool,
+    /// Whether the holder was released together with the run's end.
+    pub(crate) released: bool,
     /// The migration at work.
     at_work: Option<(Direction, metrics::AtWork)>,
 }
@@ -222,6 +228,9 @@ impl<'a> Run<'a> {
             locks: Locking::new(database.name().clone()),
             size: None,
             commits: 0,
+            reading: None,
+            last: false,
+            released: false,
             at_work: None,
         }
     }
@@ -286,8 +295,8 @@ impl<'a> Run<'a> {
                 return Err(self.stopped().await);
             }
             // Nothing was lost but time; but is the fence still ours, and has the doubtful transaction ended?
-            match ledger::take(self.database, self.claim, self.again).await {
-                Ok(_) => {}
+            match ledger::take(self.database, self.claim, self.again, &self.set.name).await {
+                Ok(taken) => self.reading = taken.reading(),
                 Err(error) if error.retryability() == Retryability::Retry => {}
                 Err(error) => return Err(error),
             }
@@ -307,7 +316,9 @@ impl<'a> Run<'a> {
 
     async fn attempt(&mut self) -> Result<(), Error> {
         let set = self.set;
-        let ledger = {
+        let ledger = if let Some(read) = self.reading.take() {
+            *read
+        } else {
             let session = self.database.session().await?;
             ledger::read_to_decide(&session, &self.claim.tag(), &set.name, Reader::Holder).await?
         };
@@ -331,7 +342,9 @@ impl<'a> Run<'a> {
                 };
             });
             let span = tracing::info_span!("migration", version = %todo.migration.version, direction = todo.direction.as_str());
+            self.last = done + 1 == work.todos.len();
             self.migration(todo).instrument(span).await?;
+            self.released = self.last;
         }
         Ok(())
     }

@@ -63,8 +63,33 @@ impl Session {
         statement: &str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
+        self.open_with(sql::begin(tag, limits), tag, doing, statement, params)
+            .await
+    }
+
+    /// The same for a transaction of the ledger alone.
+    pub(crate) async fn begin_books_with(
+        &mut self,
+        tag: &Tag,
+        limits: Limits,
+        doing: &'static str,
+        statement: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        self.open_with(sql::begin_books(tag, limits), tag, doing, statement, params)
+            .await
+    }
+
+    async fn open_with(
+        &mut self,
+        opening: String,
+        tag: &Tag,
+        doing: &'static str,
+        statement: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
         self.state = State::Doubtful;
-        let (opening, first) = (sql::begin(tag, limits), format!("{tag}{statement}"));
+        let first = format!("{tag}{statement}");
         let client = self.client();
         let both = async {
             tokio::join!(
@@ -91,7 +116,7 @@ impl Session {
         begun.map_err(pooler::not_begun(doing))
     }
 
-    /// A transaction of one statement, in one flight; how many rows it changed.
+    /// A transaction of one statement of the ledger, in one flight; how many rows it changed.
     pub(crate) async fn only(
         &mut self,
         tag: &Tag,
@@ -102,7 +127,7 @@ impl Session {
     ) -> Result<u64, Error> {
         self.state = State::Doubtful;
         let client = self.client();
-        let (opening, end) = (sql::begin(tag, limits), format!("{tag}COMMIT"));
+        let (opening, end) = (sql::begin_books(tag, limits), format!("{tag}COMMIT"));
         let statement = format!("{tag}{statement}");
         let (begun, done, ended) = tokio::join!(
             biased;

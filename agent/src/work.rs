@@ -244,7 +244,7 @@ async fn try_execute(
 ) -> Result<(), Error> {
     let _at_work = database.at_work();
     ledger::ensure(database, &claim.tag()).await?;
-    ledger::take(database, claim, Take::Lease(database.name())).await?;
+    let taken = ledger::take(database, claim, Take::Lease(database.name()), &set.name).await?;
     let goal = goal(&order.aim);
     let overrides = Overrides {
         canary: order.canary,
@@ -260,7 +260,8 @@ async fn try_execute(
         Take::LeaseAgain(database.name()),
         overrides,
     );
-    let finished = holder::held_while(database, claim, Box::pin(run.finish())).await;
+    run.reading = taken.reading();
+    let finished = holder::held_while(&mut run).await;
     *spent = match &finished {
         Ok(summary) => *summary,
         // What a run that has not come to its end did stays done.

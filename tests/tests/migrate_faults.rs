@@ -164,6 +164,64 @@ async fn a_frozen_run_is_displaced_and_ends_with_a_clear_word() -> anyhow::Resul
     everything_once(&database).await
 }
 
+/// Its ranges are fenced off too: they belong to a run of another set.
+#[tokio::test]
+async fn a_run_of_another_set_displaces_a_frozen_one_and_its_batches() -> anyhow::Result<()> {
+    let database = table(Server::shared().await?).await?;
+    let migrations = Migrations::write(&[("001_count.yaml", COUNT)])?;
+    let mut frozen = up(&migrations, &database).start("frozen")?;
+    in_the_middle(&database).await?;
+    frozen.freeze()?;
+    let open = "SELECT count(*) FROM confiture.shard s, confiture.fence f
+                 WHERE s.state = 'open' AND (s.epoch, s.token, s.local)";
+    assert!(
+        database
+            .number(&format!("{open} = (f.epoch, f.token, f.local)"))
+            .await?
+            > 0
+    );
+
+    let audit = Migrations::write(&[("001_audit.up.sql", "CREATE TABLE audit (id int)")])?;
+    let other = up(&audit, &database).arg("--set=audit").arg("--take-over");
+    other.succeed().await?;
+
+    assert_eq!(
+        database
+            .number(&format!("{open} < (f.epoch, f.token, f.local)"))
+            .await?,
+        0
+    );
+    assert!(
+        database
+            .number(&format!("{open} = (f.epoch, f.token, f.local)"))
+            .await?
+            > 0
+    );
+    frozen.resume()?;
+    let status = frozen.wait(SOON).await?;
+    assert_eq!(status.code(), Some(4), "{}", frozen.stderr());
+    up(&migrations, &database).succeed().await?;
+    everything_once(&database).await
+}
+
+/// Nobody who waits finds a run that is complete and still held.
+#[tokio::test]
+async fn the_transaction_that_ends_a_run_releases_its_holder() -> anyhow::Result<()> {
+    let database = table(Server::shared().await?).await?;
+    let migrations = Migrations::write(&[
+        (
+            "001_count.yaml",
+            "up:\n  - backfill: { table: t, set: { n: n + 1 } }\n",
+        ),
+        ("002_one.up.sql", "CREATE TABLE one (id int)"),
+    ])?;
+    up(&migrations, &database).succeed().await?;
+    let together = "SELECT count(*) FROM confiture.holder h, confiture.run r
+                     WHERE r.version = '2' AND h.xmin = r.xmin AND h.held_until <= r.ended_at + interval '1 s'";
+    assert_eq!(database.number(together).await?, 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_displaced_run_ends_also_while_it_rests() -> anyhow::Result<()> {
     let database = table(Server::shared().await?).await?;

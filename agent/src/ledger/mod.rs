@@ -15,13 +15,16 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 pub use takeover::Living;
-pub(crate) use takeover::{Take, Taken, check, replaced, take};
+pub(crate) use takeover::{Reading, Take, Taken, check, replaced, take};
 
 /// How long one try of ours waits for the row locks of others.
 const TAKEOVER_LOCK: Duration = Duration::from_secs(2);
 
 /// How long statements of the ledger may take.
 const STATEMENT: Duration = Duration::from_secs(15);
+
+/// What is being done, in errors.
+const READING: &str = "reading the ledger";
 
 /// `insufficient_privilege`.
 const FORBIDDEN: &str = "42501";
@@ -66,12 +69,7 @@ pub(crate) async fn read_present(session: &Session, tag: &Tag, set: &SetName) ->
 
 async fn read_whole(session: &Session, tag: &Tag, set: &SetName) -> Result<Ledger, Error> {
     let read = session
-        .query(
-            tag,
-            "reading the ledger",
-            texts::READ,
-            &[(&set.as_str(), Type::TEXT)],
-        )
+        .query(tag, READING, texts::READ, &[(&set.as_str(), Type::TEXT)])
         .await;
     let rows = match read {
         Ok(rows) => rows,
@@ -128,6 +126,13 @@ async fn with_holder(
     Ok(ledger)
 }
 
+/// Reads what of it decides whether there is something to do. Formats before ours may refuse that.
+async fn read_briefly(session: &Session, tag: &Tag, set: &SetName) -> Result<Ledger, Error> {
+    let params = [(&set.as_str() as &(dyn ToSql + Sync), Type::TEXT)];
+    let rows = session.query(tag, READING, texts::READ_BRIEFLY, &params).await?;
+    parsed(&rows)
+}
+
 /// Reads as much of a ledger that is there as decides what is to be done: all of it only where that is needed.
 pub(crate) async fn read_to_decide(
     session: &Session,
@@ -135,11 +140,8 @@ pub(crate) async fn read_to_decide(
     set: &SetName,
     reader: Reader,
 ) -> Result<Ledger, Error> {
-    let params = [(&set.as_str() as &(dyn ToSql + Sync), Type::TEXT)];
-    let doing = "reading the ledger";
-    let brief = session.query(tag, doing, texts::READ_BRIEFLY, &params).await;
     // Whatever is wrong, the whole reading says it better; an older format is nothing wrong.
-    let ledger = match brief.and_then(|rows| parsed(&rows)) {
+    let ledger = match read_briefly(session, tag, set).await {
         Ok(ledger) if ledger.is_between_runs() => ledger,
         Ok(_) | Err(_) => read_whole(session, tag, set).await?,
     };
@@ -170,7 +172,11 @@ async fn format(session: &Session, tag: &Tag) -> Result<Format, Error> {
 
 /// Brings the ledger to our format, inside a transaction that holds the fence row.
 pub(crate) async fn upgrade(session: &Session, tag: &Tag) -> Result<(), Error> {
-    let upgrades = format(session, tag).await?.upgrades();
+    upgrade_from(format(session, tag).await?, session, tag).await
+}
+
+async fn upgrade_from(from: Format, session: &Session, tag: &Tag) -> Result<(), Error> {
+    let upgrades = from.upgrades();
     if upgrades.is_empty() {
         return Ok(());
     }
@@ -315,6 +321,18 @@ pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) ->
         check(database, claim).await?;
     }
     Ok(())
+}
+
+/// Releases the holder in the transaction that ends its run.
+pub(crate) async fn release_within(session: &Session, claim: &Claim, tag: &Tag) -> Result<(), Error> {
+    let params = [
+        (&claim.holder.0 as &(dyn ToSql + Sync), Type::UUID),
+        (&0_f64, Type::FLOAT8),
+    ];
+    session
+        .execute(tag, "releasing the holder", texts::RENEW, &params)
+        .await
+        .map(drop)
 }
 
 /// Releases the holder. Where the server dies before that is on its disk, it expires.

@@ -1,6 +1,8 @@
 //! Taking the fence, and telling who has it.
 
-use super::{TAKEOVER_LOCK, check_identity, held, limits, read_present, upgrade};
+use super::{
+    READING, TAKEOVER_LOCK, check_identity, format, held, limits, read_briefly, read_present, upgrade_from,
+};
 use crate::claim::Claim;
 use crate::database::Database;
 use crate::error::Error;
@@ -8,6 +10,7 @@ use crate::faults::{self, Point};
 use crate::session::Session;
 use shared::fence::{Fence, Standing};
 use shared::id::{DatabaseName, Holder, SetName};
+use shared::ledger::{Format, Ledger};
 use shared::rollout::work::Newer;
 use shared::sql::{self, Commit, ledger as texts};
 use tokio_postgres::types::Type;
@@ -55,28 +58,54 @@ pub enum Living {
     Displace,
 }
 
+/// What a takeover read of the ledger, where a brief reading decides what is to be done.
+pub(crate) type Reading = Option<Box<Ledger>>;
+
 /// How a takeover ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Taken {
-    /// The fence is ours.
-    Ours,
+    /// The fence is ours, and this is what the ledger said under it.
+    Ours(Reading),
     /// Somebody else was quicker, or lives: read again.
     Refused,
 }
 
-/// Takes the fence, stamps the open shards and says who holds the database: one transaction.
+impl Taken {
+    /// What the ledger said.
+    pub(crate) fn reading(self) -> Reading {
+        match self {
+            Self::Ours(reading) => reading,
+            Self::Refused => None,
+        }
+    }
+}
+
+/// Takes the fence, reads the ledger of a set under it, stamps the open shards and says who holds the database: one
+/// transaction.
 ///
 /// # Errors
 /// `Replaced` or `Foreign` when a larger fence is in force, `Identity` when this is a clone.
-pub(crate) async fn take(database: &Database, claim: &Claim, how: Take<'_>) -> Result<Taken, Error> {
+pub(crate) async fn take(
+    database: &Database,
+    claim: &Claim,
+    how: Take<'_>,
+    set: &SetName,
+) -> Result<Taken, Error> {
     let mut tries = 0;
+    let mut read = Some(set);
     loop {
         let mut session = database.session().await?;
-        let error = match try_take(&mut session, claim, how).await {
+        let error = match try_take(&mut session, claim, how, read).await {
             Ok(taken) => return Ok(taken),
             Err(error) => error,
         };
         session.rollback(&claim.tag()).await;
+        if matches!(&error, Error::Statement { doing, source } if *doing == READING && source.code().is_some())
+        {
+            // An older format refuses the brief reading: the takeover brings it to ours without one.
+            read = None;
+            continue;
+        }
         tries += 1;
         let locked = matches!(&error, Error::Statement { source, .. } if source.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE));
         if !locked || tries >= TAKEOVER_TRIES {
@@ -87,7 +116,12 @@ pub(crate) async fn take(database: &Database, claim: &Claim, how: Take<'_>) -> R
     }
 }
 
-async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result<Taken, Error> {
+async fn try_take(
+    session: &mut Session,
+    claim: &Claim,
+    how: Take<'_>,
+    read: Option<&SetName>,
+) -> Result<Taken, Error> {
     let tag = claim.tag();
     let doing = "taking over the database";
     let begin = limits(TAKEOVER_LOCK, how.commit());
@@ -105,7 +139,7 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
                 (&name, Type::TEXT),
             ];
             session
-                .begin_with(&tag, begin, doing, texts::TAKE, &params)
+                .begin_books_with(&tag, begin, doing, texts::TAKE, &params)
                 .await?
         }
         Take::Local { read, living } => {
@@ -122,12 +156,12 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
                 (&displace, Type::BOOL),
             ];
             session
-                .begin_with(&tag, begin, doing, texts::TAKE_LOCAL, &params)
+                .begin_books_with(&tag, begin, doing, texts::TAKE_LOCAL, &params)
                 .await?
         }
         Take::Keep => {
             session
-                .begin_with(&tag, begin, doing, texts::LOCK_FENCE, &claim.params())
+                .begin_books_with(&tag, begin, doing, texts::LOCK_FENCE, &claim.params())
                 .await?
         }
     };
@@ -161,17 +195,62 @@ async fn try_take(session: &mut Session, claim: &Claim, how: Take<'_>) -> Result
         (&claim.description, Type::TEXT),
         (&held, Type::FLOAT8),
     ];
-    let (upgraded, stamped, held) = tokio::join!(
-        upgrade(session, &tag),
-        session.execute(&tag, doing, texts::STAMP_SHARDS, &stamp_params),
+    let found = async {
+        match read {
+            Some(set) => read_briefly(session, &tag, set)
+                .await
+                .map(|ledger| Found::Ledger(Box::new(ledger))),
+            None => format(session, &tag).await.map(Found::Format),
+        }
+    };
+    // In one flight.
+    let (found, held) = tokio::join!(
+        biased;
+        found,
         session.execute(&tag, doing, texts::HOLD, &hold_params),
     );
-    upgraded?;
-    stamped?;
+    let found = found?;
     held?;
+    upgrade_from(found.format(), session, &tag).await?;
+    if found.may_have_open_shards() {
+        session
+            .execute(&tag, doing, texts::STAMP_SHARDS, &stamp_params)
+            .await?;
+    }
     session.commit(&tag).await?;
     faults::reach(Point::AfterTakeover).await?;
-    Ok(Taken::Ours)
+    Ok(Taken::Ours(found.decisive()))
+}
+
+/// What a takeover read of the ledger.
+enum Found {
+    Ledger(Box<Ledger>),
+    Format(Format),
+}
+
+impl Found {
+    fn format(&self) -> Format {
+        match self {
+            Self::Ledger(ledger) => ledger.ledger,
+            Self::Format(format) => *format,
+        }
+    }
+
+    /// Shards are open only while the run of their step is; runs begin only under the fence, which is held now.
+    fn may_have_open_shards(&self) -> bool {
+        match self {
+            Self::Ledger(ledger) => ledger.unfinished,
+            Self::Format(_) => true,
+        }
+    }
+
+    /// What decides what is to be done, if a brief reading does.
+    fn decisive(self) -> Reading {
+        match self {
+            Self::Ledger(ledger) if ledger.is_between_runs() => Some(ledger),
+            Self::Ledger(_) | Self::Format(_) => None,
+        }
+    }
 }
 
 /// How the fence in force stands to ours; larger ones are errors that name who has it.

@@ -206,11 +206,21 @@ async fn complete_run(run: &Run<'_>, todo: &Todo<'_>, session: &Session, tag: &T
     if todo.recorded {
         script.keep(session, tag).await?;
     }
-    match session
-        .execute(tag, "recording the run's end", texts::COMPLETE_RUN, &params)
-        .await?
-    {
-        1 => Ok(()),
+    let released = async {
+        if run.last {
+            ledger::release_within(session, run.claim, tag).await
+        } else {
+            Ok(())
+        }
+    };
+    // In one flight.
+    let (completed, released) = tokio::join!(
+        biased;
+        session.execute(tag, "recording the run's end", texts::COMPLETE_RUN, &params),
+        released,
+    );
+    match completed? {
+        1 => released,
         _ => Err(Error::Broken("a run that is to end is not open")),
     }
 }

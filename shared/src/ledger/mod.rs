@@ -49,6 +49,14 @@ pub struct Ledger {
     /// All steps of the set, in order; none in a brief reading.
     #[serde(default)]
     pub steps: Vec<StepRow>,
+    /// Whether a run of any set is half-way; only a brief reading knows that none is.
+    #[serde(default = "unknown")]
+    pub unfinished: bool,
+}
+
+/// What is not known is taken to be so.
+fn unknown() -> bool {
+    true
 }
 
 /// The format a ledger is written in.
@@ -259,6 +267,7 @@ impl Ledger {
             holder: None,
             runs: Vec::new(),
             steps: Vec::new(),
+            unfinished: false,
         }
     }
 

@@ -208,7 +208,8 @@ SELECT pg_catalog.json_build_object(
   'runs', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('version', version, 'direction', direction,
       'run', run, 'written', written, 'name', name, 'state', state, 'checksum', checksum, 'scheme', scheme,
       'steps', steps, 'rollout', rollout, 'by', by, 'down_checksum', down_checksum) ORDER BY run), '[]')
-     FROM confiture.run WHERE set_name = $1)
+     FROM confiture.run WHERE set_name = $1),
+  'unfinished', EXISTS (SELECT FROM confiture.run WHERE state = 'open')
 )::pg_catalog.text";
 
 /// Whether a statement runs under the fence in force, by its tag, whose holder is the one that is written down. One boolean.

@@ -119,6 +119,18 @@ const LEAVE_LEDGER: &str = r#"SELECT pg_catalog.set_config('search_path', pg_cat
 /// Opens a transaction with its limits. Everything is `SET LOCAL`, so nothing leaks behind a pooler. Output styles are
 /// fixed, so that boundaries written as text in one session read the same in another.
 pub fn begin(tag: &Tag, limits: Limits) -> String {
+    let styles = [
+        "SET LOCAL datestyle = 'ISO, YMD'",
+        "SET LOCAL intervalstyle = 'iso_8601'",
+        "SET LOCAL bytea_output = 'hex'",
+        LEAVE_LEDGER,
+    ];
+    let styles = styles.map(|statement| format!("; {tag}{statement}"));
+    begin_books(tag, limits) + &styles.concat()
+}
+
+/// The same for a transaction of the ledger alone: its statements name every schema, and read the same in any style.
+pub fn begin_books(tag: &Tag, limits: Limits) -> String {
     let commit = match limits.commit {
         Commit::Durable => "on",
         Commit::Deferred => "off",
@@ -133,10 +145,6 @@ pub fn begin(tag: &Tag, limits: Limits) -> String {
             milliseconds(IDLE_IN_TRANSACTION)
         ),
         format!("SET LOCAL synchronous_commit = {commit}"),
-        "SET LOCAL datestyle = 'ISO, YMD'".to_owned(),
-        "SET LOCAL intervalstyle = 'iso_8601'".to_owned(),
-        "SET LOCAL bytea_output = 'hex'".to_owned(),
-        LEAVE_LEDGER.to_owned(),
     ]
     .map(|statement| format!("{tag}{statement}"))
     .join("; ")
