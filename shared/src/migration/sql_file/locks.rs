@@ -51,15 +51,12 @@ pub(super) fn of(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
     }
 }
 
-/// Whether it surely creates only what nobody knows yet: a table, sequence or type that refers to no other
-/// relation. What is not known here is left out.
+/// Whether it surely creates only what nobody knows yet: a table or type that refers to no relation. What is not known here
+/// is left out.
 pub(super) fn creates_only(statement: &SyntaxNode) -> bool {
     let creates = matches!(
         statement.kind(),
-        SyntaxKind::CREATE_TABLE
-            | SyntaxKind::CREATE_SEQUENCE
-            | SyntaxKind::CREATE_TYPE
-            | SyntaxKind::CREATE_DOMAIN
+        SyntaxKind::CREATE_TABLE | SyntaxKind::CREATE_TYPE | SyntaxKind::CREATE_DOMAIN
     );
     creates && !statement.descendants().any(|node| NAMES.contains(&node.kind()))
 }
@@ -308,7 +305,6 @@ mod tests {
             "CREATE TABLE n (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text UNIQUE DEFAULT 'x', CHECK (a > ''))",
             "CREATE TABLE IF NOT EXISTS s.n (a s.kind NOT NULL, b int[] DEFAULT array_fill(0, ARRAY[3]))",
             "CREATE TABLE n (a int, b text) PARTITION BY RANGE (a)",
-            "CREATE SEQUENCE s INCREMENT 2",
             "CREATE TYPE mood AS ENUM ('a', 'b')",
             "CREATE TYPE pair AS (a int, b text)",
             "CREATE DOMAIN d AS int CHECK (VALUE > 0)",
