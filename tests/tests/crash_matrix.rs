@@ -384,8 +384,6 @@ async fn says_how_it_was(woken: &mut Process, other: &Ended, case: Case) -> anyh
     let status = woken.wait(LONG).await?;
     let (nothing, replaced) = ((0, "nothing to do"), (4, "replaced"));
     let (may_say, others): (&[_], _) = match case.point {
-        // It had begun nothing: it reads the ledger and finds all done.
-        Point::AfterTakeover => (&[nothing], APPLIED),
         // It cannot know that the commit was its own.
         Point::CommitSent if case.was_the_end() => (&[nothing], "nothing to do"),
         _ if case.was_the_end() => (&[(0, APPLIED)], "nothing to do"),
