@@ -173,6 +173,8 @@ async fn work_of_an_agent_drained_now_is_continued_by_another_and_it_is_replaced
 #[tokio::test]
 async fn an_agent_of_another_version_is_told_so() -> anyhow::Result<()> {
     let coordinator = Coordinator::start("coordinator", STORE).await?;
+    // Who does not lead yet sends everybody away.
+    coordinator.wait_for_line("leading", SOON).await?;
     let (major, rest) = env!("CARGO_PKG_VERSION").split_once('.').unwrap_or_default();
     let minor: u32 = rest.split('.').next().unwrap_or_default().parse()?;
     let hello = |version: String| v1::AgentMessage {
