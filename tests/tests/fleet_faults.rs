@@ -140,7 +140,7 @@ async fn an_agent_killed_before_its_report_does_not_run_it_again() -> anyhow::Re
     coordinator.freeze()?;
     let database = &members[0].database;
     let complete = "SELECT count(*) FROM confiture.run WHERE state = 'complete'";
-    eventually("the run to end", SOON, || async {
+    eventually("the run to end", LONG, || async {
         Ok((database.number(complete).await? == 1).then_some(()))
     })
     .await?;
