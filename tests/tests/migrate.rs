@@ -113,6 +113,17 @@ async fn a_written_down_is_run_where_there_is_one() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Only who waits for a connection of a pooler is told so.
+#[tokio::test]
+async fn a_statement_that_takes_its_time_is_no_silent_server() -> anyhow::Result<()> {
+    let database = Server::shared().await?.fresh_database().await?;
+    let migrations = Migrations::write(&[("001_slow.up.sql", "SELECT pg_sleep(6);\n")])?;
+    let ended = migrate(&["up"], &migrations, &database).run().await?;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("no answer"), "{}", ended.stderr);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_target_stops_before_the_rest() -> anyhow::Result<()> {
     let database = orders().await?;

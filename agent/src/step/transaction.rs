@@ -136,7 +136,9 @@ async fn changed(
     tag: &Tag,
     place: Place<'_>,
 ) -> Result<Option<String>, Error> {
-    let asked = session.query(tag, "checking the transaction", texts::CURRENT_XID, &[]);
+    // Its answer comes after the last statement's, which may take as long as it is allowed to.
+    let question = format!("{tag}{}", texts::CURRENT_XID);
+    let asked = session.client().query_typed(&question, &[]);
     let rows = if let Some((last, others)) = statements.split_last() {
         for text in others {
             send(session, text, tag, place).await?;
@@ -148,7 +150,8 @@ async fn changed(
     } else {
         asked.await
     };
-    Ok(rows?.first().and_then(|row| row.get(0)))
+    let rows = rows.map_err(Error::statement("checking the transaction"))?;
+    Ok(rows.first().and_then(|row| row.get(0)))
 }
 
 /// How long each of its statements may take.
