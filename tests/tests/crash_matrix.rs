@@ -115,7 +115,7 @@ fn turns(shape: Shape, point: Point) -> &'static [u32] {
 
 impl Case {
     /// Whether all was committed when it was met: nothing was left for another run.
-    fn was_the_end(self) -> bool {
+    const fn was_the_end(self) -> bool {
         let last = match self.step.shape {
             Shape::Transactions(all) => all,
             Shape::Outside | Shape::Built | Shape::Dropped => 2,
@@ -278,7 +278,7 @@ async fn meet(case: Case, catalogs: &Catalogs) -> anyhow::Result<()> {
     let again = migrate_up(database.url(), &migrations);
     match case.point.name() {
         Some(point) => inside(case, point, &again).await?,
-        None => on_the_way(case, OF_STEPS, &database, &migrations).await?,
+        None => on_the_way(case, OF_STEPS, &says_of(case), &database, &migrations).await?,
     }
     let last = again.run().await?;
     expect(&last, 0)?;
@@ -321,7 +321,7 @@ async fn inside(case: Case, point: &str, up: &Confiture) -> anyhow::Result<()> {
             stalled.wait_for_line(FIRED, LONG).await?;
             let other = while_asleep(up).await?;
             stalled.resume()?;
-            says_how_it_was(&mut stalled, &other, case).await
+            says_how_it_was(&mut stalled, &other, &says_of(case)).await
         }
     }
 }
@@ -333,6 +333,7 @@ const OF_STEPS: fn(&str) -> bool = |text| text.contains(" n=");
 async fn on_the_way(
     case: Case,
     of: fn(&str) -> bool,
+    says: &Says,
     database: &Database,
     migrations: &Migrations,
 ) -> anyhow::Result<()> {
@@ -368,7 +369,7 @@ async fn on_the_way(
     let other = while_asleep(&migrate_up(database.url(), migrations)).await?;
     proxy.cut();
     process.resume()?;
-    says_how_it_was(&mut process, &other, case).await
+    says_how_it_was(&mut process, &other, says).await
 }
 
 /// Another run, which waits for the stalled one's lease to end; three leases at least.
@@ -379,24 +380,54 @@ async fn while_asleep(up: &Confiture) -> anyhow::Result<Ended> {
     Ok(other)
 }
 
-/// What a process says when it wakes up: that it was replaced, where it had left something for the other one to do.
-async fn says_how_it_was(woken: &mut Process, other: &Ended, case: Case) -> anyhow::Result<()> {
-    let status = woken.wait(LONG).await?;
-    let (nothing, replaced) = ((0, "nothing to do"), (4, "replaced"));
-    let (may_say, others): (&[_], _) = match case.point {
+/// What two runs say of which one slept while the other went on.
+struct Says {
+    /// The one that woke up, by the code it ends with: any of them.
+    woken: &'static [(i32, &'static str)],
+    other: &'static str,
+}
+
+const NOTHING: (i32, &str) = (0, "nothing to do");
+const REPLACED: (i32, &str) = (4, "replaced");
+
+/// What a process says that lost the answer of a COMMIT and tries again: it hears it from the fence or from the ledger,
+/// whichever it comes to first.
+const IN_DOUBT: Says = Says {
+    woken: &[REPLACED, NOTHING],
+    other: APPLIED,
+};
+
+/// That it was replaced, where it had left something for the other one to do.
+const fn says_of(case: Case) -> Says {
+    match (case.point, case.was_the_end()) {
         // It cannot know that the commit was its own.
-        Point::CommitSent if case.was_the_end() => (&[nothing], "nothing to do"),
-        _ if case.was_the_end() => (&[(0, APPLIED)], "nothing to do"),
-        // It tries again, and hears it from the fence or from the ledger, whichever it comes to first.
-        Point::CommitSent => (&[replaced, nothing], APPLIED),
-        _ => (&[replaced], APPLIED),
-    };
-    ensure!(other.stdout.contains(others), "the other run: {}", other.stdout);
-    let said = [woken.stdout(), woken.stderr()].concat();
+        (Point::CommitSent, true) => Says {
+            woken: &[NOTHING],
+            other: NOTHING.1,
+        },
+        (_, true) => Says {
+            woken: &[(0, APPLIED)],
+            other: NOTHING.1,
+        },
+        (Point::CommitSent, false) => IN_DOUBT,
+        (_, false) => Says {
+            woken: &[REPLACED],
+            other: APPLIED,
+        },
+    }
+}
+
+async fn says_how_it_was(woken: &mut Process, other: &Ended, says: &Says) -> anyhow::Result<()> {
+    let status = woken.wait(LONG).await?;
     ensure!(
-        may_say
-            .iter()
-            .any(|(code, word)| status.code() == Some(*code) && said.contains(word)),
+        other.stdout.contains(says.other),
+        "the other run: {}",
+        other.stdout
+    );
+    let said = [woken.stdout(), woken.stderr()].concat();
+    let mut may_say = says.woken.iter();
+    ensure!(
+        may_say.any(|(code, word)| status.code() == Some(*code) && said.contains(word)),
         "it ended with {status}: {said}"
     );
     Ok(())
@@ -484,7 +515,7 @@ async fn a_takeover_whose_answer_is_lost_is_known_again_or_waited_for() -> anyho
         };
         let database = database().await?;
         let migrations = Migrations::write(&[step.file])?;
-        let met = on_the_way(case, |text| !OF_STEPS(text), &database, &migrations);
+        let met = on_the_way(case, |text| !OF_STEPS(text), &IN_DOUBT, &database, &migrations);
         Box::pin(met).await.with_context(|| case.to_string())?;
         let last = migrate_up(database.url(), &migrations).run().await?;
         expect(&last, 0).with_context(|| case.to_string())?;
