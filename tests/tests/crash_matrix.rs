@@ -15,7 +15,7 @@ use tests::migrations::Migrations;
 use tests::postgres::{Database, Options, Server};
 use tests::process::{Build, Confiture, Ended, Process};
 use tests::proxy::{AtCommit, Proxy};
-use tests::steps::{STEPS, Shape, Step, TABLE};
+use tests::steps::{STEPS, Shape, Step};
 use tokio::sync::OnceCell;
 
 /// How long a holder counts as alive here.
@@ -146,45 +146,66 @@ impl fmt::Display for Case {
 /// A server with room for all cases at once.
 async fn server() -> anyhow::Result<&'static Server> {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
-    let options = || Options {
-        max_connections: 300,
-        ..Options::default()
-    };
     let start = async || {
         Build::Faults.make().await?;
-        Server::start_with(options()).await
+        let options = Options {
+            max_connections: 300,
+            ..Options::default()
+        };
+        // As many catalogs as there are cases at once.
+        Server::start_with(options.setting("shared_buffers", "512MB")).await
     };
     SERVER.get_or_try_init(start).await
 }
 
-/// Databases that are as empty as new ones: to empty one costs a fraction of making and dropping it.
+/// Databases with an empty ledger and nothing else: to make all anew takes longer than to do a step.
 static SPARE: Mutex<Vec<Database>> = Mutex::new(Vec::new());
 
 fn spare() -> MutexGuard<'static, Vec<Database>> {
     SPARE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One with the table alone.
-async fn database() -> anyhow::Result<Database> {
+/// One with what a step is met on. Whether it has had a ledger before is chance; what happens while one is created has
+/// a test of its own.
+async fn database(step: &Step) -> anyhow::Result<Database> {
     let left = spare().pop();
     let database = match left {
         Some(database) => database,
         None => server().await?.fresh_database().await?,
     };
-    database.execute(TABLE).await?;
+    // The user is named as the ledger's schema is, which would come first.
+    let ground = format!("SET search_path = public; {}", step.ground());
+    database.execute(&ground).await?;
     Ok(database)
 }
 
-/// Empties a database, the ledger included, and leaves it to another case. Sessions of dead processes end first.
+/// Empties a database and its ledger, and leaves it to another case. Sessions of dead processes end first.
+const EMPTY: &str = "
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid();
+SET client_min_messages = error;
+DELETE FROM confiture.batch;
+DELETE FROM confiture.shard;
+DELETE FROM confiture.step;
+DELETE FROM confiture.run;
+DELETE FROM confiture.script;
+DELETE FROM confiture.holder;
+DELETE FROM confiture.fence;
+DO $$ DECLARE found text; BEGIN
+  FOR found IN
+    SELECT format('TABLE %s', oid::regclass) FROM pg_class
+     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+    UNION ALL SELECT format('ROUTINE %s', oid::regprocedure) FROM pg_proc
+     WHERE pronamespace IN ('public'::regnamespace, 'confiture'::regnamespace)
+    UNION ALL SELECT format('TYPE %s', oid::regtype) FROM pg_type
+     WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
+  LOOP EXECUTE format('DROP %s CASCADE', found); END LOOP;
+END $$";
+
 async fn give_back(database: Database) -> anyhow::Result<()> {
     let session = database.connect().await?;
     session
-        .batch_execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-              WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid();
-             SET client_min_messages = error;
-             DROP OWNED BY CURRENT_USER CASCADE",
-        )
+        .batch_execute(EMPTY)
         .await
         .context("emptying a database")?;
     spare().push(database);
@@ -263,7 +284,7 @@ async fn all_with(fault: Fault, catalogs: &Catalogs) -> anyhow::Result<()> {
 
 /// A database on which a step can be met, and its migration not yet applied.
 async fn prepared(step: &Step) -> anyhow::Result<(Database, Migrations)> {
-    let database = database().await?;
+    let database = database(step).await?;
     let migrations = Migrations::write(&[])?;
     if let Some(before) = step.before {
         migrations.put("0_before.yaml", before)?;
@@ -513,7 +534,8 @@ async fn a_takeover_whose_answer_is_lost_is_known_again_or_waited_for() -> anyho
             turn,
             fault,
         };
-        let database = database().await?;
+        let database = server().await?.fresh_database().await?;
+        database.execute(&step.ground()).await?;
         let migrations = Migrations::write(&[step.file])?;
         let met = on_the_way(case, |text| !OF_STEPS(text), &IN_DOUBT, &database, &migrations);
         Box::pin(met).await.with_context(|| case.to_string())?;

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use tests::migrations::Migrations;
 use tests::postgres::{Database, Server};
 use tests::process::Confiture;
-use tests::steps::{STEPS, Step, TABLE};
+use tests::steps::{STEPS, Step};
 
 /// Steps at work at once.
 const AT_ONCE: usize = 4;
@@ -45,7 +45,7 @@ async fn the_catalog_is_as_expected_after_each_step_and_after_its_undo() -> anyh
 async fn there_and_back(step: &Step) -> anyhow::Result<String> {
     let server = Server::shared().await?;
     let database = server.fresh_database().await?;
-    database.execute(TABLE).await?;
+    database.execute(&step.ground()).await?;
     let migrations = Migrations::write(&[])?;
     if let Some(before) = step.before {
         migrations.put("0_before.yaml", before)?;

@@ -5,7 +5,7 @@ use anyhow::{Context as _, ensure};
 use futures_util::StreamExt as _;
 use tests::migrations::Migrations;
 use tests::process::{Build, Confiture};
-use tests::steps::{STEPS, Step, TABLE};
+use tests::steps::{STEPS, Step};
 
 /// Cases at work at once.
 const AT_ONCE: usize = 6;
@@ -25,7 +25,7 @@ async fn every_kind_of_step_works_up_and_down_and_leaves_nothing_to_its_neighbou
 }
 
 async fn meet(step: &Step) -> anyhow::Result<()> {
-    let pooled = Pooled::with(TABLE).await?;
+    let pooled = Pooled::with(&step.ground()).await?;
     let neighbours = pooled.neighbours().await?;
     let migrations = Migrations::write(&[])?;
     if let Some(before) = step.before {
