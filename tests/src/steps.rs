@@ -50,7 +50,10 @@ CREATE TRIGGER touch AFTER UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION t
 
 /// What only some are met on: a word, and what is needed where a step says it.
 const FURTHER: [(&str, &str); 4] = [
-    ("strict", "CREATE TABLE strict (id bigint PRIMARY KEY, note text NOT NULL);"),
+    (
+        "strict",
+        "CREATE TABLE strict (id bigint PRIMARY KEY, note text NOT NULL);",
+    ),
     (
         "keyless",
         "CREATE TABLE keyless (id bigint, n int, ballast text);
@@ -71,7 +74,9 @@ impl Step {
     #[must_use]
     pub fn ground(&self) -> String {
         let further = FURTHER.iter().filter(|(word, _)| self.file.1.contains(word));
-        std::iter::once(TABLE).chain(further.map(|(_, sql)| *sql)).collect()
+        std::iter::once(TABLE)
+            .chain(further.map(|(_, sql)| *sql))
+            .collect()
     }
 }
 

@@ -5,11 +5,13 @@
 //! connection (error). At the points inside the program the program does it to itself; a COMMIT whose answer is lost
 //! is made by the proxy before the server.
 
+mod ground;
+
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use ground::{Ground, Grounds};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tests::migrations::Migrations;
 use tests::postgres::{Database, Options, Server};
@@ -158,60 +160,6 @@ async fn server() -> anyhow::Result<&'static Server> {
     SERVER.get_or_try_init(start).await
 }
 
-/// Databases with an empty ledger and nothing else: to make all anew takes longer than to do a step.
-static SPARE: Mutex<Vec<Database>> = Mutex::new(Vec::new());
-
-fn spare() -> MutexGuard<'static, Vec<Database>> {
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// One with what a step is met on. Whether it has had a ledger before is chance; what happens while one is created has
-/// a test of its own.
-async fn database(step: &Step) -> anyhow::Result<Database> {
-    let left = spare().pop();
-    let database = match left {
-        Some(database) => database,
-        None => server().await?.fresh_database().await?,
-    };
-    // The user is named as the ledger's schema is, which would come first.
-    let ground = format!("SET search_path = public; {}", step.ground());
-    database.execute(&ground).await?;
-    Ok(database)
-}
-
-/// Empties a database and its ledger, and leaves it to another case. Sessions of dead processes end first.
-const EMPTY: &str = "
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
- WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid();
-SET client_min_messages = error;
-DELETE FROM confiture.batch;
-DELETE FROM confiture.shard;
-DELETE FROM confiture.step;
-DELETE FROM confiture.run;
-DELETE FROM confiture.script;
-DELETE FROM confiture.holder;
-DELETE FROM confiture.fence;
-DO $$ DECLARE found text; BEGIN
-  FOR found IN
-    SELECT format('TABLE %s', oid::regclass) FROM pg_class
-     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-    UNION ALL SELECT format('ROUTINE %s', oid::regprocedure) FROM pg_proc
-     WHERE pronamespace IN ('public'::regnamespace, 'confiture'::regnamespace)
-    UNION ALL SELECT format('TYPE %s', oid::regtype) FROM pg_type
-     WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
-  LOOP EXECUTE format('DROP %s CASCADE', found); END LOOP;
-END $$";
-
-async fn give_back(database: Database) -> anyhow::Result<()> {
-    let session = database.connect().await?;
-    session
-        .batch_execute(EMPTY)
-        .await
-        .context("emptying a database")?;
-    spare().push(database);
-    Ok(())
-}
-
 fn migrate_up(url: &str, migrations: &Migrations) -> Confiture {
     Confiture::new(["migrate", "up", "--migrations"])
         .build(Build::Faults)
@@ -223,18 +171,13 @@ fn migrate_up(url: &str, migrations: &Migrations) -> Confiture {
 /// What each kind of step makes of the catalog when nothing happens to it.
 type Catalogs = BTreeMap<&'static str, Vec<String>>;
 
-/// None where the server's catalog cannot be dumped: then it is compared on the servers where it can.
-async fn catalogs() -> anyhow::Result<Catalogs> {
-    let server = server().await?;
-    if !server.is_dumped().await? {
-        return Ok(Catalogs::new());
-    }
+async fn catalogs(grounds: &Grounds) -> anyhow::Result<Catalogs> {
     let plain = STEPS.iter().map(|step| async move {
-        let (database, migrations) = prepared(step).await?;
-        let up = migrate_up(database.url(), &migrations);
+        let (ground, migrations) = prepared(grounds, step).await?;
+        let up = migrate_up(ground.database.url(), &migrations);
         up.succeed().await.context(step.name)?;
-        let catalog = server.catalog(&database).await?;
-        give_back(database).await?;
+        let catalog = ground.catalog().await?;
+        grounds.give_back(ground).await?;
         Ok((step.name, catalog))
     });
     futures_util::stream::iter(plain)
@@ -245,11 +188,6 @@ async fn catalogs() -> anyhow::Result<Catalogs> {
 
 /// All cases of one fault, many at once; says all that went wrong, not only the first.
 async fn all_of(fault: Fault) -> anyhow::Result<()> {
-    all_with(fault, &Catalogs::new()).await
-}
-
-/// The same, and what has become of the catalog in each.
-async fn all_with(fault: Fault, catalogs: &Catalogs) -> anyhow::Result<()> {
     let mut cases = Vec::new();
     for step in &STEPS {
         for point in POINTS {
@@ -263,8 +201,10 @@ async fn all_with(fault: Fault, catalogs: &Catalogs) -> anyhow::Result<()> {
         }
     }
     let count = cases.len();
+    let grounds = &Grounds::default();
+    let catalogs = &catalogs(grounds).await?;
     let done = futures_util::stream::iter(cases)
-        .map(|case| async move { (case, Box::pin(meet(case, catalogs)).await) })
+        .map(|case| async move { (case, Box::pin(meet(case, grounds, catalogs)).await) })
         .buffer_unordered(match fault {
             Fault::Stall | Fault::Exit => WAITING,
             Fault::Error => COMPUTING,
@@ -283,36 +223,34 @@ async fn all_with(fault: Fault, catalogs: &Catalogs) -> anyhow::Result<()> {
 }
 
 /// A database on which a step can be met, and its migration not yet applied.
-async fn prepared(step: &Step) -> anyhow::Result<(Database, Migrations)> {
-    let database = database(step).await?;
+async fn prepared(grounds: &Grounds, step: &Step) -> anyhow::Result<(Ground, Migrations)> {
+    let ground = grounds.take(server().await?, step).await?;
     let migrations = Migrations::write(&[])?;
     if let Some(before) = step.before {
         migrations.put("0_before.yaml", before)?;
-        migrate_up(database.url(), &migrations).succeed().await?;
+        migrate_up(ground.database.url(), &migrations).succeed().await?;
     }
     migrations.put(step.file.0, step.file.1)?;
-    Ok((database, migrations))
+    Ok((ground, migrations))
 }
 
-async fn meet(case: Case, catalogs: &Catalogs) -> anyhow::Result<()> {
-    let (database, migrations) = prepared(case.step).await?;
-    let again = migrate_up(database.url(), &migrations);
+async fn meet(case: Case, grounds: &Grounds, catalogs: &Catalogs) -> anyhow::Result<()> {
+    let (ground, migrations) = prepared(grounds, case.step).await?;
+    let again = migrate_up(ground.database.url(), &migrations);
     match case.point.name() {
         Some(point) => inside(case, point, &again).await?,
-        None => on_the_way(case, OF_STEPS, &says_of(case), &database, &migrations).await?,
+        None => on_the_way(case, OF_STEPS, &says_of(case), &ground.database, &migrations).await?,
     }
     let last = again.run().await?;
     expect(&last, 0)?;
-    is_done_once(case.step, &database).await?;
-    if let Some(catalog) = catalogs.get(case.step.name) {
-        let found = server().await?.catalog(&database).await?;
-        ensure!(
-            found == *catalog,
-            "the catalog is not what it is without a fault:\n{}",
-            found.join("\n")
-        );
-    }
-    give_back(database).await
+    ground.is_done_once(case.step).await?;
+    let found = ground.catalog().await?;
+    ensure!(
+        found == catalogs[case.step.name],
+        "the catalog is not what it is without a fault:\n{}",
+        found.join("\n")
+    );
+    grounds.give_back(ground).await
 }
 
 /// The program does it to itself.
@@ -465,23 +403,9 @@ fn expect(ended: &Ended, code: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn is_done_once(step: &Step, database: &Database) -> anyhow::Result<()> {
-    let wrong = database.number(step.wrong).await?;
-    ensure!(wrong == 0, "changed more or less than once: {wrong}");
-    let verified = Confiture::new(["ledger", "verify"])
-        .build(Build::Faults)
-        .env("DATABASE_URL", database.url())
-        .run()
-        .await?;
-    expect(&verified, 0)?;
-    let word = "the ledger is as it must be";
-    ensure!(verified.stdout.contains(word), "{}", verified.stdout);
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_dies_anywhere_is_followed_by_the_next() -> anyhow::Result<()> {
-    all_with(Fault::Exit, &catalogs().await?).await
+    all_of(Fault::Exit).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -498,17 +422,18 @@ async fn an_error_that_passes_is_survived_anywhere_by_the_same_run() -> anyhow::
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_listed_as_never_reached_is_never_reached() -> anyhow::Result<()> {
     let mut never = 0;
+    let grounds = Grounds::default();
     for step in &STEPS {
         for point in POINTS
             .iter()
             .filter(|point| turns(step.shape, **point).is_empty())
         {
             let point = point.name().context("every step commits")?;
-            let (database, migrations) = prepared(step).await?;
-            let up = migrate_up(database.url(), &migrations);
+            let (ground, migrations) = prepared(&grounds, step).await?;
+            let up = migrate_up(ground.database.url(), &migrations);
             let ended = up.env("CONFITURE_FAULT", format!("{point}:exit")).run().await?;
             expect(&ended, 0).with_context(|| format!("{}, {point}", step.name))?;
-            is_done_once(step, &database).await?;
+            ground.is_done_once(step).await?;
             never += 1;
         }
     }
@@ -534,14 +459,15 @@ async fn a_takeover_whose_answer_is_lost_is_known_again_or_waited_for() -> anyho
             turn,
             fault,
         };
-        let database = server().await?.fresh_database().await?;
-        database.execute(&step.ground()).await?;
+        let ground = Ground::new(server().await?, step).await?;
+        let database = &ground.database;
         let migrations = Migrations::write(&[step.file])?;
-        let met = on_the_way(case, |text| !OF_STEPS(text), &IN_DOUBT, &database, &migrations);
+        let met = on_the_way(case, |text| !OF_STEPS(text), &IN_DOUBT, database, &migrations);
         Box::pin(met).await.with_context(|| case.to_string())?;
         let last = migrate_up(database.url(), &migrations).run().await?;
         expect(&last, 0).with_context(|| case.to_string())?;
-        is_done_once(step, &database)
+        ground
+            .is_done_once(step)
             .await
             .with_context(|| case.to_string())?;
     }
