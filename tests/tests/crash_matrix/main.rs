@@ -26,7 +26,9 @@ const HOLDER_TIME: &str = "2s";
 const THREE_LEASES: Duration = Duration::from_secs(6);
 const LONG: Duration = Duration::from_mins(2);
 
-/// Cases at work at once while most of their time they wait for a lease to end, and where they compute all the time.
+/// Cases at work at once: where most of their time they wait for leases to end, where they wait for one, and where they
+/// compute all the time.
+const SLEEPING: usize = 40;
 const WAITING: usize = 16;
 const COMPUTING: usize = 4;
 
@@ -206,7 +208,8 @@ async fn all_of(fault: Fault) -> anyhow::Result<()> {
     let done = futures_util::stream::iter(cases)
         .map(|case| async move { (case, Box::pin(meet(case, grounds, catalogs)).await) })
         .buffer_unordered(match fault {
-            Fault::Stall | Fault::Exit => WAITING,
+            Fault::Stall => SLEEPING,
+            Fault::Exit => WAITING,
             Fault::Error => COMPUTING,
         });
     let failed: Vec<String> = done
