@@ -1,5 +1,6 @@
-//! Every kind of step, met at every point of its life by every fault: the same command again finishes the work, every row
-//! is changed exactly once, and the ledger is as it must be. All combinations are run; none is drawn by lot.
+//! Every kind of step, met at every point of its life by every fault: the same run, one beside it or the same command
+//! again finishes the work, every row is changed exactly once, the ledger is as it must be, and the catalog as if nothing
+//! had happened. All combinations are run; none is drawn by lot.
 //!
 //! A process dies (exit), stands still until its lease has run out and another has done its work (stall), or loses a
 //! connection (error). At the points inside the program the program does it to itself; a COMMIT whose answer is lost
@@ -244,8 +245,10 @@ async fn meet(case: Case, grounds: &Grounds, catalogs: &Catalogs) -> anyhow::Res
         Some(point) => inside(case, point, &again).await?,
         None => on_the_way(case, OF_STEPS, &says_of(case), &ground.database, &migrations).await?,
     }
-    let last = again.run().await?;
-    expect(&last, 0)?;
+    // Of the others one has finished already: itself after an error, and who came while it stood still.
+    if case.fault == Fault::Exit {
+        expect(&again.run().await?, 0)?;
+    }
     ground.is_done_once(case.step).await?;
     let found = ground.catalog().await?;
     ensure!(
