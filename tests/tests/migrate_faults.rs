@@ -219,6 +219,16 @@ async fn the_transaction_that_ends_a_run_releases_its_holder() -> anyhow::Result
     let together = "SELECT count(*) FROM confiture.holder h, confiture.run r
                      WHERE r.version = '2' AND h.xmin = r.xmin AND h.held_until <= r.ended_at + interval '1 s'";
     assert_eq!(database.number(together).await?, 1);
+    // A renewal that was on its way then would make the next run wait for nobody.
+    let session = database.connect().await?;
+    let row = session
+        .query_one("SELECT holder FROM confiture.holder", &[])
+        .await?;
+    let holder: uuid::Uuid = row.get(0);
+    let renewed = session
+        .execute(shared::sql::ledger::RENEW, &[&holder, &60_f64])
+        .await?;
+    assert_eq!(renewed, 0);
     Ok(())
 }
 

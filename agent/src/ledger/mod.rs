@@ -314,60 +314,48 @@ pub(crate) fn book_limits() -> Limits {
 /// # Errors
 /// `Replaced` when another is the holder, and the fence says the same.
 pub(crate) async fn renew(database: &Database, claim: &Claim, held: Duration) -> Result<(), Error> {
-    // Durable: nothing depends on it, but it tells how long a commit takes here.
-    let (renewed, took) = hold(database, claim, held, Commit::Durable).await?;
-    database.committed_in(took);
+    let mut session = database.session().await?;
+    let seconds = held.as_secs_f64();
+    let started = Instant::now();
+    let renewed = session
+        .only(
+            &claim.tag(),
+            // Durable: nothing depends on it, but it tells how long a commit takes here.
+            limits(TAKEOVER_LOCK, Commit::Durable),
+            "renewing the holder",
+            texts::RENEW,
+            &[holder(claim), (&seconds, Type::FLOAT8)],
+        )
+        .await?;
+    // Without the time that a connection was waited for.
+    database.committed_in(started.elapsed());
+    drop(session);
     if renewed == 0 {
         check(database, claim).await?;
     }
     Ok(())
 }
 
+const RELEASING: &str = "releasing the holder";
+
 /// Releases the holder in the transaction that ends its run.
 pub(crate) async fn release_within(session: &Session, claim: &Claim, tag: &Tag) -> Result<(), Error> {
-    let params = [
-        (&claim.holder.0 as &(dyn ToSql + Sync), Type::UUID),
-        (&0_f64, Type::FLOAT8),
-    ];
     session
-        .execute(tag, "releasing the holder", texts::RENEW, &params)
+        .execute(tag, RELEASING, texts::RELEASE, &[holder(claim)])
         .await
         .map(drop)
 }
 
 /// Releases the holder. Where the server dies before that is on its disk, it expires.
 pub(crate) async fn release(database: &Database, claim: &Claim) -> Result<(), Error> {
-    hold(database, claim, Duration::ZERO, Commit::Deferred)
+    let mut session = database.session().await?;
+    let limits = limits(TAKEOVER_LOCK, Commit::Deferred);
+    session
+        .only(&claim.tag(), limits, RELEASING, texts::RELEASE, &[holder(claim)])
         .await
         .map(drop)
 }
 
-/// Says for how long the holder holds the database from now on; whether it is the holder (rows), and how long that took,
-/// once there was a connection.
-async fn hold(
-    database: &Database,
-    claim: &Claim,
-    held: Duration,
-    commit: Commit,
-) -> Result<(u64, Duration), Error> {
-    let mut session = database.session().await?;
-    let seconds = held.as_secs_f64();
-    let params = [
-        (
-            &claim.holder.0 as &(dyn tokio_postgres::types::ToSql + Sync),
-            Type::UUID,
-        ),
-        (&seconds, Type::FLOAT8),
-    ];
-    let started = Instant::now();
-    let renewed = session
-        .only(
-            &claim.tag(),
-            limits(TAKEOVER_LOCK, commit),
-            "renewing the holder",
-            texts::RENEW,
-            &params,
-        )
-        .await?;
-    Ok((renewed, started.elapsed()))
+fn holder(claim: &Claim) -> (&(dyn ToSql + Sync), Type) {
+    (&claim.holder.0, Type::UUID)
 }

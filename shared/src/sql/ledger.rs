@@ -261,10 +261,14 @@ VALUES ($1, $2, $3, pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs
 ON CONFLICT (one) DO UPDATE SET holder = EXCLUDED.holder, store = EXCLUDED.store, description = EXCLUDED.description,
        since = EXCLUDED.since, held_until = EXCLUDED.held_until";
 
-/// Renews the holder, or releases it with 0 seconds. Parameters: holder (uuid), seconds (float8).
+/// Renews the holder, but for one that was released: a renewal may have been on its way. Parameters: holder (uuid), seconds
+/// (float8).
 pub const RENEW: &str = r"
 UPDATE confiture.holder SET held_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $2)
- WHERE holder = $1";
+ WHERE holder = $1 AND held_until > '-infinity'";
+
+/// Releases the holder. Parameter: holder (uuid).
+pub const RELEASE: &str = "UPDATE confiture.holder SET held_until = '-infinity' WHERE holder = $1";
 
 /// Locks the fence row by its full fence: one row, or we were replaced. Parameters: epoch, token, local (int8), holder (uuid).
 pub const LOCK_FENCE: &str = r"

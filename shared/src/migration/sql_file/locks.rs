@@ -8,6 +8,7 @@ use crate::lock::Mode;
 use crate::migration::parser::{has_token, path};
 use crate::name::{Ident, Table};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
+use std::collections::BTreeSet;
 
 /// The nodes that name a relation which is there already.
 const NAMES: [SyntaxKind; 4] = [
@@ -51,14 +52,59 @@ pub(super) fn of(statement: &SyntaxNode) -> Vec<(Mode, Table)> {
     }
 }
 
-/// Whether it surely creates only what nobody knows yet: a table or type that refers to no relation. What is not known here
-/// is left out.
-pub(super) fn creates_only(statement: &SyntaxNode) -> bool {
-    let creates = matches!(
-        statement.kind(),
-        SyntaxKind::CREATE_TABLE | SyntaxKind::CREATE_TYPE | SyntaxKind::CREATE_DOMAIN
-    );
-    creates && !statement.descendants().any(|node| NAMES.contains(&node.kind()))
+/// The tables that the statements of a text have made so far: nobody else knows them before its transaction commits.
+#[derive(Default)]
+pub(super) struct Made(BTreeSet<Table>);
+
+impl Made {
+    /// The locks on what was there before.
+    pub(super) fn others(&self, mut locks: Vec<(Mode, Table)>) -> Vec<(Mode, Table)> {
+        locks.retain(|(_, table)| !self.0.contains(table));
+        locks
+    }
+
+    /// Whether the next statement surely only creates a table or type, or is about tables that were made here. What is not
+    /// known is left out.
+    pub(super) fn is_added_to_by(&mut self, statement: &SyntaxNode) -> bool {
+        let names = statement
+            .descendants()
+            .filter(|node| NAMES.contains(&node.kind()));
+        let names: Vec<_> = names.map(|name| table(path(&name))).collect();
+        let made = |name: &Option<Table>| name.as_ref().is_some_and(|name| self.0.contains(name));
+        let all_made = names.iter().all(made);
+        match statement.kind() {
+            SyntaxKind::CREATE_TABLE if all_made => {
+                self.0.extend(made_by(statement));
+                true
+            }
+            SyntaxKind::CREATE_TYPE | SyntaxKind::CREATE_DOMAIN => all_made,
+            SyntaxKind::CREATE_INDEX | SyntaxKind::CREATE_TRIGGER => all_made && !names.is_empty(),
+            // Under its old name another one may be found.
+            SyntaxKind::ALTER_TABLE => {
+                let moves = [SyntaxKind::TABLE_RENAME_TO, SyntaxKind::SET_SCHEMA];
+                all_made && !names.is_empty() && !moves.iter().any(|moves| has(statement, *moves))
+            }
+            SyntaxKind::COMMENT_ON => made(&commented(statement)),
+            _ => false,
+        }
+    }
+}
+
+/// The table that a CREATE TABLE makes for sure, and that its name leads to from then on: the system's come first.
+fn made_by(statement: &SyntaxNode) -> Option<Table> {
+    let name = child(statement, SyntaxKind::TABLE_NAME)?;
+    let made = table(path(&name))?;
+    (!has(statement, SyntaxKind::IF_NOT_EXISTS) && !made.name.as_str().starts_with("pg_")).then_some(made)
+}
+
+/// The table that a comment is on, or on a column of.
+fn commented(statement: &SyntaxNode) -> Option<Table> {
+    if let Some(object) = child(statement, SyntaxKind::OBJECT_TABLE) {
+        return table(path(&object));
+    }
+    let mut column = path(&child(statement, SyntaxKind::OBJECT_COLUMN)?);
+    column.pop()?;
+    table(column)
 }
 
 /// Whether it writes tables or indexes anew, with all others shut out: VACUUM FULL, CLUSTER, REINDEX. What these do
@@ -294,13 +340,17 @@ mod tests {
         }
     }
 
+    /// What is said of each statement of a text.
+    fn only_created(text: &str) -> Vec<bool> {
+        let tree = parser::parse(text);
+        assert_eq!(tree.errors, [], "{text}");
+        let mut made = Made::default();
+        let statements = tree.root.children();
+        statements.map(|node| made.is_added_to_by(&node)).collect()
+    }
+
     #[test]
     fn only_what_is_new_and_refers_to_no_relation_is_only_created() {
-        let creates_only = |text: &str| {
-            let tree = parser::parse(text);
-            assert_eq!(tree.errors, [], "{text}");
-            creates_only(&tree.root.first_child().unwrap())
-        };
         for text in [
             "CREATE TABLE n (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text UNIQUE DEFAULT 'x', CHECK (a > ''))",
             "CREATE TABLE IF NOT EXISTS s.n (a s.kind NOT NULL, b int[] DEFAULT array_fill(0, ARRAY[3]))",
@@ -309,7 +359,7 @@ mod tests {
             "CREATE TYPE pair AS (a int, b text)",
             "CREATE DOMAIN d AS int CHECK (VALUE > 0)",
         ] {
-            assert!(creates_only(text), "{text}");
+            assert_eq!(only_created(text), [true], "{text}");
         }
         for text in [
             "CREATE TABLE n (a int REFERENCES t)",
@@ -325,10 +375,70 @@ mod tests {
             "CREATE VIEW v AS SELECT 1",
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
             "ALTER TABLE t ADD a int",
+            "COMMENT ON TABLE t IS 'x'",
+            "COMMENT ON COLUMN t.a IS 'x'",
+            "COMMENT ON SCHEMA t IS 'x'",
             "INSERT INTO t VALUES (1)",
             "DO 'BEGIN END'",
         ] {
-            assert!(!creates_only(text), "{text}");
+            assert_eq!(only_created(text), [false], "{text}");
         }
+    }
+
+    #[test]
+    fn what_the_text_made_before_is_new_to_all_others() {
+        for then in [
+            "CREATE INDEX ON n (a)",
+            "CREATE UNIQUE INDEX IF NOT EXISTS i ON ONLY N (lower(b)) WHERE a > 0",
+            "CREATE TABLE p PARTITION OF n DEFAULT",
+            "CREATE TABLE m (a int REFERENCES n (a), LIKE n)",
+            "ALTER TABLE n ADD c int, ADD FOREIGN KEY (a) REFERENCES n (a)",
+            "CREATE TRIGGER x AFTER INSERT ON n FOR EACH ROW EXECUTE FUNCTION s.f()",
+            "COMMENT ON TABLE \"n\" IS 'x'",
+            "COMMENT ON COLUMN n.a IS 'x'",
+        ] {
+            let text = format!("CREATE TABLE n (a int UNIQUE, b text); {then}");
+            assert_eq!(only_created(&text), [true, true], "{then}");
+            let other = text.replacen("TABLE n", "TABLE s.n", 1);
+            assert_eq!(only_created(&other), [true, false], "{other}");
+            let doubtful = text.replacen("TABLE n", "TABLE IF NOT EXISTS n", 1);
+            assert_eq!(only_created(&doubtful), [true, false], "{doubtful}");
+        }
+        for then in [
+            "CREATE TABLE m (a int REFERENCES n (a), b int REFERENCES t)",
+            "ALTER TABLE n ADD FOREIGN KEY (a) REFERENCES t",
+            "ALTER TABLE n RENAME TO m",
+            "ALTER TABLE n SET SCHEMA s",
+            "COMMENT ON COLUMN s.n.a IS 'x'",
+            "DROP TABLE n",
+            "INSERT INTO n VALUES (1, 'x')",
+        ] {
+            let text = format!("CREATE TABLE n (a int UNIQUE, b text); {then}");
+            assert_eq!(only_created(&text), [true, false], "{then}");
+        }
+        // This index is on the system's.
+        let system = "CREATE TABLE pg_class (a int); CREATE INDEX ON pg_class (a)";
+        assert_eq!(only_created(system), [true, false]);
+    }
+
+    #[test]
+    fn a_table_that_the_text_made_is_not_looked_at_before() {
+        let tree = parser::parse(
+            "CREATE TABLE n (a int REFERENCES t); CREATE TABLE m (a int); ALTER TABLE m ADD b int REFERENCES t",
+        );
+        let mut made = Made::default();
+        let mut locks = Vec::new();
+        for statement in tree.root.children() {
+            locks.extend(made.others(of(&statement)));
+            made.is_added_to_by(&statement);
+        }
+        let t = Table {
+            schema: None,
+            name: Ident::exact("t".to_owned()).unwrap(),
+        };
+        assert_eq!(
+            locks,
+            [(Mode::ShareRowExclusive, t.clone()), (Mode::ShareRowExclusive, t)]
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The statements of a text, and all that is wrong with it.
 
 use super::finding::Finding;
-use super::locks;
+use super::locks::{self, Made};
 use super::losses;
 use super::pieces::pieces;
 use super::statement::{self, Class};
@@ -19,9 +19,9 @@ pub(super) struct Statement {
     pub(super) class: Class,
     /// The words it begins with.
     pub(super) verb: String,
-    /// The tables it names, with the locks it takes on them.
+    /// The tables it names that were there before the text, with the locks it takes on them.
     pub(super) locks: Vec<(Mode, Table)>,
-    /// Whether it surely creates only what nobody knows yet.
+    /// Whether it surely creates only what nobody knows yet, or is about what the text made before.
     pub(super) creates_only: bool,
     /// Whether it writes tables or indexes anew, with all others shut out.
     pub(super) rewrites: bool,
@@ -38,6 +38,7 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
         return Vec::new();
     }
     let mut statements = Vec::new();
+    let mut made = Made::default();
     // Behind COPY FROM STDIN stand rows, not SQL: nothing can be said about them.
     let mut rows = None;
     for piece in pieces(text) {
@@ -50,8 +51,8 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
             match statement::classify(&node, scan) {
                 Ok(class) => statements.push(Statement {
                     verb: statement::verb(&node, 3),
-                    locks: locks::of(&node),
-                    creates_only: locks::creates_only(&node),
+                    locks: made.others(locks::of(&node)),
+                    creates_only: made.is_added_to_by(&node),
                     rewrites: locks::rewrites(&node),
                     loses_data: losses::of(&node),
                     range,
