@@ -176,6 +176,10 @@ async fn what_only_creates_needs_one_connection_also_where_it_is_slow() -> anyho
     let server = Server::shared().await?;
     for (file, connections) in [
         ("CREATE TABLE fresh (id int PRIMARY KEY, note text)", 1),
+        (
+            "CREATE TABLE fresh (id int); CREATE INDEX ON fresh (id); ALTER TABLE fresh ADD note text; COMMENT ON TABLE fresh IS 'new'",
+            1,
+        ),
         ("ALTER TABLE t ADD COLUMN note text", 2),
     ] {
         let database = database().await?;
