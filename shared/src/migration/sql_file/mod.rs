@@ -100,7 +100,7 @@ fn read(text: &str) -> Result<Parsed, Vec<Finding>> {
             vec![(first, sql)]
         }
         Parse::On => {
-            let statements = statements(text, &scan, &mut findings);
+            let statements = statements(text, directives.transaction, &scan, &mut findings);
             match directives.transaction {
                 Transaction::One => together(text, &statements, &mut findings),
                 Transaction::Each => separately(text, &statements, &mut findings),
@@ -112,7 +112,7 @@ fn read(text: &str) -> Result<Parsed, Vec<Finding>> {
 
 /// Where the statements of a text are, without semicolons and what surrounds them; as far as they can be read.
 pub fn extents(text: &str) -> Vec<std::ops::Range<usize>> {
-    let statements = statements(text, &scan(text), &mut Vec::new());
+    let statements = statements(text, Transaction::One, &scan(text), &mut Vec::new());
     statements.into_iter().map(|statement| statement.range).collect()
 }
 
@@ -150,7 +150,7 @@ fn read_inline(text: &str) -> Result<Sql, Vec<Finding>> {
             "say it in the YAML file (`lock_timeout: 60s` beside `up`), or move the statements to a SQL file",
         ));
     }
-    let statements = statements(text, &scan, &mut findings);
+    let statements = statements(text, Transaction::One, &scan, &mut findings);
     let alone = match statements.as_slice() {
         [statement] => outside(&text[statement.range.clone()], statement),
         _ => None,

@@ -1,5 +1,6 @@
 //! The statements of a text, and all that is wrong with it.
 
+use super::directives::Transaction;
 use super::finding::Finding;
 use super::locks::{self, Made};
 use super::losses;
@@ -30,7 +31,12 @@ pub(super) struct Statement {
 }
 
 /// All statements of a text; what is wrong with it is added to `findings`.
-pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding>) -> Vec<Statement> {
+pub(super) fn statements(
+    text: &str,
+    transaction: Transaction,
+    scan: &Scan<'_>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Statement> {
     let mut found = flaws(text, scan);
     let unreadable = |flaw: &(usize, Flaw)| matches!(flaw.1, Flaw::Nul | Flaw::Deep);
     if scan.flaws.iter().any(unreadable) {
@@ -48,6 +54,10 @@ pub(super) fn statements(text: &str, scan: &Scan<'_>, findings: &mut Vec<Finding
                 continue;
             }
             let range = extent(&node, piece.start);
+            if transaction == Transaction::Each {
+                // What the one before made is committed: others may know it.
+                made = Made::default();
+            }
             match statement::classify(&node, scan) {
                 Ok(class) => statements.push(Statement {
                     verb: statement::verb(&node, 3),

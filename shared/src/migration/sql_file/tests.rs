@@ -554,6 +554,19 @@ fn statements_about_indexes_are_carried_out_as_the_steps_that_do_the_same() {
 }
 
 #[test]
+fn what_a_file_made_is_new_to_others_until_it_is_committed() {
+    let text = "CREATE TABLE n (a int);\nALTER TABLE n ADD b int;";
+    let whole = sqls(text).remove(0);
+    assert_eq!((whole.creates_only, whole.locks.len()), (true, 0));
+    let each = sqls(&format!("-- confiture: transaction=off\n{text}\nVACUUM FULL n;"));
+    let said: Vec<_> = each
+        .iter()
+        .map(|sql| (sql.creates_only, sql.locks.len()))
+        .collect();
+    assert_eq!(said, [(true, 0), (false, 1), (false, 1)]);
+}
+
+#[test]
 fn the_tables_of_all_statements_are_known_unless_their_names_may_lead_elsewhere() {
     let locks = |text: &str| {
         let locks = sqls(text).remove(0).locks;
