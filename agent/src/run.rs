@@ -202,8 +202,8 @@ impl<'a> Run<'a> {
     pub(crate) async fn check_fence(&self, tag: &Tag) -> Result<(), Error> {
         let mut session = self.database.session().await?;
         ledger::begin_fenced(&mut session, self.claim, tag, ledger::book_limits()).await?;
-        session.rollback(tag).await;
-        Ok(())
+        // Who replaces us ends this session first: its end shows that the fence was ours until now.
+        session.end_of_look(tag).await
     }
 
     pub(crate) fn new(

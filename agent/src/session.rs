@@ -190,14 +190,16 @@ impl Session {
 
     /// Gives the transaction up. A connection that cannot even do that is closed.
     pub(crate) async fn rollback(&mut self, tag: &Tag) {
-        if self
-            .client()
-            .batch_execute(&format!("{tag}ROLLBACK"))
-            .await
-            .is_ok()
-        {
-            self.state = State::Clean;
-        }
+        // What was held is gone either way.
+        let _lost = self.end_of_look(tag).await;
+    }
+
+    /// Ends a transaction that changed nothing. An error says that what it held may have been gone for some time.
+    pub(crate) async fn end_of_look(&mut self, tag: &Tag) -> Result<(), Error> {
+        let done = self.client().batch_execute(&format!("{tag}ROLLBACK")).await;
+        done.map_err(Error::statement("ending a look"))?;
+        self.state = State::Clean;
+        Ok(())
     }
 
     /// The session was changed by the user's statements: it is closed after use.

@@ -426,6 +426,27 @@ async fn an_error_that_passes_is_survived_anywhere_by_the_same_run() -> anyhow::
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wakes_up_replaced_does_not_even_begin_to_build() -> anyhow::Result<()> {
+    Build::Faults.make().await?;
+    let server = Server::start_with(Options::default().setting("log_statement", "ddl")).await?;
+    let built = STEPS.iter().find(|step| matches!(step.shape, Shape::Built));
+    let case = Case {
+        step: built.context("no step builds an index")?,
+        point: Point::AfterFenceLock,
+        // After the look at the fence that comes before the build.
+        turn: 2,
+        fault: Fault::Stall,
+    };
+    let ground = Ground::new(&server, case.step).await?;
+    let migrations = Migrations::write(&[case.step.file])?;
+    inside(case, "after_fence_lock", &migrate_up(ground.database.url(), &migrations)).await?;
+    ground.is_done_once(case.step).await?;
+    let builds = server.log().matches("CREATE INDEX CONCURRENTLY").count();
+    assert_eq!(builds, 1, "{}", server.log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_listed_as_never_reached_is_never_reached() -> anyhow::Result<()> {
     let mut never = 0;
     let grounds = Grounds::default();
