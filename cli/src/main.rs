@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Err(told) => return output::told(&told),
     };
     let format = arguments.log_format();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match arguments.runtime().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             return failure::Failure::failed(format!("cannot start the runtime: {error}")).report(format);

@@ -37,6 +37,15 @@ impl Arguments {
     pub(crate) fn log_format(&self) -> LogFormat {
         self.global.log_format
     }
+
+    /// What the command runs on. All but the services work on few connections at a time: with a thread of its own for each,
+    /// every way to a server would be handed over between threads twice, and the cores are those of its neighbours.
+    pub(crate) fn runtime(&self) -> tokio::runtime::Builder {
+        match self.command {
+            Command::Coordinator(_) | Command::Agent(_) => tokio::runtime::Builder::new_multi_thread(),
+            _ => tokio::runtime::Builder::new_current_thread(),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

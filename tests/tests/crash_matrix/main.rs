@@ -439,7 +439,12 @@ async fn who_wakes_up_replaced_does_not_even_begin_to_build() -> anyhow::Result<
     };
     let ground = Ground::new(&server, case.step).await?;
     let migrations = Migrations::write(&[case.step.file])?;
-    inside(case, "after_fence_lock", &migrate_up(ground.database.url(), &migrations)).await?;
+    inside(
+        case,
+        "after_fence_lock",
+        &migrate_up(ground.database.url(), &migrations),
+    )
+    .await?;
     ground.is_done_once(case.step).await?;
     let builds = server.log().matches("CREATE INDEX CONCURRENTLY").count();
     assert_eq!(builds, 1, "{}", server.log());

@@ -5,7 +5,11 @@ use tests::migrations::Migrations;
 use tests::postgres::{Database, Durability, Options, Server};
 use tests::process::{Confiture, Process};
 
-/// A server on disk with room enough that no checkpoint falls into the middle of one side.
+/// WAL files that lie ready, in megabytes: more than what is written between two checkpoints here.
+const WAL_READY: u32 = 2048;
+
+/// A server on disk with room enough that no checkpoint falls into the middle of one side. Its WAL files lie ready, as they
+/// do on a server that has been at work for a while: making a new one stops all commits until it is on disk.
 pub(crate) async fn server() -> anyhow::Result<Server> {
     let options = Options {
         durability: Durability::Disk,
@@ -13,9 +17,17 @@ pub(crate) async fn server() -> anyhow::Result<Server> {
     }
     .setting("shared_buffers", "1GB")
     .setting("max_wal_size", "16GB")
+    .setting("min_wal_size", &format!("{WAL_READY}MB"))
     .setting("checkpoint_timeout", "1h")
     .setting("autovacuum", "off");
-    Server::start_with(options).await
+    let server = Server::start_with(options).await?;
+    let admin = server.admin("postgres").await?;
+    let written = format!(
+        "SELECT count(pg_logical_emit_message(false, 'bench', repeat('x', 1 << 20))) FROM generate_series(1, {WAL_READY})"
+    );
+    admin.execute(&written, &[]).await?;
+    admin.batch_execute("CHECKPOINT").await?;
+    Ok(server)
 }
 
 /// The same rows in the same order, read once, with nothing left to write from before.
