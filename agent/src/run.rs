@@ -202,7 +202,7 @@ impl<'a> Run<'a> {
     pub(crate) async fn check_fence(&self, tag: &Tag) -> Result<(), Error> {
         let mut session = self.database.session().await?;
         ledger::begin_fenced(&mut session, self.claim, tag, ledger::book_limits()).await?;
-        // Who replaces us ends this session first: its end shows that the fence was ours until now.
+        // Nobody replaces us while this session holds the fence: that it lived shows that it held it until now.
         session.end_of_look(tag).await
     }
 

@@ -38,8 +38,8 @@ impl Arguments {
         self.global.log_format
     }
 
-    /// What the command runs on. All but the services work on few connections at a time: with a thread of its own for each,
-    /// every way to a server would be handed over between threads twice, and the cores are those of its neighbours.
+    /// What the command runs on. All but the services work on few connections at a time: on several threads every way to a
+    /// server would be handed over from one to another twice, and the cores are those of its neighbours.
     pub(crate) fn runtime(&self) -> tokio::runtime::Builder {
         match self.command {
             Command::Coordinator(_) | Command::Agent(_) => tokio::runtime::Builder::new_multi_thread(),

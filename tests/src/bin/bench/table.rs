@@ -5,11 +5,11 @@ use tests::migrations::Migrations;
 use tests::postgres::{Database, Durability, Options, Server};
 use tests::process::{Confiture, Process};
 
-/// WAL files that lie ready, in megabytes: more than what is written between two checkpoints here.
+/// Megabytes of WAL files that lie ready: more than what is written between two checkpoints here.
 const WAL_READY: u32 = 2048;
 
 /// A server on disk with room enough that no checkpoint falls into the middle of one side. Its WAL files lie ready, as they
-/// do on a server that has been at work for a while: making a new one stops all commits until it is on disk.
+/// do on a server that has been at work for a while.
 pub(crate) async fn server() -> anyhow::Result<Server> {
     let options = Options {
         durability: Durability::Disk,
