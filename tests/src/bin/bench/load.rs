@@ -3,10 +3,9 @@
 use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tests::postgres::Database;
+use tokio_util::sync::CancellationToken;
 
 /// Sessions, and how often each begins a transaction whatever the one before took.
 const SESSIONS: u64 = 4;
@@ -27,15 +26,27 @@ pub(crate) async fn beside<T>(
     rows: u32,
     work: impl Future<Output = T>,
 ) -> anyhow::Result<(Vec<Duration>, T)> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let sessions = futures_util::future::try_join_all(
-        (0..SESSIONS).map(|seed| load(database, rows, seed, Arc::clone(&stop))),
-    );
+    let stop = CancellationToken::new();
+    // Whoever gives up waiting ends the load, too.
+    let ends = stop.clone().drop_guard();
+    let database = database.clone();
+    let sessions = async {
+        tokio::task::spawn_blocking(move || {
+            // On one thread of its own, as pgbench has: that answers are handed over between threads is no part of what a
+            // server makes applications wait for.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let sessions = (0..SESSIONS).map(|seed| load(&database, rows, seed, &stop));
+            runtime.block_on(futures_util::future::try_join_all(sessions))
+        })
+        .await?
+    };
     let working = async {
         // The first transactions of a session read the catalog.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let done = work.await;
-        stop.store(true, Ordering::Relaxed);
+        drop(ends);
         Ok::<T, anyhow::Error>(done)
     };
     let (latencies, done) = tokio::try_join!(sessions, working)?;
@@ -50,7 +61,7 @@ async fn load(
     database: &Database,
     rows: u32,
     seed: u64,
-    stop: Arc<AtomicBool>,
+    stop: &CancellationToken,
 ) -> anyhow::Result<Vec<Duration>> {
     let session = database.connect().await?;
     let read = session
@@ -63,7 +74,7 @@ async fn load(
     let mut latencies = Vec::new();
     let began = Instant::now();
     let mut due = EVERY.mul_f64(random.random());
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_cancelled() {
         tokio::time::sleep_until((began + due).into()).await;
         let id = i64::from(random.random_range(1..=rows));
         session.query(&read, &[&id]).await?;
