@@ -27,10 +27,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::Statement;
+use tokio_postgres::types::Type;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How often a place on a full server is looked for: connections of others come back without telling.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Statements that a connection keeps on its server: a step has some six, and the steps before it are done.
+const MOST_KEPT: usize = 32;
 
 pub(crate) use database::{Pool, Work};
 
@@ -104,8 +109,22 @@ impl Connection {
     }
 
     /// Whose the server's session is.
-    pub(crate) fn standing(&self) -> Standing {
-        self.standing
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// The server's session is not known to be ours alone after all.
+    pub(crate) fn set_lent(&mut self) {
+        self.standing = Standing::Lent;
+    }
+
+    /// A statement that the server has parsed and keeps, as long as the connection is open and few others follow it.
+    pub(crate) async fn keep(&self, text: &str, types: &[Type]) -> Result<Statement, tokio_postgres::Error> {
+        let kept = &self.client.statement_cache;
+        if kept.size() >= MOST_KEPT {
+            kept.clear();
+        }
+        self.client.prepare_typed_cached(text, types).await
     }
 }
 
@@ -233,7 +252,7 @@ fn opener(config: &tokio_postgres::Config, tls: &MakeRustlsConnect) -> deadpool_
 
 impl Manager {
     /// Puts a connection that is opened with these `options` (as libpq has them, after those of the URL) in the place of one
-    /// of the pool. It is not to go back there.
+    /// of the pool. What they change for transactions is not to go back there.
     pub(crate) async fn reopen(&self, connection: &mut Connection, options: &str) -> Result<(), Trouble> {
         let (opened, standing) = self.open(self.open_marked(options)).await?;
         // The place on the server stays: the one before is closed.

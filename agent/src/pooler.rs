@@ -1,25 +1,33 @@
 //! What is known about a pooler between us and the server: whether one is there, and what it cannot do for us.
 //!
-//! Transactions need no such knowledge: all they set ends with them. A setting of the session does: see
-//! [`shared::sql::pooler`] for how a session of our own is told from one that is lent.
+//! Most transactions need no such knowledge: all they set ends with them. A setting of the session does, and a statement
+//! that the server is to keep: see [`shared::sql::pooler`] for how a session of our own is told from one that is lent.
 
 use crate::error::Error;
 use shared::plan::Refusal;
 use shared::sql::pooler as texts;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 /// Whose the server's session at the end of a connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Nobody asked.
     Unknown,
-    /// Ours alone, as long as the connection is open.
-    Own,
+    /// Ours alone, as long as the connection is open: it has the mark that this was opened with.
+    Own(Mark),
     /// A pooler's, which lends it to us for a transaction, and to others.
     Lent,
 }
 
+impl Standing {
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+}
+
 /// What one connection is opened with, and no other.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mark(String);
 
 impl Mark {
@@ -32,18 +40,23 @@ impl Mark {
         texts::option(&self.0)
     }
 
-    /// Whether the session that answers has it.
+    /// Whose the session that answers is.
     pub(crate) async fn standing(
-        &self,
+        self,
         client: &tokio_postgres::Client,
     ) -> Result<Standing, tokio_postgres::Error> {
         let rows = client.query_typed(texts::MARK, &[]).await?;
-        let found = rows.first().and_then(|row| row.get::<_, Option<&str>>(0));
-        Ok(if found == Some(&self.0) {
-            Standing::Own
+        Ok(if self.is_in(&rows) {
+            Standing::Own(self)
         } else {
             Standing::Lent
         })
+    }
+
+    /// Whether the session has it that gave these rows, by their first column.
+    pub(crate) fn is_in(&self, rows: &[Row]) -> bool {
+        let found = rows.first().and_then(|row| row.try_get(0).ok().flatten());
+        found == Some(self.0.as_str())
     }
 }
 

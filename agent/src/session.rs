@@ -1,16 +1,17 @@
 //! One connection out of a pool, with at most one transaction of ours on it.
 //!
 //! A connection goes back to its pool only when no transaction is open and nothing failed on it; otherwise it is closed.
-//! Statements are sent unnamed, so they work behind a pooler in transaction mode.
+//! Statements are sent unnamed, so they work behind a pooler in transaction mode; but for those of batches, where the
+//! server's session is known to be ours alone.
 
 use crate::error::Error;
 use crate::pool::Object;
-use crate::pooler;
+use crate::pooler::{self, Standing};
 use shared::sql::{self, Limits, Tag};
 use std::pin::Pin;
 use std::time::Duration;
-use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Row, Statement};
 
 /// A statement's parameters with their types.
 pub(crate) type Params<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
@@ -32,6 +33,9 @@ enum State {
     Doubtful,
 }
 
+/// Of a session's connection.
+const THERE: &str = "the connection is taken only when the session is dropped";
+
 impl Session {
     pub(crate) fn new(object: Object) -> Self {
         Self {
@@ -49,9 +53,15 @@ impl Session {
     }
 
     pub(crate) fn client(&self) -> &tokio_postgres::Client {
-        self.object
-            .as_ref()
-            .expect("the connection is taken only when the session is dropped")
+        self.object()
+    }
+
+    fn object(&self) -> &Object {
+        self.object.as_ref().expect(THERE)
+    }
+
+    fn object_mut(&mut self) -> &mut Object {
+        self.object.as_mut().expect(THERE)
     }
 
     /// Opens a transaction and, in the same flight, runs a first statement in it.
@@ -78,6 +88,49 @@ impl Session {
     ) -> Result<Vec<Row>, Error> {
         self.open_with(sql::begin_books(tag, limits), tag, doing, statement, params)
             .await
+    }
+
+    /// The same as [`Self::begin_with`] for a transaction that is one of many: see [`Database::busy_session`].
+    ///
+    /// [`Database::busy_session`]: crate::database::Database::busy_session
+    pub(crate) async fn begin_often_with(
+        &mut self,
+        tag: &Tag,
+        limits: Limits,
+        doing: &'static str,
+        statement: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        let (settings, first) = (sql::settings(tag, limits), format!("{tag}{statement}"));
+        let kept = async { tokio::try_join!(self.kept(&settings, &[]), self.kept(&first, params)) };
+        let Ok((Some(settings), Some(first))) = kept.await else {
+            // Where the statement is at fault, it says so again.
+            self.object_mut().set_lent();
+            return Box::pin(self.begin_with(tag, limits, doing, statement, params)).await;
+        };
+        self.state = State::Doubtful;
+        let (client, opening, values) = (self.client(), sql::begin_alone(tag), values(params));
+        let all = async {
+            tokio::join!(
+                biased;
+                client.batch_execute(&opening),
+                client.query(&settings, &[]),
+                client.query(&first, &values),
+            )
+        };
+        let (begun, set, rows) = answered(doing, Box::pin(all)).await;
+        begun.map_err(pooler::not_begun(doing))?;
+        // In a session of somebody else's other statements may have these names. What they did is rolled back.
+        let is_ours = match (self.object().standing(), &set) {
+            (Standing::Own(mark), Ok(set)) => mark.is_in(set),
+            _ => false,
+        };
+        if !is_ours {
+            self.rollback(tag).await;
+            self.object_mut().set_lent();
+            return Box::pin(self.begin_with(tag, limits, doing, statement, params)).await;
+        }
+        rows.map_err(Error::statement(doing))
     }
 
     async fn open_with(
@@ -171,6 +224,40 @@ impl Session {
             .map_err(Error::statement(doing))
     }
 
+    /// Runs a statement (its tag included) that is one of many alike, and gives the number of rows it changed.
+    pub(crate) async fn execute_often(
+        &self,
+        text: &str,
+        params: Params<'_>,
+    ) -> Result<u64, tokio_postgres::Error> {
+        match self.kept(text, params).await? {
+            Some(kept) => self.client().execute(&kept, &values(params)).await,
+            None => self.client().execute_typed(text, params).await,
+        }
+    }
+
+    /// The same for a statement that gives rows.
+    pub(crate) async fn query_often(
+        &self,
+        text: &str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        match self.kept(text, params).await? {
+            Some(kept) => self.client().query(&kept, &values(params)).await,
+            None => self.client().query_typed(text, params).await,
+        }
+    }
+
+    /// A statement as the server keeps it, where its session is ours alone.
+    async fn kept(&self, text: &str, params: Params<'_>) -> Result<Option<Statement>, tokio_postgres::Error> {
+        let object = self.object();
+        if !object.standing().is_own() {
+            return Ok(None);
+        }
+        let types: Vec<Type> = params.iter().map(|(_, kind)| kind.clone()).collect();
+        object.keep(text, &types).await.map(Some)
+    }
+
     /// Runs a statement outside a transaction that may take long. Whoever gives up waiting for its end closes the
     /// connection; the server goes on with it.
     pub(crate) async fn outside(&mut self, statement: &str) -> Result<(), tokio_postgres::Error> {
@@ -223,6 +310,11 @@ impl Drop for Session {
             State::Doubtful => drop(Object::take(object)),
         }
     }
+}
+
+/// Parameters without their types.
+fn values(params: Params<'_>) -> Vec<&(dyn ToSql + Sync)> {
+    params.iter().map(|(value, _)| *value).collect()
 }
 
 /// Waits for an answer, and says so where it takes long: a pooler lets its clients wait in silence. On the heap: a run of

@@ -440,3 +440,61 @@ async fn a_stopped_run_ends_with_an_event_of_its_own() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+/// How often batches changed rows by a statement that the server keeps, and by one that it read anew.
+fn changes(server: &Server) -> (usize, usize) {
+    let log = server.log();
+    let changes = log
+        .lines()
+        .filter(|line| line.contains("*/ UPDATE ONLY \"public\".\"t\""));
+    let (new, kept): (Vec<&str>, Vec<&str>) = changes.partition(|line| line.contains("execute <unnamed>"));
+    (kept.len(), new.len())
+}
+
+#[tokio::test]
+async fn the_server_keeps_the_statements_of_batches_where_its_session_is_ours() -> anyhow::Result<()> {
+    let server = Server::start_with(Options::default().setting("log_statement", "all")).await?;
+    // The plans of such a role would fit any range of the table, and so read all of it for each batch.
+    let database = filled(&server, 20_000).await?;
+    let plans = format!(
+        "ALTER DATABASE {} SET plan_cache_mode = force_generic_plan",
+        database.name()
+    );
+    server.admin("postgres").await?.batch_execute(&plans).await?;
+    let set = set("size: 100, pause: 1ms, target: 1ms")?;
+    up(&database, &set).succeed().await?;
+    assert_eq!(
+        database.number("SELECT count(*) FROM t WHERE n = 1").await?,
+        20_000
+    );
+    let (kept, new) = changes(&server);
+    assert!(kept > 20, "{kept}\n{}", server.log());
+    assert_eq!(new, 0, "{}", server.log());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_that_turns_out_to_be_lent_keeps_no_statements_and_loses_no_batch() -> anyhow::Result<()> {
+    let server = Server::start_with(Options::default().setting("log_statement", "all")).await?;
+    let database = filled(&server, 5_000).await?;
+    // As if a pooler gave us somebody else's session after each batch.
+    database
+        .execute(
+            "CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS
+               $$BEGIN PERFORM set_config('confiture.session', 'of somebody else', false); RETURN NULL; END$$;
+             CREATE TRIGGER other AFTER UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION other()",
+        )
+        .await?;
+    up(&database, &set("size: 20, pause: 1ms, target: 1ms, workers: 1")?)
+        .succeed()
+        .await?;
+    assert_eq!(
+        database.number("SELECT count(*) FROM t WHERE n = 1").await?,
+        5_000
+    );
+    let (kept, new) = changes(&server);
+    // Each connection finds out by itself.
+    assert!((1..10).contains(&kept), "{kept}\n{}", server.log());
+    assert!(new > 10, "{new}\n{}", server.log());
+    Ok(())
+}

@@ -9,6 +9,9 @@ use deadpool::managed::TimeoutType;
 use shared::retry::{self, Retryability};
 use std::sync::atomic::Ordering;
 
+/// PostgreSQL's default. A role may say otherwise, and a plan made for any range could read the whole table for each batch.
+const PLANS_AS_EVER: &str = "-c plan_cache_mode=auto";
+
 impl Database {
     /// A connection for transactions, and for single statements that set nothing.
     pub(crate) async fn session(&self) -> Result<Session, Error> {
@@ -16,6 +19,21 @@ impl Database {
         taken
             .map(Session::new)
             .map_err(|error| connect_error(&self.address, error))
+    }
+
+    /// A connection for transactions that are much alike and follow each other: the server keeps their statements where its
+    /// session is known to be ours alone. Each connection is asked once, by opening it anew.
+    pub(crate) async fn busy_session(&self) -> Result<Session, Error> {
+        let taken = self.pool.get().await;
+        let mut object = taken.map_err(|error| connect_error(&self.address, error))?;
+        if *object.standing() == Standing::Unknown {
+            let asked = self.pool.manager().reopen(&mut object, PLANS_AS_EVER);
+            if Box::pin(asked).await.is_err() {
+                // The one before is as good as it was.
+                object.set_lent();
+            }
+        }
+        Ok(Session::new(object))
     }
 
     /// A connection for statements that cannot run in a transaction, without limits that would cut them off. Behind a
@@ -40,7 +58,7 @@ impl Database {
         };
         let reopened = self.outside.manager().reopen(&mut object, options).await;
         reopened.map_err(|trouble| connect_error(&self.outside_address, PoolError::Backend(trouble)))?;
-        Ok((object.standing() == Standing::Own).then(|| Session::used_once(object)))
+        Ok(object.standing().is_own().then(|| Session::used_once(object)))
     }
 
     /// Opens the least number of connections, as if there were work.
@@ -54,7 +72,7 @@ impl Database {
 
     async fn own(&self) -> Result<Option<Object>, Error> {
         match self.outside.get().await {
-            Ok(object) if object.standing() == Standing::Own => return Ok(Some(object)),
+            Ok(object) if object.standing().is_own() => return Ok(Some(object)),
             // The pooler left our options out.
             Ok(_) => {}
             Err(PoolError::Backend(Trouble::Postgres(error))) if pooler::refuses_options(&error) => {}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `company` | whether applications are at work, and how short batches are then |
 //! | `outlook` | how fast rows are changed, and when they will all be |
+//! | `overhead` | what a statement takes whatever its rows |
 //! | `gaps` | where a batch ends, without looking for it |
 //! | `size` | how many rows the next batch has, from the times of those before |
 //! | `sample` | what a probe of the server read, and where health ends |
@@ -17,6 +18,7 @@ mod company;
 mod gaps;
 mod health;
 mod outlook;
+mod overhead;
 mod pace;
 mod reason;
 mod sample;
@@ -28,6 +30,7 @@ pub use company::{Company, SHORT_TARGET};
 pub use gaps::{End, Gaps};
 pub use health::{Cause, Health};
 pub use outlook::Outlook;
+pub use overhead::Overhead;
 pub use pace::{Pace, PaceLimits};
 pub use reason::Reason;
 pub use sample::{Limits, Sample};

@@ -99,6 +99,26 @@ pub struct Limits {
     pub commit: Commit,
 }
 
+impl Limits {
+    /// The settings that hold them, by name.
+    fn settings(self) -> [(&'static str, String); 4] {
+        let commit = match self.commit {
+            Commit::Durable => "on",
+            Commit::Deferred => "off",
+        };
+        let statement = self.statement.unwrap_or_default();
+        [
+            ("lock_timeout", milliseconds(self.lock).to_string()),
+            ("statement_timeout", milliseconds(statement).to_string()),
+            (
+                "idle_in_transaction_session_timeout",
+                milliseconds(IDLE_IN_TRANSACTION).to_string(),
+            ),
+            ("synchronous_commit", commit.to_owned()),
+        ]
+    }
+}
+
 /// Whether a commit waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
@@ -113,41 +133,49 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
 
 /// Takes `"$user"` out of the `search_path` of a role that is called as the ledger's schema: its unqualified names would
 /// otherwise lead into the ledger, and `CREATE TABLE x` would make a table there.
-const LEAVE_LEDGER: &str = r#"SELECT pg_catalog.set_config('search_path', pg_catalog.regexp_replace(
-  pg_catalog.current_setting('search_path'), '"\$user"\s*,?\s*', ''), true) WHERE current_user = 'confiture'"#;
+const LEAVE_LEDGER: &str = r#"CASE WHEN current_user = 'confiture' THEN pg_catalog.set_config('search_path',
+  pg_catalog.regexp_replace(pg_catalog.current_setting('search_path'), '"\$user"\s*,?\s*', ''), true) END"#;
 
-/// Opens a transaction with its limits. Everything is `SET LOCAL`, so nothing leaks behind a pooler. Output styles are
-/// fixed, so that boundaries written as text in one session read the same in another.
+/// Output styles are fixed, so that boundaries written as text in one session read the same in another.
+const STYLES: [(&str, &str); 3] = [
+    ("datestyle", "ISO, YMD"),
+    ("intervalstyle", "iso_8601"),
+    ("bytea_output", "hex"),
+];
+
+/// Opens a transaction, and sets nothing.
+pub fn begin_alone(tag: &Tag) -> String {
+    format!("{tag}BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+}
+
+/// Opens a transaction with its limits. Everything is `SET LOCAL`, so nothing leaks behind a pooler.
 pub fn begin(tag: &Tag, limits: Limits) -> String {
-    let styles = [
-        "SET LOCAL datestyle = 'ISO, YMD'",
-        "SET LOCAL intervalstyle = 'iso_8601'",
-        "SET LOCAL bytea_output = 'hex'",
-        LEAVE_LEDGER,
-    ];
-    let styles = styles.map(|statement| format!("; {tag}{statement}"));
-    begin_books(tag, limits) + &styles.concat()
+    let styles = STYLES.map(|(name, value)| format!("; {tag}SET LOCAL {name} = '{value}'"));
+    format!(
+        "{}{}; {tag}SELECT {LEAVE_LEDGER}",
+        begin_books(tag, limits),
+        styles.concat()
+    )
+}
+
+/// What [`begin`] sets, as one statement to follow [`begin_alone`] where the server keeps statements: to run a plan that is
+/// kept costs next to nothing, to read nine statements does. Gives the session's mark (see [`pooler`]).
+pub fn settings(tag: &Tag, limits: Limits) -> String {
+    let limits = limits.settings();
+    let limits = limits.iter().map(|(name, value)| (*name, value.as_str()));
+    let set: Vec<String> = limits
+        .chain(STYLES)
+        .map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', true)"))
+        .collect();
+    format!("{tag}{}, {}, {LEAVE_LEDGER}", pooler::MARK, set.join(", "))
 }
 
 /// The same for a transaction of the ledger alone: its statements name every schema, and read the same in any style.
 pub fn begin_books(tag: &Tag, limits: Limits) -> String {
-    let commit = match limits.commit {
-        Commit::Durable => "on",
-        Commit::Deferred => "off",
-    };
-    let statement = limits.statement.unwrap_or_default();
-    [
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned(),
-        format!("SET LOCAL lock_timeout = {}", milliseconds(limits.lock)),
-        format!("SET LOCAL statement_timeout = {}", milliseconds(statement)),
-        format!(
-            "SET LOCAL idle_in_transaction_session_timeout = {}",
-            milliseconds(IDLE_IN_TRANSACTION)
-        ),
-        format!("SET LOCAL synchronous_commit = {commit}"),
-    ]
-    .map(|statement| format!("{tag}{statement}"))
-    .join("; ")
+    let set = limits
+        .settings()
+        .map(|(name, value)| format!("; {tag}SET LOCAL {name} = '{value}'"));
+    begin_alone(tag) + &set.concat()
 }
 
 /// Opens a transaction that sees one moment and changes nothing, in which PostgreSQL writes definitions the same way whoever

@@ -10,7 +10,7 @@ use crate::run::Run;
 use crate::session::Session;
 use crate::step::{Place, record};
 use crate::user_error;
-use shared::batch::{End, Gaps, Size};
+use shared::batch::{End, Gaps, Overhead, Size};
 use shared::fence::Fence;
 use shared::plan::{Batches, KeyColumn, Paging, Part, SortDirection};
 use shared::sql::batch::{self, Ends, Statements};
@@ -129,6 +129,7 @@ impl Work<'_, '_> {
         rows: u32,
         retries: i64,
         gaps: &mut Gaps,
+        overhead: &mut Overhead,
     ) -> Result<Outcome, Error> {
         let key = record::Key::of(self.run, self.place.todo, self.place.number());
         let shard_key = key.shard(&self.shard);
@@ -140,12 +141,9 @@ impl Work<'_, '_> {
         let lock = batch::LOCK_SHARD;
         #[cfg(feature = "planted-bugs")]
         let lock = &planted::lock_shard(lock);
-        let begun = Instant::now();
         let found = session
-            .begin_with(self.tag, limits, DOING, lock, &shard_key)
+            .begin_often_with(self.tag, limits, DOING, lock, &shard_key)
             .await?;
-        // Little more than the way there and back.
-        let trip = begun.elapsed();
         let locked = found
             .first()
             .map(locked)
@@ -170,6 +168,10 @@ impl Work<'_, '_> {
         let statements = Statements::of(self.batches, self.part);
         let begun = Instant::now();
         let (next, how) = self.next(session, &statements, &locked, rows, gaps).await?;
+        let search = match how {
+            How::Computed => Duration::ZERO,
+            How::LookedFor => begun.elapsed(),
+        };
         // The rest of a range is changed up to its very end, so no further batch need look for more.
         let (end, left) = match next {
             Next::Until(end) => (Some(end), Left::More),
@@ -181,16 +183,12 @@ impl Work<'_, '_> {
         #[cfg(feature = "planted-bugs")]
         let change = planted::change(change);
         let params = range(locked.from.as_ref(), end.as_ref());
+        let begun = Instant::now();
         let changed = session
-            .client()
-            .execute_typed(&format!("{}{change}", self.tag), &params)
+            .execute_often(&format!("{}{change}", self.tag), &params)
             .await
             .map_err(|error| user_error::of(&error, &change, 0, self.tag, self.place))?;
-        let trips = match how {
-            How::Computed => 1,
-            How::LookedFor => 2,
-        };
-        let work = begun.elapsed().saturating_sub(trip * trips);
+        let took = begun.elapsed();
         #[cfg(feature = "planted-bugs")]
         planted::changed(session, self.tag, limits, self.range(), end.as_ref()).await?;
         faults::reach(Point::AfterChange).await?;
@@ -208,12 +206,16 @@ impl Work<'_, '_> {
             (&retries, Type::INT8),
         ];
         let params = [&shard_key[..], &more[..]].concat();
+        let begun = Instant::now();
         let moved = session
-            .execute(self.tag, DOING, batch::MOVE_CURSOR, &params)
-            .await?;
+            .execute_often(&format!("{}{}", self.tag, batch::MOVE_CURSOR), &params)
+            .await
+            .map_err(Error::statement(DOING))?;
         if moved != 1 {
             return Err(Error::Broken("a range moved under our lock"));
         }
+        overhead.met(begun.elapsed());
+        let work = overhead.without(search) + overhead.without(took);
         let committed = record::commit(session, self.tag).await;
         #[cfg(feature = "planted-bugs")]
         planted::committed(&committed, self.range(), locked.from.as_ref());
@@ -296,7 +298,10 @@ impl Work<'_, '_> {
         let before_end = i64::from(rows) - 1;
         let mut params = range(locked.from.as_ref(), locked.upper.as_ref());
         params.push((&before_end, Type::INT8));
-        let found = session.query(self.tag, DOING, &full, &params).await?;
+        let found = session
+            .query_often(&format!("{}{full}", self.tag), &params)
+            .await
+            .map_err(Error::statement(DOING))?;
         let Some(row) = found.first() else {
             return Ok(Next::Rest);
         };

@@ -26,9 +26,9 @@ const LAG_STOP: u32 = 5;
 /// The duty to begin with where the author says none: a busy server is met gently, an idle one is at full speed soon.
 const FIRST_DUTY: f64 = 0.5;
 
-/// The most duty beside applications where the author says none: on a server of two cores, which is what one can be sure of,
-/// a worker without rests takes half of them.
-const DUTY_BESIDE: f64 = 0.8;
+/// The most duty beside applications where the author says none: the other half of the time is theirs, even where batches
+/// and they share one core.
+const DUTY_BESIDE: f64 = 0.5;
 
 /// Workers and their rests.
 pub(super) struct Pacer {

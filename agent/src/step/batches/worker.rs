@@ -14,7 +14,7 @@ use crate::step::Place;
 use crate::story::Batch;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use shared::batch::{Gaps, Size, TARGET, first_rows};
+use shared::batch::{Gaps, Overhead, Size, TARGET, first_rows};
 use shared::plan::Batches;
 use shared::sql::Tag;
 use std::collections::BTreeMap;
@@ -214,12 +214,13 @@ impl Shared<'_, '_> {
         let mut gaps = self.lock().gaps.get(&shard.part).copied().unwrap_or_default();
         let mut trouble: Option<Backoff> = None;
         let mut retries = 0;
+        let mut overhead = Overhead::default();
         loop {
             self.stop_if_asked()?;
             size.aim(self.pacer.target());
-            let mut session = self.run.database.session().await?;
+            let mut session = self.run.database.busy_session().await?;
             let started = Instant::now();
-            let batch = work.batch(&mut session, size.rows(), retries, &mut gaps);
+            let batch = work.batch(&mut session, size.rows(), retries, &mut gaps, &mut overhead);
             let Ok(outcome) = tokio::time::timeout(PATIENCE_FOR_ONE, batch).await else {
                 // Dropped, the connection is closed; what became of the batch is what the next one reads.
                 return Err(Error::Silent(PATIENCE_FOR_ONE));
