@@ -34,7 +34,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// How often a place on a full server is looked for: connections of others come back without telling.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Statements that a connection keeps on its server: a step has some six, and the steps before it are done.
+/// Statements that a connection keeps on its server: a step has some six for each relation that it is at.
 const MOST_KEPT: usize = 32;
 
 pub(crate) use database::{Pool, Work};
@@ -92,6 +92,8 @@ struct Member {
 pub(crate) struct Connection {
     client: ClientWrapper,
     standing: Standing,
+    /// Statements that the server keeps, by their texts.
+    kept: BTreeMap<String, Statement>,
     /// When it was used last.
     used: Instant,
     _place: OwnedSemaphorePermit,
@@ -118,13 +120,26 @@ impl Connection {
         self.standing = Standing::Lent;
     }
 
-    /// A statement that the server has parsed and keeps, as long as the connection is open and few others follow it.
-    pub(crate) async fn keep(&self, text: &str, types: &[Type]) -> Result<Statement, tokio_postgres::Error> {
-        let kept = &self.client.statement_cache;
-        if kept.size() >= MOST_KEPT {
-            kept.clear();
+    /// A statement that the server keeps, where it keeps this one.
+    pub(crate) fn kept(&self, text: &str) -> Option<Statement> {
+        self.kept.get(text).cloned()
+    }
+
+    /// Lets the server keep a statement, as long as the connection is open and few others follow it.
+    pub(crate) async fn keep(
+        &mut self,
+        text: &str,
+        types: &[Type],
+    ) -> Result<Statement, tokio_postgres::Error> {
+        if let Some(kept) = self.kept(text) {
+            return Ok(kept);
         }
-        self.client.prepare_typed_cached(text, types).await
+        if self.kept.len() >= MOST_KEPT {
+            self.kept.clear();
+        }
+        let statement = self.client.prepare_typed(text, types).await?;
+        self.kept.insert(text.to_owned(), statement.clone());
+        Ok(statement)
     }
 }
 
@@ -252,12 +267,13 @@ fn opener(config: &tokio_postgres::Config, tls: &MakeRustlsConnect) -> deadpool_
 
 impl Manager {
     /// Puts a connection that is opened with these `options` (as libpq has them, after those of the URL) in the place of one
-    /// of the pool. What they change for transactions is not to go back there.
+    /// of the pool. Where there are any it is not to go back there.
     pub(crate) async fn reopen(&self, connection: &mut Connection, options: &str) -> Result<(), Trouble> {
         let (opened, standing) = self.open(self.open_marked(options)).await?;
         // The place on the server stays: the one before is closed.
         managed::Manager::detach(self, connection);
         (connection.client, connection.standing) = (opened, standing);
+        connection.kept.clear();
         Ok(())
     }
 
@@ -360,6 +376,7 @@ impl managed::Manager for Manager {
         Ok(Connection {
             client,
             standing,
+            kept: BTreeMap::new(),
             used: Instant::now(),
             _place: place,
         })

@@ -24,6 +24,11 @@ impl Standing {
     pub(crate) fn is_own(&self) -> bool {
         matches!(self, Self::Own(_))
     }
+
+    /// Whether the session is ours alone and the one that gave these rows, by the mark in their first column.
+    pub(crate) fn is_of(&self, rows: &[Row]) -> bool {
+        matches!(self, Self::Own(mark) if mark.is_in(rows))
+    }
 }
 
 /// What one connection is opened with, and no other.
@@ -54,7 +59,7 @@ impl Mark {
     }
 
     /// Whether the session has it that gave these rows, by their first column.
-    pub(crate) fn is_in(&self, rows: &[Row]) -> bool {
+    fn is_in(&self, rows: &[Row]) -> bool {
         let found = rows.first().and_then(|row| row.try_get(0).ok().flatten());
         found == Some(self.0.as_str())
     }

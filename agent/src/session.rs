@@ -6,10 +6,10 @@
 
 use crate::error::Error;
 use crate::pool::Object;
-use crate::pooler::{self, Standing};
+use crate::pooler;
 use shared::sql::{self, Limits, Tag};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 
@@ -24,6 +24,14 @@ pub(crate) struct Session {
     // Always there; taken only when it is closed.
     object: Option<Object>,
     state: State,
+}
+
+/// A statement to be run.
+pub(crate) enum Ready<'t> {
+    /// The server keeps it.
+    Kept(Statement),
+    /// The server reads it anew.
+    New(&'t str),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,35 +110,70 @@ impl Session {
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
         let (settings, first) = (sql::settings(tag, limits), format!("{tag}{statement}"));
-        let kept = async { tokio::try_join!(self.kept(&settings, &[]), self.kept(&first, params)) };
-        let Ok((Some(settings), Some(first))) = kept.await else {
-            // Where the statement is at fault, it says so again.
-            self.object_mut().set_lent();
-            return Box::pin(self.begin_with(tag, limits, doing, statement, params)).await;
-        };
+        let object = self.object();
+        if let (true, Some(settings), Some(first)) = (
+            object.standing().is_own(),
+            object.kept(&settings),
+            object.kept(&first),
+        ) && let Some(rows) = self.begin_kept(tag, doing, [&settings, &first], params).await?
+        {
+            return Ok(rows);
+        }
+        let rows = Box::pin(self.begin_with(tag, limits, doing, statement, params)).await?;
+        if self.object().standing().is_own() {
+            // For the next one, and within the limits of this one.
+            let keeping = Box::pin(self.keep_beginning(&settings, &first, params));
+            keeping.await.map_err(Error::statement(doing))?;
+        }
+        Ok(rows)
+    }
+
+    /// Opens a transaction by statements that the server keeps: one that sets its limits and gives the session's mark, and a
+    /// first one. `None`, and no transaction, where the session turns out to be somebody else's.
+    async fn begin_kept(
+        &mut self,
+        tag: &Tag,
+        doing: &'static str,
+        [settings, first]: [&Statement; 2],
+        params: Params<'_>,
+    ) -> Result<Option<Vec<Row>>, Error> {
         self.state = State::Doubtful;
         let (client, opening, values) = (self.client(), sql::begin_alone(tag), values(params));
         let all = async {
             tokio::join!(
                 biased;
                 client.batch_execute(&opening),
-                client.query(&settings, &[]),
-                client.query(&first, &values),
+                client.query(settings, &[]),
+                client.query(first, &values),
             )
         };
         let (begun, set, rows) = answered(doing, Box::pin(all)).await;
         begun.map_err(pooler::not_begun(doing))?;
-        // In a session of somebody else's other statements may have these names. What they did is rolled back.
-        let is_ours = match (self.object().standing(), &set) {
-            (Standing::Own(mark), Ok(set)) => mark.is_in(set),
-            _ => false,
-        };
-        if !is_ours {
-            self.rollback(tag).await;
+        // There other statements may have these names: what they did is rolled back.
+        if !set.is_ok_and(|set| self.object().standing().is_of(&set)) {
+            self.end_of_look(tag).await?;
             self.object_mut().set_lent();
-            return Box::pin(self.begin_with(tag, limits, doing, statement, params)).await;
+            return Ok(None);
         }
-        rows.map_err(Error::statement(doing))
+        rows.map(Some).map_err(Error::statement(doing))
+    }
+
+    /// Lets the server keep what transactions of this kind begin with, if the session is ours in this one.
+    async fn keep_beginning(
+        &mut self,
+        settings: &str,
+        first: &str,
+        params: Params<'_>,
+    ) -> Result<(), tokio_postgres::Error> {
+        let answered = self.client().query_typed(sql::pooler::MARK, &[]).await?;
+        let object = self.object_mut();
+        if object.standing().is_of(&answered) {
+            object.keep(settings, &[]).await?;
+            object.keep(first, &types(params)).await?;
+        } else {
+            object.set_lent();
+        }
+        Ok(())
     }
 
     async fn open_with(
@@ -224,38 +267,47 @@ impl Session {
             .map_err(Error::statement(doing))
     }
 
-    /// Runs a statement (its tag included) that is one of many alike, and gives the number of rows it changed.
-    pub(crate) async fn execute_often(
-        &self,
-        text: &str,
+    /// A statement (its tag included) that is one of many alike, to be run in a transaction begun by
+    /// [`Self::begin_often_with`]: the server keeps it where its session is ours.
+    pub(crate) async fn ready<'t>(
+        &mut self,
+        text: &'t str,
         params: Params<'_>,
-    ) -> Result<u64, tokio_postgres::Error> {
-        match self.kept(text, params).await? {
-            Some(kept) => self.client().execute(&kept, &values(params)).await,
-            None => self.client().execute_typed(text, params).await,
+    ) -> Result<Ready<'t>, tokio_postgres::Error> {
+        let object = self.object_mut();
+        if object.standing().is_own() {
+            object.keep(text, &types(params)).await.map(Ready::Kept)
+        } else {
+            Ok(Ready::New(text))
         }
     }
 
-    /// The same for a statement that gives rows.
-    pub(crate) async fn query_often(
+    /// Runs it, and gives the number of rows it changed and how long it took.
+    pub(crate) async fn execute_ready(
         &self,
-        text: &str,
+        statement: &Ready<'_>,
         params: Params<'_>,
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        match self.kept(text, params).await? {
-            Some(kept) => self.client().query(&kept, &values(params)).await,
-            None => self.client().query_typed(text, params).await,
-        }
+    ) -> Result<(u64, Duration), tokio_postgres::Error> {
+        let begun = Instant::now();
+        let changed = match statement {
+            Ready::Kept(kept) => self.client().execute(kept, &values(params)).await,
+            Ready::New(text) => self.client().execute_typed(text, params).await,
+        };
+        Ok((changed?, begun.elapsed()))
     }
 
-    /// A statement as the server keeps it, where its session is ours alone.
-    async fn kept(&self, text: &str, params: Params<'_>) -> Result<Option<Statement>, tokio_postgres::Error> {
-        let object = self.object();
-        if !object.standing().is_own() {
-            return Ok(None);
-        }
-        let types: Vec<Type> = params.iter().map(|(_, kind)| kind.clone()).collect();
-        object.keep(text, &types).await.map(Some)
+    /// Runs it, and gives its rows and how long it took.
+    pub(crate) async fn query_ready(
+        &self,
+        statement: &Ready<'_>,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, Duration), tokio_postgres::Error> {
+        let begun = Instant::now();
+        let found = match statement {
+            Ready::Kept(kept) => self.client().query(kept, &values(params)).await,
+            Ready::New(text) => self.client().query_typed(text, params).await,
+        };
+        Ok((found?, begun.elapsed()))
     }
 
     /// Runs a statement outside a transaction that may take long. Whoever gives up waiting for its end closes the
@@ -310,6 +362,11 @@ impl Drop for Session {
             State::Doubtful => drop(Object::take(object)),
         }
     }
+}
+
+/// The types of parameters.
+fn types(params: Params<'_>) -> Vec<Type> {
+    params.iter().map(|(_, kind)| kind.clone()).collect()
 }
 
 /// Parameters without their types.

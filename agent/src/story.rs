@@ -52,7 +52,8 @@ pub(crate) struct Batch {
     /// How many of its step were before it in this run.
     pub(crate) number: u64,
     pub(crate) took: Duration,
-    /// How long it should take.
+    /// How long its rows took, and how long they should.
+    pub(crate) work: Duration,
     pub(crate) target: Duration,
     pub(crate) rows: u64,
     pub(crate) range: i32,
@@ -147,7 +148,7 @@ impl Recorder {
     /// A batch was committed.
     pub(crate) fn batch(&self, batch: Batch) {
         let Batch { number, took, .. } = batch;
-        if number < FIRST || number.is_multiple_of(ONE_IN) || took > batch.target * SLOW {
+        if number < FIRST || number.is_multiple_of(ONE_IN) || batch.work > batch.target * SLOW {
             tell("batch", took, || {
                 vec![
                     KeyValue::new("number", whole(number)),

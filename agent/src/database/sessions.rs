@@ -9,9 +9,6 @@ use deadpool::managed::TimeoutType;
 use shared::retry::{self, Retryability};
 use std::sync::atomic::Ordering;
 
-/// PostgreSQL's default. A role may say otherwise, and a plan made for any range could read the whole table for each batch.
-const PLANS_AS_EVER: &str = "-c plan_cache_mode=auto";
-
 impl Database {
     /// A connection for transactions, and for single statements that set nothing.
     pub(crate) async fn session(&self) -> Result<Session, Error> {
@@ -27,7 +24,7 @@ impl Database {
         let taken = self.pool.get().await;
         let mut object = taken.map_err(|error| connect_error(&self.address, error))?;
         if *object.standing() == Standing::Unknown {
-            let asked = self.pool.manager().reopen(&mut object, PLANS_AS_EVER);
+            let asked = self.pool.manager().reopen(&mut object, "");
             if Box::pin(asked).await.is_err() {
                 // The one before is as good as it was.
                 object.set_lent();

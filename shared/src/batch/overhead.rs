@@ -1,7 +1,7 @@
 //! What a statement takes whatever its rows: the way to the server and back, and what a server does for any statement.
 //!
-//! The statement that moves a range's cursor changes two rows, so nearly all of its time is that. The shortest of many is
-//! believed, since all that comes between makes a time longer, never shorter; and less and less so, since a way may grow.
+//! The statement that moves a range's cursor writes two rows, so most of its time is that. The shortest of many is believed,
+//! since all that comes between makes a time longer, never shorter; and less and less so, since a way may grow.
 
 use std::time::Duration;
 

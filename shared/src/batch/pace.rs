@@ -91,7 +91,7 @@ pub struct Pace {
     /// The last worker added, while it is measured: what was done without it (rows per second).
     trial: Option<f64>,
     ceiling: Option<Ceiling>,
-    /// No worker is added beside applications: each would make their commits wait for as much again.
+    /// No worker is added beside applications: each takes one more core from them.
     company: bool,
     /// Mean of what is done (rows per second) since the last move of workers or duty.
     throughput: Option<f64>,

@@ -26,8 +26,11 @@ const BY_SERVER: [(u64, u32, u32); 4] = [
 const LEAST_ROWS: u32 = 1;
 const MOST_ROWS: u32 = 1_000_000;
 
-/// Below it a measured time says nothing about rows: it is the fixed cost of the round trips.
+/// Below it a measured time says nothing about rows: what a statement takes anyway is known no better.
 const LEAST_TIME: Duration = Duration::from_micros(100);
+
+/// So few rows that take no longer than [`TARGET`] are not made fewer for their time: it is mostly that of waiting for a core.
+const FEW_ROWS: u32 = 16;
 
 /// Batches at the first size before the first correction: the first ones read from a cold cache.
 const WARM_UP: u32 = 2;
@@ -79,7 +82,8 @@ impl Size {
         }
     }
 
-    /// The rows of a full batch took this long, the ways to the server and back left out: fewer rows make them no shorter. One that the end of its range cut short says nothing about the size: leave it out.
+    /// The rows of a full batch took this long, without what a statement takes whatever its rows: fewer of them make that no
+    /// shorter. One that the end of its range cut short says nothing about the size: leave it out.
     pub fn took(&mut self, elapsed: Duration) {
         self.batches = self.batches.saturating_add(1);
         if self.batches <= WARM_UP {
@@ -88,7 +92,11 @@ impl Size {
         let ratio = self.target.as_secs_f64() / elapsed.max(LEAST_TIME).as_secs_f64();
         // Half of the way in logarithms: one slow batch must not throw the size about.
         let factor = ratio.sqrt().clamp(0.5, 2.0);
+        let before = self.rows;
         self.scale(factor);
+        if elapsed <= TARGET {
+            self.rows = self.rows.max(before.min(FEW_ROWS));
+        }
     }
 
     /// A batch ran into a statement timeout, a lock timeout or a deadlock, and was rolled back: the next is half as large,
@@ -163,6 +171,17 @@ mod tests {
             size.took(Duration::from_millis(5));
         }
         assert_eq!(size.rows(), 2_000);
+    }
+
+    #[test]
+    fn a_few_rows_are_made_fewer_only_where_they_take_long() {
+        let last = |per_row: u64| {
+            *sizes(200, Duration::from_millis(per_row), Duration::from_millis(1), 40)
+                .last()
+                .unwrap()
+        };
+        assert_eq!(last(1), FEW_ROWS);
+        assert_eq!(last(100), 1);
     }
 
     #[test]

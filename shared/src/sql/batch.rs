@@ -108,6 +108,22 @@ pub const WAL_WRITTEN: &str =
 /// The first version that reads a range of blocks without reading the others.
 const TID_RANGE_SCAN: u32 = 140_000;
 
+/// Whether a statement means the same however often it runs once it was read. PostgreSQL computes `'today'` and the like when
+/// it reads a statement, so one that the server keeps would say yesterday after midnight. Whatever may be such a word counts.
+pub fn is_read_once(statement: &str) -> bool {
+    let statement = statement.to_lowercase();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let says = |word: &str| {
+        statement.match_indices(word).any(|(at, _)| {
+            let (before, after) = (&statement[..at], &statement[at + word.len()..]);
+            // A function is called each time.
+            let is_call = after.trim_start().starts_with('(');
+            !before.ends_with(is_part) && !after.starts_with(is_part) && !is_call
+        })
+    };
+    !["now", "today", "tomorrow", "yesterday"].into_iter().any(says)
+}
+
 /// Which ends of the range a statement names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
@@ -486,6 +502,25 @@ fn addresses(lower: &str, upper: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_for_a_moment_are_read_anew() {
+        for once in [
+            "UPDATE t SET a = now()",
+            "UPDATE t SET a = pg_catalog.NOW ( )",
+            "UPDATE t SET known = 'snow', today_at = x",
+        ] {
+            assert!(is_read_once(once), "{once}");
+        }
+        for anew in [
+            "UPDATE t SET a = 'now'",
+            "UPDATE t SET a = date ' Today 04:00'",
+            "DELETE FROM t WHERE a < $$yesterday$$::date",
+            "UPDATE t SET a = E'tomorrow'",
+        ] {
+            assert!(!is_read_once(anew), "{anew}");
+        }
+    }
     use crate::name::Ident;
     use crate::plan::{Kept, Nulls, Pacing, Sort, Upper};
 

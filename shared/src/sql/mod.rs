@@ -143,6 +143,10 @@ const STYLES: [(&str, &str); 3] = [
     ("bytea_output", "hex"),
 ];
 
+/// A role may ask for plans that fit any parameters: for any range of a table that can mean to read all of it.
+const PLAN_THE_RANGE: &str = "CASE WHEN pg_catalog.current_setting('plan_cache_mode') = 'force_generic_plan'
+  THEN pg_catalog.set_config('plan_cache_mode', 'auto', true) END";
+
 /// Opens a transaction, and sets nothing.
 pub fn begin_alone(tag: &Tag) -> String {
     format!("{tag}BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -158,6 +162,14 @@ pub fn begin(tag: &Tag, limits: Limits) -> String {
     )
 }
 
+/// The same for a transaction of the ledger alone: its statements name every schema, and read the same in any style.
+pub fn begin_books(tag: &Tag, limits: Limits) -> String {
+    let set = limits
+        .settings()
+        .map(|(name, value)| format!("; {tag}SET LOCAL {name} = '{value}'"));
+    begin_alone(tag) + &set.concat()
+}
+
 /// What [`begin`] sets, as one statement to follow [`begin_alone`] where the server keeps statements: to run a plan that is
 /// kept costs next to nothing, to read nine statements does. Gives the session's mark (see [`pooler`]).
 pub fn settings(tag: &Tag, limits: Limits) -> String {
@@ -167,15 +179,11 @@ pub fn settings(tag: &Tag, limits: Limits) -> String {
         .chain(STYLES)
         .map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', true)"))
         .collect();
-    format!("{tag}{}, {}, {LEAVE_LEDGER}", pooler::MARK, set.join(", "))
-}
-
-/// The same for a transaction of the ledger alone: its statements name every schema, and read the same in any style.
-pub fn begin_books(tag: &Tag, limits: Limits) -> String {
-    let set = limits
-        .settings()
-        .map(|(name, value)| format!("; {tag}SET LOCAL {name} = '{value}'"));
-    begin_alone(tag) + &set.concat()
+    format!(
+        "{tag}{}, {}, {LEAVE_LEDGER}, {PLAN_THE_RANGE}",
+        pooler::MARK,
+        set.join(", ")
+    )
 }
 
 /// Opens a transaction that sees one moment and changes nothing, in which PostgreSQL writes definitions the same way whoever

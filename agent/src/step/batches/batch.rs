@@ -7,7 +7,7 @@ use crate::ledger;
 #[cfg(feature = "planted-bugs")]
 use crate::planted;
 use crate::run::Run;
-use crate::session::Session;
+use crate::session::{Ready, Session};
 use crate::step::{Place, record};
 use crate::user_error;
 use shared::batch::{End, Gaps, Overhead, Size};
@@ -15,7 +15,7 @@ use shared::fence::Fence;
 use shared::plan::{Batches, KeyColumn, Paging, Part, SortDirection};
 use shared::sql::batch::{self, Ends, Statements};
 use shared::sql::{Commit, Limits, Tag};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -52,7 +52,7 @@ pub(super) struct Outcome {
     /// Rows changed in the range so far.
     pub(super) rows: i64,
     pub(super) left: Left,
-    /// How long its rows took, without the ways to the server and back.
+    /// How long its rows took, without what a statement takes whatever its rows.
     pub(super) work: Duration,
     /// Its end was computed, and it changed far fewer rows than it might have had: there may be a gap in the key.
     pub(super) is_thin: bool,
@@ -105,8 +105,17 @@ enum Next {
 enum How {
     /// Without a way to the server.
     Computed,
-    /// By asking the server.
-    LookedFor,
+    /// By asking the server, for so long.
+    LookedFor(Duration),
+}
+
+impl How {
+    fn took(self) -> Duration {
+        match self {
+            Self::Computed => Duration::ZERO,
+            Self::LookedFor(took) => took,
+        }
+    }
 }
 
 /// What one batch works on.
@@ -166,12 +175,7 @@ impl Work<'_, '_> {
             locked
         };
         let statements = Statements::of(self.batches, self.part);
-        let begun = Instant::now();
         let (next, how) = self.next(session, &statements, &locked, rows, gaps).await?;
-        let search = match how {
-            How::Computed => Duration::ZERO,
-            How::LookedFor => begun.elapsed(),
-        };
         // The rest of a range is changed up to its very end, so no further batch need look for more.
         let (end, left) = match next {
             Next::Until(end) => (Some(end), Left::More),
@@ -183,12 +187,15 @@ impl Work<'_, '_> {
         #[cfg(feature = "planted-bugs")]
         let change = planted::change(change);
         let params = range(locked.from.as_ref(), end.as_ref());
-        let begun = Instant::now();
-        let changed = session
-            .execute_often(&format!("{}{change}", self.tag), &params)
-            .await
-            .map_err(|error| user_error::of(&error, &change, 0, self.tag, self.place))?;
-        let took = begun.elapsed();
+        let user_error = |error| user_error::of(&error, &change, 0, self.tag, self.place);
+        let text = format!("{}{change}", self.tag);
+        let ready = if batch::is_read_once(&change) {
+            session.ready(&text, &params).await.map_err(user_error)?
+        } else {
+            Ready::New(&text)
+        };
+        let done = session.execute_ready(&ready, &params).await;
+        let (changed, took) = done.map_err(user_error)?;
         #[cfg(feature = "planted-bugs")]
         planted::changed(session, self.tag, limits, self.range(), end.as_ref()).await?;
         faults::reach(Point::AfterChange).await?;
@@ -206,16 +213,16 @@ impl Work<'_, '_> {
             (&retries, Type::INT8),
         ];
         let params = [&shard_key[..], &more[..]].concat();
-        let begun = Instant::now();
-        let moved = session
-            .execute_often(&format!("{}{}", self.tag, batch::MOVE_CURSOR), &params)
-            .await
-            .map_err(Error::statement(DOING))?;
+        let move_cursor = format!("{}{}", self.tag, batch::MOVE_CURSOR);
+        let ready = session.ready(&move_cursor, &params).await;
+        let ready = ready.map_err(Error::statement(DOING))?;
+        let moved = session.execute_ready(&ready, &params).await;
+        let (moved, trifle) = moved.map_err(Error::statement(DOING))?;
         if moved != 1 {
             return Err(Error::Broken("a range moved under our lock"));
         }
-        overhead.met(begun.elapsed());
-        let work = overhead.without(search) + overhead.without(took);
+        overhead.met(trifle);
+        let work = overhead.without(how.took()) + overhead.without(took);
         let committed = record::commit(session, self.tag).await;
         #[cfg(feature = "planted-bugs")]
         planted::committed(&committed, self.range(), locked.from.as_ref());
@@ -251,7 +258,7 @@ impl Work<'_, '_> {
     /// The end of a batch of so many rows.
     async fn next(
         &self,
-        session: &Session,
+        session: &mut Session,
         statements: &Statements<'_>,
         locked: &Locked,
         rows: u32,
@@ -260,8 +267,8 @@ impl Work<'_, '_> {
         if let Some(next) = self.computed(locked, rows, gaps)? {
             return Ok((next, How::Computed));
         }
-        let next = self.looked_for(session, statements, locked, rows, gaps).await?;
-        Ok((next, How::LookedFor))
+        let (next, took) = self.looked_for(session, statements, locked, rows, gaps).await?;
+        Ok((next, How::LookedFor(took)))
     }
 
     /// The end of a batch of so many rows where it takes no look at the rows; else `None`.
@@ -282,15 +289,15 @@ impl Work<'_, '_> {
         })
     }
 
-    /// The end of a batch of so many rows, from the index.
+    /// The end of a batch of so many rows, from the index, and how long that took.
     async fn looked_for(
         &self,
-        session: &Session,
+        session: &mut Session,
         statements: &Statements<'_>,
         locked: &Locked,
         rows: u32,
         gaps: &mut Gaps,
-    ) -> Result<Next, Error> {
+    ) -> Result<(Next, Duration), Error> {
         let ends = Ends::of(locked.from.is_some(), locked.upper.is_some());
         let full = statements
             .full(ends)
@@ -298,18 +305,19 @@ impl Work<'_, '_> {
         let before_end = i64::from(rows) - 1;
         let mut params = range(locked.from.as_ref(), locked.upper.as_ref());
         params.push((&before_end, Type::INT8));
-        let found = session
-            .query_often(&format!("{}{full}", self.tag), &params)
-            .await
-            .map_err(Error::statement(DOING))?;
+        let text = format!("{}{full}", self.tag);
+        let ready = session.ready(&text, &params).await;
+        let ready = ready.map_err(Error::statement(DOING))?;
+        let found = session.query_ready(&ready, &params).await;
+        let (found, took) = found.map_err(Error::statement(DOING))?;
         let Some(row) = found.first() else {
-            return Ok(Next::Rest);
+            return Ok((Next::Rest, took));
         };
         let end = texts(row, 0);
         if let (Some(from), Some(to)) = (self.number(locked.from.as_ref()), self.number(Some(&end))) {
             gaps.found(from, to, rows);
         }
-        Ok(Next::Until(end))
+        Ok((Next::Until(end), took))
     }
 
     /// A boundary as a number, where the key is one whole number that grows.

@@ -23,11 +23,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// At ten times less than their limit replicas only slow the batches down; at this many times they stop.
 const LAG_STOP: u32 = 5;
 
-/// The duty to begin with where the author says none: a busy server is met gently, an idle one is at full speed soon.
-const FIRST_DUTY: f64 = 0.5;
+/// The duty to begin with where the author says none: that beside applications; an idle server is at full speed soon.
+const FIRST_DUTY: f64 = DUTY_BESIDE;
 
-/// The most duty beside applications where the author says none: the other half of the time is theirs, even where batches
-/// and they share one core.
+/// The most duty beside applications where the author says none: for half of the time at least they need not share.
 const DUTY_BESIDE: f64 = 0.5;
 
 /// Workers and their rests.
@@ -80,7 +79,7 @@ impl Pacer {
         self.pace().workers()
     }
 
-    /// The time that the next batch should take.
+    /// The time that the next batch's rows should take.
     pub(super) fn target(&self) -> Duration {
         self.target.unwrap_or_else(|| self.company().target())
     }

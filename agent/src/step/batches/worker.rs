@@ -248,6 +248,7 @@ impl Shared<'_, '_> {
                     self.run.control.recorder.batch(Batch {
                         number,
                         took,
+                        work: outcome.work,
                         target: self.pacer.target(),
                         rows: outcome.changed,
                         range: shard.number,
@@ -434,11 +435,15 @@ fn met(error: &Error) -> &'static str {
     match error.sqlstate() {
         Some("55P03") => "it waits for a lock that others hold",
         Some("57014") => "it took longer than a statement may",
+        Some("26000") => "its session lost the statements that it kept",
         _ => "others changed the same rows",
     }
 }
 
-/// Whether a batch met others: a lock, a deadlock, or too little time for its size.
+/// Whether a batch met others: a lock, a deadlock, too little time for its size, or who let its session forget statements.
 fn is_contention(error: &Error) -> bool {
-    matches!(error.sqlstate(), Some("55P03" | "40P01" | "40001" | "57014"))
+    matches!(
+        error.sqlstate(),
+        Some("55P03" | "40P01" | "40001" | "57014" | "26000")
+    )
 }
