@@ -21,7 +21,7 @@ const COUNT: &str = "
 up:
   - add_column: { table: t, column: note, type: text }
   - backfill: { table: t, set: { n: n + 1 }, batch: { size: 500, pause: 700ms } }
-  - backfill: { table: t, set: { note: \"'x' || n\" } }
+  - backfill: { table: t, set: { note: \"'x' || n\" }, batch: { max_duty: 1 } }
   - set_not_null: { table: t, column: note }
 ";
 
@@ -133,7 +133,12 @@ async fn an_agent_killed_before_its_report_does_not_run_it_again() -> anyhow::Re
     let mut coordinator = Coordinator::start("coordinator", "file:./confiture.redb").await?;
     let mut agent = Agent::start("agent-a", &[&coordinator.url()], &members)?;
     coordinator.wait_for_databases(&["killed_before_report"]).await?;
-    let id = start(&coordinator, &count()?).await?;
+    let soon_done = COUNT.replace("700ms", "200ms");
+    let set = Migrations::write(&[
+        ("confiture.set.yaml", "set: audit\n"),
+        ("001_count.yaml", &soon_done),
+    ])?;
+    let id = start(&coordinator, &set).await?;
     in_the_middle(&members[0]).await?;
 
     // A frozen coordinator hears no report; the lease lives long enough for the work to end.
