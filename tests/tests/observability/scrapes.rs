@@ -264,6 +264,7 @@ async fn a_taken_port_is_said_and_work_goes_on() -> anyhow::Result<()> {
     agent
         .wait_for_line("cannot serve metrics there, trying again", SOON)
         .await?;
+    coordinator.wait_for_databases(&["taken"]).await?;
     let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
     coordinator.rollout(&set).arg("--watch").succeed().await?;
     drop(taken);
@@ -287,6 +288,7 @@ async fn an_address_that_this_machine_has_not_is_said_and_work_goes_on() -> anyh
     agent
         .wait_for_line("set `observability.prometheus.address` to one that it has", SOON)
         .await?;
+    coordinator.wait_for_databases(&["elsewhere"]).await?;
     let set = Migrations::write(&[("0001_a.up.sql", "CREATE TABLE a ()")])?;
     coordinator.rollout(&set).arg("--watch").succeed().await?;
     Ok(())
