@@ -27,7 +27,9 @@ async fn table(create: &str) -> anyhow::Result<Database> {
 /// The event that told of the step's end.
 fn step_done(ended: &Ended) -> anyhow::Result<Value> {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let events = ended.stderr.lines().map(serde_json::from_str::<Value>);
+    // Between them the log says when the pace changes.
+    let events = ended.stderr.lines().filter(|line| line.starts_with('{'));
+    let events = events.map(serde_json::from_str::<Value>);
     let events: Vec<Value> = events.collect::<Result<_, _>>()?;
     let done = events.into_iter().find(|event| event["event"] == "step_done");
     done.ok_or_else(|| anyhow::anyhow!("no step was done: {}", ended.stderr))
