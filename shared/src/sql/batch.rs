@@ -502,25 +502,6 @@ fn addresses(lower: &str, upper: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_for_a_moment_are_read_anew() {
-        for once in [
-            "UPDATE t SET a = now()",
-            "UPDATE t SET a = pg_catalog.NOW ( )",
-            "UPDATE t SET known = 'snow', today_at = x",
-        ] {
-            assert!(is_read_once(once), "{once}");
-        }
-        for anew in [
-            "UPDATE t SET a = 'now'",
-            "UPDATE t SET a = date ' Today 04:00'",
-            "DELETE FROM t WHERE a < $$yesterday$$::date",
-            "UPDATE t SET a = E'tomorrow'",
-        ] {
-            assert!(!is_read_once(anew), "{anew}");
-        }
-    }
     use crate::name::Ident;
     use crate::plan::{Kept, Nulls, Pacing, Sort, Upper};
 
@@ -678,5 +659,24 @@ mod tests {
             change.starts_with("UPDATE ONLY \"app\".\"order_2024\" AS \"Order\" SET "),
             "{change}"
         );
+    }
+
+    #[test]
+    fn words_for_a_moment_are_read_anew() {
+        for once in [
+            "UPDATE t SET a = now()",
+            "UPDATE t SET a = pg_catalog.NOW ( )",
+            "UPDATE t SET known = 'snow', today_at = x",
+        ] {
+            assert!(is_read_once(once), "{once}");
+        }
+        for anew in [
+            "UPDATE t SET a = 'now'",
+            "UPDATE t SET a = date ' Today 04:00'",
+            "DELETE FROM t WHERE a < $$yesterday$$::date",
+            "UPDATE t SET a = E'tomorrow'",
+        ] {
+            assert!(!is_read_once(anew), "{anew}");
+        }
     }
 }
