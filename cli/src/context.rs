@@ -18,16 +18,25 @@ pub(crate) struct Global {
     /// How data is printed
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) output: Format,
-    /// How the lines of the log are written, to standard error
+    /// How the lines of the log and of errors are written, to standard error [default: as --output]
     #[arg(
         long,
         global = true,
         value_name = "FORMAT",
-        default_value = "text",
         env = "CONFITURE_LOG_FORMAT",
         hide_env_values = true
     )]
-    pub(crate) log_format: LogFormat,
+    log_format: Option<LogFormat>,
+}
+
+impl Global {
+    /// How lines on standard error are written: whoever reads events there reads nothing else between them.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.log_format.unwrap_or(match self.output {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        })
+    }
 }
 
 /// Reads the settings with the flags of one command on top.

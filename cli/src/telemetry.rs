@@ -12,10 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 /// How log lines are written (`--log-format`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
     /// For people.
-    #[default]
     Text,
     /// One JSON object a line.
     Json,
@@ -32,7 +31,7 @@ impl From<LogFormat> for telemetry::Format {
 
 /// The log alone: for commands that look.
 pub(crate) fn log(global: &Global) -> Result<(), Failure> {
-    Ok(telemetry::log(global.log_format.into())?)
+    Ok(telemetry::log(global.log_format().into())?)
 }
 
 /// Log, metrics and traces of a process that serves.
@@ -105,7 +104,7 @@ fn start(
     if settings.observability.error_details {
         agent::error::repeat_details();
     }
-    let format = global.log_format.into();
+    let format = global.log_format().into();
     Ok(telemetry::start(format, &settings.observability, kept, process)?)
 }
 

@@ -286,16 +286,18 @@ async fn a_step_that_an_older_program_left_half_done_goes_on_where_it_stopped() 
 }
 
 /// What a run told, without the lines of its log.
-fn events(stderr: &str) -> Vec<Value> {
-    let events = stderr.lines().map(serde_json::from_str);
-    events.filter_map(Result::ok).collect()
+fn events(stderr: &str) -> anyhow::Result<Vec<Value>> {
+    let lines: Vec<Value> = (stderr.lines().map(serde_json::from_str)).collect::<Result<_, _>>()?;
+    Ok((lines.into_iter())
+        .filter(|line| line["event"].is_string())
+        .collect())
 }
 
 /// The events that told of progress.
-fn progress(stderr: &str) -> Vec<Value> {
-    (events(stderr).into_iter())
-        .filter(|event| event["event"] == "progress")
-        .collect()
+fn progress(stderr: &str) -> anyhow::Result<Vec<Value>> {
+    let mut events = events(stderr)?;
+    events.retain(|event| event["event"] == "progress");
+    Ok(events)
 }
 
 #[tokio::test]
@@ -358,7 +360,7 @@ async fn who_waits_for_a_row_says_so_and_how_large_its_batches_are() -> anyhow::
     released?;
     let ended = ended?;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let told = progress(&ended.stderr);
+    let told = progress(&ended.stderr)?;
     let waiting = (told.iter()).find(|event| {
         event["pace"]
             .as_str()
@@ -397,12 +399,12 @@ async fn a_resumed_step_tells_of_all_its_lives_from_its_first_event_on() -> anyh
     let metrics = std::fs::read_to_string(&metrics)?;
     let counted = total(&metrics, "confiture_fence_takeovers_total", &[]);
     assert_eq!(counted, Some(1.0), "{metrics}");
-    let told = progress(&ended.stderr);
+    let told = progress(&ended.stderr)?;
     assert!(told.len() >= 2, "{}", ended.stderr);
     for event in &told {
         assert!(event["rows"].as_i64() >= Some(done), "{event}");
     }
-    let steps = events(&ended.stderr);
+    let steps = events(&ended.stderr)?;
     let step = steps.iter().find(|event| event["event"] == "step_done");
     let batches = database.number("SELECT count(*) FROM confiture.batch").await?;
     assert_eq!(step.and_then(|step| step["batches"].as_i64()), Some(batches));
@@ -420,7 +422,7 @@ async fn a_stopped_run_ends_with_an_event_of_its_own() -> anyhow::Result<()> {
     let code = run.wait(Duration::from_secs(20)).await?.code();
     let stderr = run.stderr();
     assert_eq!(code, Some(4), "{stderr}");
-    let events = events(&stderr);
+    let events = events(&stderr)?;
     let told = events.iter().rfind(|event| event["event"] == "progress");
     let told = told.ok_or_else(|| anyhow::anyhow!("no progress: {stderr}"))?;
     for number in ["rows_per_second", "left_least_s", "left_most_s"] {

@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// How lines on standard error are written.
     pub(crate) fn log_format(&self) -> LogFormat {
-        self.global.log_format
+        self.global.log_format()
     }
 
     /// What the command runs on. All but the services work on few connections at a time: on several threads every way to a

@@ -213,7 +213,12 @@ async fn migrate(
         recorder: Recorder::default(),
     };
     let started = Instant::now();
-    let waiting = |by: &str| output::note(&format!("waiting for {by}, which is working on this database"));
+    let waiting = |by: &str| {
+        output::note(&match global.output {
+            Format::Text => format!("waiting for {by}, which is working on this database"),
+            Format::Json => json!({ "event": "waiting", "by": by }).to_string(),
+        });
+    };
     // A large state machine: on the heap it costs one allocation for a whole run.
     let work = Box::pin(local::migrate(
         &target.database,
@@ -231,7 +236,7 @@ fn print(target: &Target, direction: Direction, done: &Done, elapsed: Duration, 
     let (database, set, summary) = (target.database.name(), &target.set.name, done.summary);
     let ahead: Vec<&str> = done.ahead.iter().map(Version::as_str).collect();
     let edited: Vec<&str> = done.edited_downs.iter().map(Version::as_str).collect();
-    if !edited.is_empty() {
+    if !edited.is_empty() && format == Format::Text {
         output::note(&format!(
             "note: the way down of {} was written or changed after its way up was applied",
             edited.join(", ")
