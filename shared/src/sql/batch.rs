@@ -250,7 +250,8 @@ impl<'a> Statements<'a> {
         let key = self.key()?;
         let (sample, next) = self.sample(key, ends);
         Some(format!(
-            "SELECT {texts} FROM {sample} r WHERE r.\"#\" % GREATEST(r.\"##\" / ${next}, 1) = 0 ORDER BY r.\"#\"",
+            "SELECT {texts} FROM {sample} r WHERE r.\"#\" < r.\"##\" \
+             AND r.\"#\" * ${next} / r.\"##\" > (r.\"#\" - 1) * ${next} / r.\"##\" ORDER BY r.\"#\"",
             texts = texts(key),
         ))
     }
@@ -273,7 +274,8 @@ impl<'a> Statements<'a> {
              SELECT t.bound::{cast} AS k, t.n FROM pg_catalog.pg_stats s, \
              pg_catalog.unnest(s.histogram_bounds::pg_catalog.text::pg_catalog.text[]) WITH ORDINALITY t(bound, n) \
              WHERE (s.schemaname, s.tablename, s.attname) = ($2, $3, $4) AND NOT s.inherited) u) b) c \
-             WHERE c.sound AND c.n % GREATEST(c.total / $1, 1) = 0 ORDER BY c.n{way}",
+             WHERE c.sound AND c.n > 1 AND c.n < c.total \
+             AND (c.n - 1) * $1 / GREATEST(c.total - 1, 1) > (c.n - 2) * $1 / GREATEST(c.total - 1, 1) ORDER BY c.n{way}",
             cast = cast(column),
         ))
     }

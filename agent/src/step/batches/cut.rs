@@ -159,7 +159,6 @@ impl Look<'_> {
         }
         let mut between: Vec<Vec<String>> = found.iter().map(|row| texts(row, 0)).collect();
         between.dedup();
-        between.truncate(usize::try_from(self.ranges - 1).unwrap_or(usize::MAX));
         if between.last() == upper {
             between.pop();
         }
