@@ -2,7 +2,7 @@
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 # Most tests wait for servers more than they compute.
-export RUST_TEST_THREADS ?= 4
+export RUST_TEST_THREADS ?= 8
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: demo test test-matrix chaos simulate check bench build setup fmt clippy purity doc deny

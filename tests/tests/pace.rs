@@ -213,50 +213,45 @@ async fn batches_slow_down_where_commits_have_become_slow() -> anyhow::Result<()
     Ok(())
 }
 
-/// By statistics as by a sample: where the last range takes what rounding left of all others, a worker goes over it alone.
+/// Where the last range takes what rounding left of all others, a worker goes over it alone.
 #[tokio::test]
 async fn a_table_is_cut_into_ranges_of_about_as_many_rows() -> anyhow::Result<()> {
     const ROWS: i64 = 62_000;
-    for step in [
-        "delete: { table: t, where: n = 1",
-        "backfill: { table: t, set: { n: n + 1 }",
-    ] {
-        let database = Server::shared().await?.fresh_database().await?;
-        database
-            .execute(&format!(
-                "CREATE TABLE t (k bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0, pad text)
-                   WITH (fillfactor = 10);
-                 INSERT INTO t (pad) SELECT repeat('x', 100) FROM generate_series(1, {ROWS}) g; ANALYZE t"
-            ))
-            .await?;
-        let mut session = database.connect().await?;
-        // Rows that are not seen yet keep batches waiting.
-        let open = session.transaction().await?;
-        open.execute("INSERT INTO public.t (pad) VALUES ('open')", &[])
-            .await?;
-        let step = format!("up:\n  - {step}, batch: {{ workers: 3 }} }}\n");
-        let set = Migrations::write(&[("1_a.yaml", &step)])?;
-        let mut run = up(&database, &set).start("run")?;
-        let cuts = "SELECT count(*) FROM confiture.shard WHERE lower IS NOT NULL";
-        let cuts = eventually("the ranges", Duration::from_secs(20), || async {
-            Ok(database.number(cuts).await.ok().filter(|n| *n > 0))
-        })
+    let database = Server::shared().await?.fresh_database().await?;
+    database
+        .execute(&format!(
+            "CREATE TABLE t (k bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0, pad text)
+               WITH (fillfactor = 10);
+             INSERT INTO t (pad) SELECT repeat('x', 100) FROM generate_series(1, {ROWS}) g; ANALYZE t"
+        ))
         .await?;
-        let largest = database
-            .number(&format!(
-                "SELECT max(coalesce(upper[1]::bigint, {ROWS}) - coalesce(lower[1]::bigint, 0)) FROM confiture.shard"
-            ))
-            .await?;
-        open.rollback().await?;
-        assert!(
-            run.wait(Duration::from_secs(60)).await?.success(),
-            "{}",
-            run.stderr()
-        );
-        assert!(cuts >= 8, "{step}: {cuts} cuts");
-        let even = ROWS / (cuts + 1);
-        assert!(largest * 10 < even * 13, "{step}: {largest} rows of {even}");
-    }
+    let mut session = database.connect().await?;
+    // Rows that are not seen yet keep batches waiting.
+    let open = session.transaction().await?;
+    open.execute("INSERT INTO public.t (pad) VALUES ('open')", &[])
+        .await?;
+    let step = "up:\n  - delete: { table: t, where: n = 1, batch: { workers: 3 } }\n";
+    let set = Migrations::write(&[("1_a.yaml", step)])?;
+    let mut run = up(&database, &set).start("run")?;
+    let cuts = "SELECT count(*) FROM confiture.shard WHERE lower IS NOT NULL";
+    let cuts = eventually("the ranges", Duration::from_secs(20), || async {
+        Ok(database.number(cuts).await.ok().filter(|n| *n > 0))
+    })
+    .await?;
+    let largest = database
+        .number(&format!(
+            "SELECT max(coalesce(upper[1]::bigint, {ROWS}) - coalesce(lower[1]::bigint, 0)) FROM confiture.shard"
+        ))
+        .await?;
+    open.rollback().await?;
+    assert!(
+        run.wait(Duration::from_secs(60)).await?.success(),
+        "{}",
+        run.stderr()
+    );
+    assert!(cuts >= 8, "{cuts} cuts");
+    let even = ROWS / (cuts + 1);
+    assert!(largest * 10 < even * 13, "{largest} rows of {even}");
     Ok(())
 }
 

@@ -15,6 +15,8 @@ const COMPUTED: u32 = 15;
 pub struct Gaps {
     /// Ends that may still be computed.
     left: u32,
+    /// The largest key, as last seen: where a range without an upper end is not at its end yet.
+    largest: Option<i64>,
 }
 
 /// Where a batch ends.
@@ -29,16 +31,30 @@ pub enum End {
 }
 
 impl Gaps {
-    /// The end of a batch of at most so many rows after `from`, in a range up to `upper`.
-    pub fn end(&mut self, from: i64, upper: i64, rows: u32) -> End {
+    /// The end of a batch of at most so many rows after `from`, in a range up to `upper`, or in one that is open there.
+    pub fn end(&mut self, from: i64, upper: Option<i64>, rows: u32) -> End {
         let Some(left) = self.left.checked_sub(1) else {
             return End::Unknown;
         };
+        let end = from.checked_add(i64::from(rows));
+        let end = match (end, upper.or(self.largest)) {
+            (Some(end), Some(last)) if end < last => End::At(end),
+            // Behind the largest key there may be new ones.
+            _ if upper.is_none() => return End::Unknown,
+            _ => End::Rest,
+        };
         self.left = left;
-        match from.checked_add(i64::from(rows)) {
-            Some(end) if end < upper => End::At(end),
-            Some(_) | None => End::Rest,
-        }
+        end
+    }
+
+    /// Whether ends may be computed now.
+    pub fn are_few(&self) -> bool {
+        self.left > 0
+    }
+
+    /// The largest key there is.
+    pub fn reach(&mut self, largest: i64) {
+        self.largest = Some(largest);
     }
 
     /// A batch of at most so many rows, whose end was computed, changed so many. Whether that is far fewer; then the next
@@ -64,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_first_end_is_looked_for() {
-        assert_eq!(Gaps::default().end(0, 1_000, 10), End::Unknown);
+        assert_eq!(Gaps::default().end(0, Some(1_000), 10), End::Unknown);
     }
 
     #[test]
@@ -72,9 +88,9 @@ mod tests {
         let mut gaps = Gaps::default();
         gaps.found(100, 120, 10);
         for _ in 0..COMPUTED {
-            assert_eq!(gaps.end(120, 1_000, 50), End::At(170));
+            assert_eq!(gaps.end(120, Some(1_000), 50), End::At(170));
         }
-        assert_eq!(gaps.end(120, 1_000, 50), End::Unknown);
+        assert_eq!(gaps.end(120, Some(1_000), 50), End::Unknown);
     }
 
     #[test]
@@ -82,7 +98,7 @@ mod tests {
         let mut gaps = Gaps::default();
         gaps.found(100, 120, 10);
         gaps.found(120, 141, 10);
-        assert_eq!(gaps.end(141, 1_000, 50), End::Unknown);
+        assert_eq!(gaps.end(141, Some(1_000), 50), End::Unknown);
     }
 
     #[test]
@@ -90,20 +106,35 @@ mod tests {
         let mut gaps = Gaps::default();
         gaps.found(0, 100, 100);
         assert!(!gaps.met(25, 100));
-        assert_eq!(gaps.end(100, 1_000, 50), End::At(150));
+        assert_eq!(gaps.end(100, Some(1_000), 50), End::At(150));
         assert!(gaps.met(24, 100));
-        assert_eq!(gaps.end(150, 1_000, 50), End::Unknown);
+        assert_eq!(gaps.end(150, Some(1_000), 50), End::Unknown);
+    }
+
+    #[test]
+    fn in_an_open_range_ends_are_computed_up_to_the_largest_key() {
+        let mut gaps = Gaps::default();
+        gaps.found(0, 10, 10);
+        assert_eq!(gaps.end(10, None, 50), End::Unknown);
+        gaps.reach(100);
+        assert_eq!(gaps.end(10, None, 50), End::At(60));
+        assert_eq!(gaps.end(49, None, 50), End::At(99));
+        for from in [50, 100, 1_000, i64::MAX] {
+            assert_eq!(gaps.end(from, None, 50), End::Unknown, "{from}");
+        }
+        // It says nothing of a range that has an end.
+        assert_eq!(gaps.end(60, Some(1_000), 50), End::At(110));
     }
 
     #[test]
     fn a_batch_that_reaches_the_upper_end_is_the_rest() {
         let mut gaps = Gaps::default();
         gaps.found(-5, 5, 10);
-        assert_eq!(gaps.end(940, 991, 50), End::At(990));
-        assert_eq!(gaps.end(940, 990, 50), End::Rest);
-        assert_eq!(gaps.end(i64::MAX - 5, i64::MAX, 50), End::Rest);
+        assert_eq!(gaps.end(940, Some(991), 50), End::At(990));
+        assert_eq!(gaps.end(940, Some(990), 50), End::Rest);
+        assert_eq!(gaps.end(i64::MAX - 5, Some(i64::MAX), 50), End::Rest);
         // Keys at both ends of their type are far apart, not near by overflow.
         gaps.found(i64::MIN, i64::MAX, 10);
-        assert_eq!(gaps.end(0, 1_000, 50), End::Unknown);
+        assert_eq!(gaps.end(0, Some(1_000), 50), End::Unknown);
     }
 }

@@ -276,10 +276,8 @@ impl Work<'_, '_> {
         if self.part.paging == Paging::Blocks {
             return self.next_block(locked, rows).map(Some);
         }
-        let (Some(from), Some(upper)) = (
-            self.number(locked.from.as_ref()),
-            self.number(locked.upper.as_ref()),
-        ) else {
+        let upper = self.number(locked.upper.as_ref());
+        let Some(from) = self.number(locked.from.as_ref()) else {
             return Ok(None);
         };
         Ok(match gaps.end(from, upper, rows) {
@@ -316,8 +314,33 @@ impl Work<'_, '_> {
         let end = texts(row, 0);
         if let (Some(from), Some(to)) = (self.number(locked.from.as_ref()), self.number(Some(&end))) {
             gaps.found(from, to, rows);
+            if gaps.are_few() && locked.upper.is_none() {
+                self.look_ahead(session, statements, gaps).await?;
+            }
         }
         Ok((Next::Until(end), took))
+    }
+
+    /// How far a range goes that has no end: ends before that may be computed.
+    async fn look_ahead(
+        &self,
+        session: &mut Session,
+        statements: &Statements<'_>,
+        gaps: &mut Gaps,
+    ) -> Result<(), Error> {
+        let Some(largest) = statements.largest() else {
+            return Ok(());
+        };
+        let text = format!("{}{largest}", self.tag);
+        let ready = session.ready(&text, &[]).await;
+        let ready = ready.map_err(Error::statement(DOING))?;
+        let found = session.query_ready(&ready, &[]).await;
+        let (found, _) = found.map_err(Error::statement(DOING))?;
+        let key = found.first().map(|row| texts(row, 0));
+        if let Some(largest) = self.number(key.as_ref()) {
+            gaps.reach(largest);
+        }
+        Ok(())
     }
 
     /// A boundary as a number, where the key is one whole number that grows.
