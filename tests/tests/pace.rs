@@ -245,7 +245,7 @@ async fn a_table_is_cut_into_ranges_of_about_as_many_rows() -> anyhow::Result<()
         .await?;
     open.rollback().await?;
     assert!(
-        run.wait(Duration::from_secs(60)).await?.success(),
+        run.wait(Duration::from_mins(1)).await?.success(),
         "{}",
         run.stderr()
     );
