@@ -250,9 +250,9 @@ impl<'a> Statements<'a> {
         let key = self.key()?;
         let (sample, next) = self.sample(key, ends);
         Some(format!(
-            "SELECT {texts} FROM {sample} r WHERE r.\"#\" < r.\"##\" \
-             AND r.\"#\" * ${next} / r.\"##\" > (r.\"#\" - 1) * ${next} / r.\"##\" ORDER BY r.\"#\"",
+            "SELECT {texts} FROM {sample} r WHERE {ends} ORDER BY r.\"#\"",
             texts = texts(key),
+            ends = ends_a_share("r.\"#\"", "r.\"##\"", next),
         ))
     }
 
@@ -274,9 +274,10 @@ impl<'a> Statements<'a> {
              SELECT t.bound::{cast} AS k, t.n FROM pg_catalog.pg_stats s, \
              pg_catalog.unnest(s.histogram_bounds::pg_catalog.text::pg_catalog.text[]) WITH ORDINALITY t(bound, n) \
              WHERE (s.schemaname, s.tablename, s.attname) = ($2, $3, $4) AND NOT s.inherited) u) b) c \
-             WHERE c.sound AND c.n > 1 AND c.n < c.total \
-             AND (c.n - 1) * $1 / GREATEST(c.total - 1, 1) > (c.n - 2) * $1 / GREATEST(c.total - 1, 1) ORDER BY c.n{way}",
+             WHERE c.sound AND {ends} ORDER BY c.n{way}",
             cast = cast(column),
+            // The first bound has no rows before it.
+            ends = ends_a_share("(c.n - 1)", "(c.total - 1)", 1),
         ))
     }
 
@@ -392,6 +393,15 @@ enum Edge {
     After,
     /// It, and those before it.
     UpTo,
+}
+
+/// That a place among so many, counted from 1, is the first one at or behind the end of one of equal shares, but for the last
+/// share. `shares`: the parameter that tells their number.
+fn ends_a_share(place: &str, of: &str, shares: usize) -> String {
+    format!(
+        "{place} BETWEEN 1 AND {of} - 1 \
+         AND {place} * ${shares} / NULLIF({of}, 0) > ({place} - 1) * ${shares} / NULLIF({of}, 0)"
+    )
 }
 
 fn columns(key: &[KeyColumn]) -> String {
